@@ -1,0 +1,279 @@
+//! What a request or an answer carries.
+
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+/// An error from outside, of which only the text is used.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A body that arrives piece by piece.
+pub type Arriving = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>;
+
+/// A message body: absent, whole, the platform's own, or arriving.
+///
+/// A body of the platform's own stays closed until a stage has to see its bytes; where none has to,
+/// the adapter gets it back by [`Body::into_foreign`] and hands it on as it came.
+#[derive(Default)]
+pub struct Body(Kind);
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Whole(Bytes),
+    Foreign(Box<dyn Foreign>),
+    Arriving(Arriving),
+}
+
+/// A platform's own body.
+#[async_trait(?Send)]
+pub trait Foreign: Any {
+    /// Opens it, to be read through Rust piece by piece.
+    fn open(self: Box<Self>) -> Arriving;
+
+    /// Reads it whole, in as few crossings as the platform can, or fails once it is longer than `limit` bytes.
+    async fn read(self: Box<Self>, limit: u64) -> Result<Bytes, BodyError> {
+        Body(Kind::Arriving(self.open())).read(limit).await
+    }
+
+    /// Its length in bytes, where the platform declares it.
+    fn size(&self) -> Option<u64>;
+
+    /// Itself, for the adapter that made it.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub enum BodyError {
+    /// It is longer than what was allowed.
+    TooLarge,
+    /// It broke off.
+    Broken(BoxError),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => f.write_str("the body is too large"),
+            Self::Broken(error) => write!(f, "the body broke off: {error}"),
+        }
+    }
+}
+
+impl Error for BodyError {}
+
+impl Body {
+    /// No body.
+    pub const fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// A body of the platform's own.
+    pub fn foreign(body: impl Foreign) -> Self {
+        Self(Kind::Foreign(Box::new(body)))
+    }
+
+    /// A body that arrives piece by piece.
+    pub fn arriving<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self(Kind::Arriving(Box::pin(Erased(Box::pin(body)))))
+    }
+
+    /// The platform's own body, if that is what this is and nobody opened it.
+    pub fn into_foreign<T: Foreign>(self) -> Result<Box<T>, Self> {
+        match self.0 {
+            Kind::Foreign(body) if (&*body as &dyn Any).is::<T>() => {
+                body.into_any().downcast::<T>().map_err(|_| Self::empty())
+            }
+            other => Err(Self(other)),
+        }
+    }
+
+    /// The bytes, if all of them are here already.
+    pub fn into_whole(self) -> Result<Bytes, Self> {
+        match self.0 {
+            Kind::Empty => Ok(Bytes::new()),
+            Kind::Whole(bytes) => Ok(bytes),
+            other => Err(Self(other)),
+        }
+    }
+
+    /// The length in bytes, where it is known before reading.
+    pub fn size(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Foreign(body) => body.size(),
+            _ => http_body::Body::size_hint(self).exact(),
+        }
+    }
+
+    /// Reads the whole of it, or fails once it is longer than `limit` bytes.
+    pub async fn read(mut self, limit: u64) -> Result<Bytes, BodyError> {
+        if self.size().is_some_and(|size| size > limit) {
+            return Err(BodyError::TooLarge);
+        }
+        match self.0 {
+            Kind::Empty => return Ok(Bytes::new()),
+            Kind::Whole(bytes) => return Ok(bytes),
+            Kind::Foreign(body) => return body.read(limit).await,
+            Kind::Arriving(_) => {}
+        }
+        let mut body = Pin::new(&mut self);
+        let mut pieces: Vec<Bytes> = Vec::new();
+        let mut size = 0u64;
+        while let Some(frame) = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await {
+            let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+            size += data.len() as u64;
+            if size > limit {
+                return Err(BodyError::TooLarge);
+            }
+            pieces.push(data);
+        }
+        Ok(join(pieces))
+    }
+
+    /// The same body, which breaks once more than `limit` bytes have come.
+    pub fn limited(self, limit: u64) -> Self {
+        match self.0 {
+            Kind::Empty | Kind::Whole(_) => self,
+            _ => Self(Kind::Arriving(Box::pin(Limited { inner: self, left: limit }))),
+        }
+    }
+}
+
+/// Pieces as one; a single piece is not copied.
+pub(crate) fn join(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() < 2 {
+        return pieces.pop().unwrap_or_default();
+    }
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    for piece in &pieces {
+        whole.extend_from_slice(piece);
+    }
+    whole.freeze()
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Whole(bytes) })
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the content: it is somebody's prompt.
+        f.write_str("Body")
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            match &mut self.0 {
+                Kind::Empty => return Poll::Ready(None),
+                Kind::Arriving(body) => return body.as_mut().poll_frame(cx),
+                Kind::Whole(_) | Kind::Foreign(_) => {}
+            }
+            match std::mem::take(&mut self.0) {
+                Kind::Whole(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Kind::Foreign(body) => self.0 = Kind::Arriving(body.open()),
+                other => self.0 = other,
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Whole(_) => false,
+            Kind::Foreign(body) => body.size() == Some(0),
+            Kind::Arriving(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Foreign(body) => body.size().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Kind::Arriving(body) => body.size_hint(),
+        }
+    }
+}
+
+struct Erased<B>(Pin<Box<B>>);
+
+impl<B> http_body::Body for Erased<B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.as_mut().poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+struct Limited {
+    inner: Body,
+    left: u64,
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(size) {
+                Some(left) => self.left = left,
+                None => {
+                    self.inner = Body::empty();
+                    return Poll::Ready(Some(Err(Box::new(BodyError::TooLarge))));
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.inner)
+    }
+}

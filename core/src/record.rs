@@ -1,0 +1,79 @@
+//! What is known of a request when it is over: one line of JSON, with never a key and never a prompt in it.
+
+use serde::Serialize;
+
+use crate::{time::Timestamp, usage::Usage};
+
+/// The record of one request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Record {
+    /// The request's name, as `x-tidegate-request` gave it to the caller.
+    pub id: String,
+    /// When it came.
+    pub time: Timestamp,
+    /// The method it asked with.
+    pub method: String,
+    /// The path it asked for, without its query.
+    pub path: String,
+    /// The route that took it, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Who asked, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
+    /// The model that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The target that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
+    /// Everyone who was asked, in order.
+    pub attempts: Vec<Attempt>,
+    /// The status that the caller got.
+    pub status: u16,
+    /// The code of the refusal, if the answer was the gateway's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<&'static str>,
+    /// Whether the answer was a stream.
+    pub stream: bool,
+    /// Milliseconds until the first byte of the answer's body, or its end if it had none.
+    pub first_byte_ms: u64,
+    /// Milliseconds until the end.
+    pub total_ms: u64,
+    /// What it cost.
+    #[serde(flatten)]
+    pub usage: Usage,
+    /// How the answer ended.
+    pub ended: Ending,
+    /// What failed besides the upstreams: the ledger's complaint, say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// One upstream that was asked.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Attempt {
+    /// Which.
+    pub target: String,
+    /// What it did: a status, or `connect`, `broken`, `timeout`, `garbled`.
+    pub outcome: String,
+    /// Milliseconds until that was known.
+    pub ms: u64,
+    /// What the platform said of a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The caller got all of it.
+    Whole,
+    /// The upstream broke off, and the caller was told.
+    Truncated,
+    /// The caller left before the end.
+    Abandoned,
+    /// The gateway refused.
+    Refused,
+}

@@ -1,0 +1,59 @@
+//! Who can answer, and what became of asking.
+
+use std::{fmt, rc::Rc};
+
+use http::{HeaderValue, StatusCode, Uri};
+
+/// Somebody who answers: a model provider, or a Dify service.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Its name in the configuration, as records show it.
+    pub name: Rc<str>,
+    /// Where it is: scheme, authority and the path that every request's path is appended to.
+    pub base: Uri,
+    /// The whole `authorization` header that opens it, if it asks for one.
+    pub authorization: Option<HeaderValue>,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// How far it came.
+    pub reason: FailureReason,
+    /// What the platform said of it, for the operator.
+    pub detail: String,
+}
+
+/// How far a request came that got no answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FailureReason {
+    /// No connection: refused, unreachable, unknown name, TLS. The upstream has seen nothing.
+    Connect,
+    /// The connection broke, or what came was not HTTP. The upstream may have begun to work.
+    Broken,
+    /// Nothing came in time.
+    Timeout,
+}
+
+/// What an upstream did when it was asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It answered with this status.
+    Status(StatusCode),
+    /// It gave no answer.
+    Failed(FailureReason),
+    /// It answered with something that its protocol does not know: HTML in place of JSON, an empty body, half an answer.
+    Garbled,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => f.write_str(status.as_str()),
+            Self::Failed(FailureReason::Connect) => f.write_str("connect"),
+            Self::Failed(FailureReason::Broken) => f.write_str("broken"),
+            Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),
+            Self::Garbled => f.write_str("garbled"),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Tokens.
+
+use serde::{Deserialize, Serialize};
+
+/// What an answer cost, as the provider counted it. A figure that the provider did not give is absent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_in: Option<u64>,
+    /// Tokens of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_out: Option<u64>,
+    /// Both together, where a provider gives only the sum or gives it as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+}
