@@ -2,9 +2,11 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     error::Error,
     fmt,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -133,8 +135,12 @@ impl Body {
         let mut body = Pin::new(&mut self);
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut size = 0u64;
-        while let Some(frame) = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await {
-            let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
+        while let Some(frame) =
+            std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await
+        {
+            let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
+                continue;
+            };
             size += data.len() as u64;
             if size > limit {
                 return Err(BodyError::TooLarge);
@@ -144,12 +150,13 @@ impl Body {
         Ok(join(pieces))
     }
 
-    /// The same body, which breaks once more than `limit` bytes have come.
-    pub fn limited(self, limit: u64) -> Self {
-        match self.0 {
-            Kind::Empty | Kind::Whole(_) => self,
-            _ => Self(Kind::Arriving(Box::pin(Limited { inner: self, left: limit }))),
-        }
+    /// The same body, which breaks once more than `limit` bytes have come, and then says so in `exceeded`.
+    pub fn limited(self, limit: u64, exceeded: Rc<Cell<bool>>) -> Self {
+        Self(Kind::Arriving(Box::pin(Limited {
+            inner: self,
+            left: limit,
+            exceeded,
+        })))
     }
 }
 
@@ -167,7 +174,11 @@ pub(crate) fn join(mut pieces: Vec<Bytes>) -> Bytes {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Whole(bytes) })
+        Self(if bytes.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Whole(bytes)
+        })
     }
 }
 
@@ -188,7 +199,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
             match &mut self.0 {
                 Kind::Empty => return Poll::Ready(None),
@@ -216,7 +230,9 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Foreign(body) => body.size().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Kind::Foreign(body) => body
+                .size()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Arriving(body) => body.size_hint(),
         }
     }
@@ -232,7 +248,10 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.0.as_mut().poll_frame(cx).map_err(Into::into)
     }
 
@@ -248,13 +267,17 @@ where
 struct Limited {
     inner: Body,
     left: u64,
+    exceeded: Rc<Cell<bool>>,
 }
 
 impl http_body::Body for Limited {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             let size = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -262,6 +285,7 @@ impl http_body::Body for Limited {
                 Some(left) => self.left = left,
                 None => {
                     self.inner = Body::empty();
+                    self.exceeded.set(true);
                     return Poll::Ready(Some(Err(Box::new(BodyError::TooLarge))));
                 }
             }

@@ -13,7 +13,10 @@ impl Dice {
     /// Dice that roll as `seed` says; an adapter takes the seed from the platform's entropy.
     pub fn new(seed: [u8; 16]) -> Self {
         let seed = u128::from_le_bytes(seed);
-        Self { high: (seed >> 64) as u64, low: seed as u64 }
+        Self {
+            high: (seed >> 64) as u64,
+            low: seed as u64,
+        }
     }
 
     /// The next 64 bits.

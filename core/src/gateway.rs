@@ -1,8 +1,31 @@
-//! The life of a request.
+//! The life of a request, from top to bottom:
+//! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, record.
 
 use std::{net::IpAddr, rc::Rc};
 
-use crate::{body::Body, config::Config, platform::Platform};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use serde_json::Value;
+
+use crate::{
+    answer::{self, Content, Miss, Reply},
+    auth::{Caller, Consumer},
+    body::Body,
+    call::Call,
+    config::{Config, OnLedgerFailure},
+    dialect::Dialect,
+    dispatch::{Attempts, Target},
+    exchange::{Exceeded, Exchange},
+    intake::{self, Errand},
+    limit::{Entry, Limit, Standing},
+    patience::within,
+    platform::Platform,
+    record::{Attempt, Ending, Record},
+    refusal::{Refusal, whole_seconds},
+    relay,
+    route::{Access, Route, Service},
+    time::millis,
+    upstream::{Failure, FailureReason},
+};
 
 /// The gateway: a configuration, and a platform to play it on. Cheap to make and to clone.
 #[derive(Clone)]
@@ -11,6 +34,9 @@ pub struct Gateway {
     platform: Platform,
 }
 
+/// Where the gateway's own paths begin.
+const OWN: &str = "/_tidegate";
+
 impl Gateway {
     /// A gateway of `config` on `platform`.
     pub fn new(config: Rc<Config>, platform: Platform) -> Self {
@@ -18,8 +44,329 @@ impl Gateway {
     }
 
     /// Answers `request`, which came from `peer`: the address that the platform vouches for.
-    pub async fn serve(&self, request: http::Request<Body>, peer: Option<IpAddr>) -> http::Response<Body> {
-        let _ = (&self.config, &self.platform, request, peer);
-        http::Response::new(Body::empty())
+    pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Response<Body> {
+        let now = self.platform.clock.now();
+        let (head, body) = request.into_parts();
+        let id = self.platform.dice.borrow_mut().id();
+        let mut visit = Visit {
+            record: Record::begin(id, now, head.method.as_str(), head.uri.path()),
+            dialect: Dialect::OpenAi,
+            standing: None,
+            degraded: false,
+        };
+        let reply = match Call::read(head, peer) {
+            Err(why) => Err(Refusal::UnsafePath(why)),
+            Ok(call) if call.path == OWN || call.path.starts_with("/_tidegate/") => {
+                return own(&call, &visit);
+            }
+            Ok(call) => self.answer(&mut visit, &call, body).await,
+        };
+        match reply {
+            Ok(reply) => self.relay(visit, reply),
+            Err(refusal) => self.refuse(visit, &refusal),
+        }
     }
+
+    async fn answer(&self, visit: &mut Visit, call: &Call, body: Body) -> Result<Reply, Refusal> {
+        let route = Route::find(&self.config.routes, call).ok_or(Refusal::NoRoute)?;
+        visit.dialect = route.service.dialect();
+        visit.record.route = Some(route.name.to_string());
+        let caller = self.config.keyring.identify(&call.headers);
+        let consumer = authenticate(route, &caller)?;
+        visit.record.consumer = consumer.map(|consumer| consumer.name.to_string());
+        let errand = self.read(route, &caller, call, body).await?;
+        if let Errand::Ask(exchange, _) = &errand {
+            (visit.record.model, visit.record.stream) = exchange.asked();
+        }
+        self.admit(visit, route, consumer).await?;
+        match errand {
+            Errand::Known(answer) => Ok(known(&answer)),
+            Errand::Ask(exchange, exceeded) => self.dispatch(visit, exchange, &exceeded).await,
+        }
+    }
+
+    /// What the call asks for, in the terms of whoever can answer it.
+    async fn read(
+        &self,
+        route: &Route,
+        caller: &Caller,
+        call: &Call,
+        body: Body,
+    ) -> Result<Errand, Refusal> {
+        let path = route.rest(&call.path);
+        match &route.service {
+            Service::Models => intake::models(&self.config, call, path, body).await,
+            Service::App(installation, app) => {
+                intake::app(&self.config, installation, app, call, path, body)
+            }
+            Service::Dify(installation) => {
+                let key = if let Caller::Known(_, header) = caller {
+                    Some(header)
+                } else {
+                    None
+                };
+                intake::installation(&self.config, installation, call, path, key, body)
+            }
+        }
+    }
+
+    /// Holds a request on every limit that it falls under, the narrowest first: all of them, or none.
+    async fn admit(
+        &self,
+        visit: &mut Visit,
+        route: &Route,
+        consumer: Option<&Consumer>,
+    ) -> Result<(), Refusal> {
+        let of_consumer = consumer.map_or(&[][..], |consumer| &consumer.limits);
+        let of_app = if let Service::App(_, app) = &route.service {
+            &app.limits[..]
+        } else {
+            &[]
+        };
+        let mut held: Vec<(&Limit, Entry)> = Vec::new();
+        for limit in of_consumer
+            .iter()
+            .chain(of_app)
+            .chain(&route.limits)
+            .chain(&self.config.limits)
+        {
+            let entry = Entry::Hold {
+                quota: limit.quota,
+                units: 1,
+            };
+            match self.platform.ledger.apply(&limit.account, entry).await {
+                Ok(balance) => {
+                    let standing = Standing::of(limit, &balance);
+                    if !balance.granted {
+                        visit.standing = Some(standing);
+                        self.release(visit, held).await;
+                        return Err(Refusal::LimitExceeded {
+                            scope: limit.scope.to_string(),
+                            retry_after: standing.reset,
+                        });
+                    }
+                    visit.standing = Some(
+                        visit
+                            .standing
+                            .map_or(standing, |other| other.tighter(standing)),
+                    );
+                    held.push((
+                        limit,
+                        Entry::Release {
+                            quota: limit.quota,
+                            units: 1,
+                            held: balance.at,
+                        },
+                    ));
+                }
+                Err(fault) => {
+                    visit.record.fault = Some(format!("ledger: {fault}"));
+                    if self.config.on_ledger_failure == OnLedgerFailure::Refuse {
+                        self.release(visit, held).await;
+                        return Err(Refusal::NoLedger);
+                    }
+                    visit.degraded = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what was held for a request that is not let in. What cannot be given back counts as spent.
+    async fn release(&self, visit: &mut Visit, held: Vec<(&Limit, Entry)>) {
+        for (limit, entry) in held {
+            if let Err(fault) = self.platform.ledger.apply(&limit.account, entry).await {
+                visit.record.fault = Some(format!("ledger: {fault}"));
+            }
+        }
+    }
+
+    /// Asks one target after another until one has something for the caller.
+    async fn dispatch(
+        &self,
+        visit: &mut Visit,
+        mut exchange: Exchange,
+        exceeded: &Exceeded,
+    ) -> Result<Reply, Refusal> {
+        let mut attempts = Attempts::new(exchange.targets.len(), exchange.retry);
+        let mut last: Option<Miss> = None;
+        while let Some(target) = attempts.next(last.as_ref().map(|miss| miss.outcome))
+            && let Some(target) = exchange.targets.get(target).cloned()
+        {
+            let began = self.platform.clock.now();
+            let taken = self.ask(&mut exchange, &target).await;
+            let outcome = match &taken {
+                Ok(reply) => reply.status.as_str().into(),
+                Err(miss) => miss.outcome.to_string(),
+            };
+            visit.record.attempts.push(Attempt {
+                target: target.name.to_string(),
+                outcome,
+                ms: millis(self.platform.clock.now().since(began)),
+                detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
+            });
+            if exceeded.get() {
+                return Err(Refusal::TooLarge(self.config.max_body.get()));
+            }
+            match taken {
+                Ok(reply) => {
+                    visit.record.served_by = Some(target.name.to_string());
+                    return Ok(reply);
+                }
+                Err(miss) => last = Some(miss),
+            }
+        }
+        Err(last.map_or(Refusal::NoRoute, |miss| Refusal::Upstream {
+            last: miss.outcome,
+            retry_after: miss.retry_after,
+        }))
+    }
+
+    /// Puts the question to one target.
+    async fn ask(&self, exchange: &mut Exchange, target: &Target) -> Result<Reply, Miss> {
+        let refused = |detail: &str| Failure {
+            reason: FailureReason::Connect,
+            detail: detail.into(),
+        };
+        let request = exchange
+            .request(target)
+            .ok_or_else(|| refused("the path does not fit the target's address"))?;
+        let silent = || Failure {
+            reason: FailureReason::Timeout,
+            detail: "no answer in time".into(),
+        };
+        let sent = async {
+            let response = self.platform.upstream.send(request).await?;
+            answer::take(&exchange.reading, response).await
+        };
+        within(&*self.platform.clock, self.config.patience, sent)
+            .await
+            .unwrap_or_else(|| Err(silent().into()))
+    }
+
+    /// Hands the answer on, and sees to it that its end is recorded.
+    fn relay(&self, mut visit: Visit, reply: Reply) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        visit.record.status = reply.status.as_u16();
+        visit.stamp(response.headers_mut());
+        let now = self.platform.clock.now();
+        *response.body_mut() = match reply.content {
+            Content::Whole(bytes, usage) => {
+                visit.record.usage = usage;
+                visit.record.close(Ending::Whole, now, now);
+                self.platform.journal.write(&visit.record);
+                bytes.into()
+            }
+            Content::Untouched(body) => {
+                visit.record.close(Ending::PassedOn, now, now);
+                self.platform.journal.write(&visit.record);
+                body
+            }
+            Content::Stream(body, meter) => {
+                let (body, receipt) =
+                    relay::watch(body, meter, visit.dialect, self.platform.clock.clone());
+                let platform = self.platform.clone();
+                let mut record = visit.record;
+                record.stream = true;
+                self.platform.tasks.spawn(Box::pin(async move {
+                    let closing = receipt.await;
+                    let now = platform.clock.now();
+                    record.usage = closing.usage;
+                    record.fault = record.fault.or(closing.detail);
+                    record.close(closing.ended, closing.first_byte.unwrap_or(now), now);
+                    platform.journal.write(&record);
+                }));
+                body
+            }
+        };
+        response
+    }
+
+    fn refuse(&self, mut visit: Visit, refusal: &Refusal) -> Response<Body> {
+        let mut response = refusal.answer(visit.dialect);
+        visit.stamp(response.headers_mut());
+        visit.record.status = refusal.status().as_u16();
+        visit.record.refusal = Some(refusal.code());
+        let now = self.platform.clock.now();
+        visit.record.close(Ending::Refused, now, now);
+        self.platform.journal.write(&visit.record);
+        response
+    }
+}
+
+/// What is known of a request while it is being answered.
+struct Visit {
+    record: Record,
+    dialect: Dialect,
+    /// Where the tightest of its limits stands.
+    standing: Option<Standing>,
+    /// A limit could not be checked, and the request was let in.
+    degraded: bool,
+}
+
+impl Visit {
+    /// Says on every answer whose it is and how it came about.
+    fn stamp(&self, headers: &mut HeaderMap) {
+        let mut say = |name: &'static str, value: &str| {
+            // A name with characters that no header can carry is left out: the record has it.
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        say("x-tidegate-request", &self.record.id);
+        if let Some(route) = &self.record.route {
+            say("x-tidegate-route", route);
+        }
+        if let Some(target) = &self.record.served_by {
+            say("x-tidegate-served-by", target);
+        }
+        if self.degraded {
+            say("x-tidegate-degraded", "ledger");
+        }
+        headers.insert("x-tidegate-cache", HeaderValue::from_static("bypass"));
+        headers.insert("x-tidegate-attempts", self.record.attempts.len().into());
+        if let Some(standing) = self.standing {
+            headers.insert("x-ratelimit-limit", standing.limit.into());
+            headers.insert("x-ratelimit-remaining", standing.remaining.into());
+            headers.insert("x-ratelimit-reset", whole_seconds(standing.reset).into());
+        }
+    }
+}
+
+/// Who is calling, if the route lets them in.
+fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Consumer>, Refusal> {
+    match (caller, route.access) {
+        (Caller::Known(consumer, _), _) => Ok(Some(consumer)),
+        (_, Access::Public) => Ok(None),
+        (Caller::Unknown, Access::Consumers) => Err(Refusal::InvalidKey),
+        (Caller::Anonymous, Access::Consumers) => Err(Refusal::MissingKey),
+    }
+}
+
+/// An answer of the gateway's own.
+fn known(answer: &Value) -> Reply {
+    let json = HeaderValue::from_static("application/json");
+    Reply {
+        status: http::StatusCode::OK,
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
+        content: Content::Whole(answer.to_string().into(), crate::usage::Usage::default()),
+    }
+}
+
+/// Answers what is the gateway's own; it leaves no record, since nobody's work is asked for.
+fn own(call: &Call, visit: &Visit) -> Response<Body> {
+    let mut response = if call.path == "/_tidegate/health" {
+        let mut response = Response::new(Body::from(String::from(r#"{"status":"ok"}"#)));
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        response
+    } else {
+        Refusal::NoRoute.answer(visit.dialect)
+    };
+    visit.stamp(response.headers_mut());
+    response
 }

@@ -7,11 +7,11 @@
 //! latest instant that it can hold is a whole window old, so what is spent within *any* window of the given
 //! length, wherever it begins, stays within the limit. The price is at most one sixtieth of the limit's use.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, rc::Rc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Timestamp, millis};
+use crate::time::Timestamp;
 
 /// How many buckets a window is divided into.
 const BUCKETS: u64 = 60;
@@ -26,11 +26,6 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// The length of the window.
-    pub fn window(&self) -> Duration {
-        Duration::from_millis(self.per.get())
-    }
-
     /// The length of a bucket in milliseconds.
     fn width(&self) -> u64 {
         self.per.get().div_ceil(BUCKETS)
@@ -38,7 +33,12 @@ impl Quota {
 
     /// When a bucket has left every window that it was in.
     fn expiry(&self, bucket: u64) -> Timestamp {
-        Timestamp(bucket.saturating_add(1).saturating_mul(self.width()).saturating_add(self.per.get()))
+        Timestamp(
+            bucket
+                .saturating_add(1)
+                .saturating_mul(self.width())
+                .saturating_add(self.per.get()),
+        )
     }
 }
 
@@ -104,7 +104,11 @@ impl Account {
                     granted,
                     at: now,
                     remaining: quota.limit.get().saturating_sub(self.used()),
-                    until: if granted { self.empty_at(&quota, now) } else { self.room_at(&quota, units, now) },
+                    until: if granted {
+                        self.empty_at(&quota, now)
+                    } else {
+                        self.room_at(&quota, units, now)
+                    },
                 }
             }
             Entry::Release { quota, units, held } => {
@@ -122,15 +126,20 @@ impl Account {
 
     /// When nothing in the account counts any more, so that it may be forgotten.
     pub fn empty_at(&self, quota: &Quota, now: Timestamp) -> Timestamp {
-        self.buckets.last().map_or(now, |(bucket, _)| quota.expiry(*bucket))
+        self.buckets
+            .last()
+            .map_or(now, |(bucket, _)| quota.expiry(*bucket))
     }
 
     fn used(&self) -> u64 {
-        self.buckets.iter().fold(0, |sum, (_, units)| sum.saturating_add(*units))
+        self.buckets
+            .iter()
+            .fold(0, |sum, (_, units)| sum.saturating_add(*units))
     }
 
     fn forget(&mut self, quota: &Quota, now: Timestamp) {
-        self.buckets.retain(|(bucket, _)| quota.expiry(*bucket) > now);
+        self.buckets
+            .retain(|(bucket, _)| quota.expiry(*bucket) > now);
     }
 
     fn add(&mut self, quota: &Quota, units: u64, now: Timestamp) {
@@ -147,7 +156,11 @@ impl Account {
     fn subtract(&mut self, quota: &Quota, units: u64, held: Timestamp) {
         let bucket = held.0 / quota.width();
         // Not there: it has left the window already, and so have its units.
-        if let Some(entry) = self.buckets.iter_mut().find(|(number, _)| *number == bucket) {
+        if let Some(entry) = self
+            .buckets
+            .iter_mut()
+            .find(|(number, _)| *number == bucket)
+        {
             entry.1 = entry.1.saturating_sub(units);
         }
         self.buckets.retain(|(_, units)| *units > 0);
@@ -155,7 +168,9 @@ impl Account {
 
     /// The first instant at which `units` fit, if nobody takes more; never, if the quota is smaller than that.
     fn room_at(&self, quota: &Quota, units: u64, now: Timestamp) -> Timestamp {
-        let Some(room) = quota.limit.get().checked_sub(units) else { return Timestamp(u64::MAX) };
+        let Some(room) = quota.limit.get().checked_sub(units) else {
+            return Timestamp(u64::MAX);
+        };
         let mut used = self.used();
         for (bucket, held) in &self.buckets {
             if used <= room {
@@ -173,7 +188,9 @@ impl Account {
 /// What the configuration says of one limit, and the account that it is counted on.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limit {
-    /// The name of the account, the same on every node: `route:llm:requests:60000`.
+    /// Whose it is, for the caller to read: `route llm`.
+    pub scope: Rc<str>,
+    /// The name of the account, the same on every node: `route llm requests 60000`.
     pub account: String,
     /// What is allowed.
     pub quota: Quota,
@@ -181,8 +198,45 @@ pub struct Limit {
 
 impl Limit {
     /// A limit on requests, counted for `scope`.
-    pub fn requests(scope: &str, limit: NonZeroU64, per: Duration) -> Option<Self> {
-        let per = NonZeroU64::new(millis(per))?;
-        Some(Self { account: format!("{scope}:requests:{per}"), quota: Quota { limit, per } })
+    pub fn requests(scope: &str, limit: NonZeroU64, per: NonZeroU64) -> Self {
+        Self {
+            scope: scope.into(),
+            account: format!("{scope} requests {per}"),
+            quota: Quota { limit, per },
+        }
+    }
+}
+
+/// What a caller is told of the limits that it has passed: those of the tightest.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// Units that are allowed in a window.
+    pub limit: u64,
+    /// Units that are left.
+    pub remaining: u64,
+    /// How long until the whole limit is free again; for a refusal, until there is room.
+    pub reset: Duration,
+}
+
+impl Standing {
+    /// Where `limit` stands after `balance`.
+    pub fn of(limit: &Limit, balance: &Balance) -> Self {
+        let reset = balance.until.since(balance.at);
+        Self {
+            limit: limit.quota.limit.get(),
+            remaining: balance.remaining,
+            reset,
+        }
+    }
+
+    /// The tighter of both: the one with less left, then the one that takes longer.
+    pub fn tighter(self, other: Self) -> Self {
+        if (other.remaining, std::cmp::Reverse(other.reset))
+            < (self.remaining, std::cmp::Reverse(self.reset))
+        {
+            other
+        } else {
+            self
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::{time::Timestamp, usage::Usage};
+use crate::{
+    time::{Timestamp, millis},
+    usage::Usage,
+};
 
 /// The record of one request.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,6 +53,38 @@ pub struct Record {
     pub fault: Option<String>,
 }
 
+impl Record {
+    /// The record of a request that came at `time`, and of which nothing else is known yet.
+    pub fn begin(id: String, time: Timestamp, method: &str, path: &str) -> Self {
+        Self {
+            id,
+            time,
+            method: method.into(),
+            path: path.into(),
+            route: None,
+            consumer: None,
+            model: None,
+            served_by: None,
+            attempts: Vec::new(),
+            status: 0,
+            refusal: None,
+            stream: false,
+            first_byte_ms: 0,
+            total_ms: 0,
+            usage: Usage::default(),
+            ended: Ending::PassedOn,
+            fault: None,
+        }
+    }
+
+    /// Completes the record of an answer that ended at `now` as `ended`.
+    pub fn close(&mut self, ended: Ending, first_byte: Timestamp, now: Timestamp) {
+        self.ended = ended;
+        self.first_byte_ms = millis(first_byte.since(self.time));
+        self.total_ms = millis(now.since(self.time));
+    }
+}
+
 /// One upstream that was asked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attempt {
@@ -76,4 +111,6 @@ pub enum Ending {
     Abandoned,
     /// The gateway refused.
     Refused,
+    /// The platform carried the upstream's answer through; its end was not watched.
+    PassedOn,
 }

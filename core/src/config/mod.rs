@@ -1,10 +1,23 @@
 //! What the operator wants: a document read into values that can run.
+//!
+//! The document is TOML natively and the same as JSON on the edge; both become a [`Value`] first, so that there is one
+//! reading of it, which gives every problem at once.
 
-use std::{collections::{BTreeMap, BTreeSet}, fmt, num::NonZeroU64};
-
+mod build;
+mod read;
 mod value;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroU64,
+    rc::Rc,
+    time::Duration,
+};
+
 pub use value::{Key, Kind, Position, Value};
+
+use crate::{auth::Keyring, dispatch::Model, limit::Limit, route::Route, upstream::Origin};
 
 /// A configuration that can run: every name in it is known, every number in its range.
 #[derive(Debug)]
@@ -17,6 +30,20 @@ pub struct Config {
     pub data_dir: String,
     /// The longest body that is accepted, in bytes.
     pub max_body: NonZeroU64,
+    /// What becomes of a request whose limits cannot be checked.
+    pub on_ledger_failure: OnLedgerFailure,
+    /// How long an upstream may take until its answer has begun; of an answer that is not a stream, until it is whole.
+    pub patience: Duration,
+    /// What holds for everybody together.
+    pub limits: Vec<Limit>,
+    /// Who may call.
+    pub keyring: Keyring,
+    /// The models by the names that callers use.
+    pub models: BTreeMap<String, Rc<Model>>,
+    /// Who serves what is asked of no model: the first provider of the document.
+    pub default_provider: Option<Rc<Origin>>,
+    /// Where requests come in, in order.
+    pub routes: Vec<Route>,
 }
 
 /// Where accounts are kept.
@@ -26,6 +53,15 @@ pub enum Store {
     Embedded,
     /// In Redis, at this URL.
     Redis(String),
+}
+
+/// What becomes of a request whose limits cannot be checked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnLedgerFailure {
+    /// It is refused with 503.
+    Refuse,
+    /// It is let in, and the answer says so.
+    Allow,
 }
 
 /// Where a configuration is going to run. What one runtime cannot give is refused when it is checked for that runtime.
@@ -63,7 +99,7 @@ impl fmt::Display for Problem {
 }
 
 impl Config {
-    /// Reads `document` for `runtime`; gives every problem at once.
+    /// Reads `document` for `runtime`; gives every problem at once, in the order of the document.
     ///
     /// `secrets` are the values of the names that [`Config::secrets`] lists, or nothing where the document is only checked.
     pub fn build(
@@ -71,13 +107,21 @@ impl Config {
         secrets: Option<&BTreeMap<String, String>>,
         runtime: Runtime,
     ) -> Result<Self, Vec<Problem>> {
-        let _ = (document, secrets, runtime);
-        Err(Vec::new())
+        build::config(document, secrets, runtime)
     }
 
     /// The names of the secrets that `document` refers to by `"$NAME"`.
     pub fn secrets(document: &Value) -> BTreeSet<String> {
-        let _ = document;
-        BTreeSet::new()
+        let mut names = BTreeSet::new();
+        let mut open = vec![document];
+        while let Some(value) = open.pop() {
+            match &value.kind {
+                Kind::Text(text) => names.extend(build::reference(text).map(str::to_owned)),
+                Kind::List(values) => open.extend(values),
+                Kind::Table(entries) => open.extend(entries.iter().map(|(_, value)| value)),
+                Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) => {}
+            }
+        }
+        names
     }
 }

@@ -86,12 +86,16 @@ impl Serialize for Value {
             Kind::Text(value) => serializer.serialize_str(value),
             Kind::List(values) => {
                 let mut list = serializer.serialize_seq(Some(values.len()))?;
-                values.iter().try_for_each(|value| list.serialize_element(value))?;
+                values
+                    .iter()
+                    .try_for_each(|value| list.serialize_element(value))?;
                 list.end()
             }
             Kind::Table(entries) => {
                 let mut table = serializer.serialize_map(Some(entries.len()))?;
-                entries.iter().try_for_each(|(key, value)| table.serialize_entry(&key.name, value))?;
+                entries
+                    .iter()
+                    .try_for_each(|(key, value)| table.serialize_entry(&key.name, value))?;
                 table.end()
             }
         }
@@ -122,7 +126,9 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        i64::try_from(value).map(|value| Kind::Integer(value).into()).map_err(|_| E::custom("a number is too large"))
+        i64::try_from(value)
+            .map(|value| Kind::Integer(value).into())
+            .map_err(|_| E::custom("a number is too large"))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
@@ -145,7 +151,9 @@ impl<'de> Visitor<'de> for Reader {
         let mut entries: Vec<(Key, Value)> = Vec::new();
         while let Some(name) = access.next_key::<String>()? {
             if entries.iter().any(|(key, _)| key.name == name) {
-                return Err(A::Error::custom(format_args!("`{name}` stands twice in one table")));
+                return Err(A::Error::custom(format_args!(
+                    "`{name}` stands twice in one table"
+                )));
             }
             entries.push((Key { name, at: None }, access.next_value()?));
         }

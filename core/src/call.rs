@@ -1,0 +1,220 @@
+//! What a caller asks for, before anybody has looked at its body.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method, Uri, header::HOST, request::Parts};
+
+/// A request's head.
+#[derive(Debug)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// `http` or `https`, as far as the platform can tell.
+    pub scheme: String,
+    /// The host that was asked, in lower case, without its port; empty if it was not said.
+    pub host: String,
+    /// The host as it was written, with its port.
+    pub authority: String,
+    /// The path, as it was written: [safe](Call::read), never decoded.
+    pub path: String,
+    /// What stands behind the question mark.
+    pub query: Option<String>,
+    /// The headers, without those by which somebody outside could pretend to be the gateway.
+    pub headers: HeaderMap,
+    /// Where the call came from, as the platform vouches for it.
+    pub peer: Option<IpAddr>,
+}
+
+impl Call {
+    /// Reads the head of a request, or says what is wrong with its path.
+    ///
+    /// A path is safe if it means the same to everybody who reads it: no empty, `.` or `..` segment, no encoded slash,
+    /// backslash or control character. Otherwise what a route allows and what an upstream serves could differ.
+    pub fn read(head: Parts, peer: Option<IpAddr>) -> Result<Self, &'static str> {
+        let Parts {
+            method,
+            uri,
+            mut headers,
+            ..
+        } = head;
+        safe(uri.path())?;
+        strip_identity(&mut headers);
+        let written = headers
+            .get(HOST)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let authority = written
+            .or_else(|| uri.authority().map(ToString::to_string))
+            .unwrap_or_default();
+        Ok(Self {
+            method,
+            scheme: uri.scheme_str().unwrap_or("http").to_owned(),
+            host: host(&authority).to_ascii_lowercase(),
+            authority,
+            path: path(&uri),
+            query: uri.query().map(str::to_owned),
+            headers,
+            peer,
+        })
+    }
+}
+
+/// Whether `path` is `prefix` or lies below it, with a border between segments between them.
+pub(crate) fn below(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn path(uri: &Uri) -> String {
+    if uri.path().is_empty() {
+        "/".into()
+    } else {
+        uri.path().into()
+    }
+}
+
+/// The host of `host:port` or `[v6]:port`.
+fn host(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// Says what is wrong with a path that could be read in two ways.
+pub(crate) fn safe(path: &str) -> Result<(), &'static str> {
+    let lower = path.to_ascii_lowercase();
+    let unsafe_code = |code: &str| match code.as_bytes() {
+        [b'2', b'f'] | [b'5', b'c'] | [b'7', b'f'] | [b'0' | b'1', _] => true,
+        code => !matches!(code, [a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()),
+    };
+    if path.contains('\\') || path.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err("the path contains a backslash or a control character");
+    }
+    if lower
+        .split('%')
+        .skip(1)
+        .any(|rest| unsafe_code(rest.get(..2).unwrap_or_default()))
+    {
+        return Err(
+            "the path contains an encoded slash, backslash or control character, or a broken escape",
+        );
+    }
+    let mut segments = lower
+        .strip_prefix('/')
+        .unwrap_or(&lower)
+        .split('/')
+        .peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        if segment.is_empty() && !last {
+            return Err("the path contains an empty segment");
+        }
+        if matches!(segment.replace("%2e", ".").as_str(), "." | "..") {
+            return Err("the path contains a segment of dots");
+        }
+    }
+    Ok(())
+}
+
+/// Takes out what only the gateway may say.
+fn strip_identity(headers: &mut HeaderMap) {
+    let ours = |name: &str| {
+        name.starts_with("x-tidegate-")
+            || name.starts_with("x-forwarded-")
+            || name.starts_with("x-consumer")
+    };
+    let outside = [
+        "forwarded",
+        "x-real-ip",
+        "cf-connecting-ip",
+        "true-client-ip",
+        "dify-hook-url",
+    ];
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| ours(name.as_str()) || outside.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_means_the_same_to_everybody_or_is_refused() {
+        for fine in [
+            "/",
+            "",
+            "/v1",
+            "/v1/",
+            "/v1/a.b/..c",
+            "/v1/%20%C3%A4",
+            "/a:b@c",
+            "/...",
+            "/%252f",
+        ] {
+            assert_eq!(safe(fine), Ok(()), "{fine}");
+        }
+        let wrong = [
+            "//",
+            "//v1",
+            "/v1//x",
+            "/..",
+            "/../x",
+            "/v1/..",
+            "/v1/./x",
+            "/%2e%2E/x",
+            "/.%2e",
+            "/%2e",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00b",
+            "/a%0ab",
+            "/a%7Fb",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%1",
+        ];
+        for wrong in wrong {
+            assert!(safe(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_matched_on_segment_borders() {
+        let table = [
+            ("", "/", true),
+            ("", "/anything", true),
+            ("/v1", "/v1", true),
+            ("/v1", "/v1/", true),
+            ("/v1", "/v1/chat", true),
+            ("/v1", "/v10", false),
+            ("/v1", "/V1", false),
+            ("/a/b", "/a/b/c", true),
+            ("/a/b", "/a", false),
+        ];
+        for (prefix, path, expected) in table {
+            assert_eq!(below(prefix, path), expected, "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_compared_without_its_port() {
+        for (authority, expected) in [
+            ("a.example", "a.example"),
+            ("a.example:80", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(host(authority), expected);
+        }
+    }
+}

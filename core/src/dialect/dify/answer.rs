@@ -1,0 +1,153 @@
+//! An answer, of which only what it cost and whether it is whole is read.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{sse, usage::Usage};
+
+/// What a blocking answer cost; an error if it is not a JSON object.
+pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
+    let answer: Answer<'_> = serde_json::from_slice(answer)?;
+    Ok(answer.usage())
+}
+
+/// Reads the events of a stream.
+#[derive(Debug, Default)]
+pub struct Meter {
+    pub(in crate::dialect) usage: Usage,
+    pub(in crate::dialect) whole: bool,
+}
+
+impl Meter {
+    pub(in crate::dialect) fn read(&mut self, event: &[u8]) {
+        let Some(data) = sse::data(event) else { return };
+        let Ok(event) = serde_json::from_slice::<Answer<'_>>(&data) else {
+            return;
+        };
+        match event.event.as_deref() {
+            Some("message_end") => self.usage = event.usage(),
+            // A chatflow ends with both, in either order: the message has the split, and the run is the same tokens again.
+            Some("workflow_finished") if self.usage.tokens_in.is_none() => {
+                self.usage = event.usage()
+            }
+            Some("workflow_paused" | "error" | "workflow_finished") => {}
+            _ => return,
+        }
+        self.whole = true;
+    }
+}
+
+/// An event, or a blocking answer.
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    event: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    usage: Option<Counts>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+}
+
+impl Answer<'_> {
+    /// Of a message by its metadata, of a workflow's run by its data.
+    fn usage(&self) -> Usage {
+        let metadata: Option<Metadata> = self
+            .metadata
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let data: Option<Counts> = self
+            .data
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let counts = metadata
+            .and_then(|metadata| metadata.usage)
+            .or(data)
+            .unwrap_or_default();
+        Usage {
+            tokens_in: counts.prompt_tokens,
+            tokens_out: counts.completion_tokens,
+            tokens: counts.total_tokens,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(events: &[&str]) -> Meter {
+        let mut meter = Meter::default();
+        events.iter().for_each(|event| meter.read(event.as_bytes()));
+        meter
+    }
+
+    const MESSAGE_END: &str = "data: {\"event\": \"message_end\", \"metadata\": {\"usage\": {\"prompt_tokens\": 3, \"completion_tokens\": 4, \"total_tokens\": 7, \"currency\": \"USD\"}}}\n\n";
+    const FINISHED: &str = "data:{\"event\":\"workflow_finished\",\"data\":{\"status\":\"succeeded\",\"total_tokens\":7}}\n\n";
+    const MESSAGE: &str = "data: {\"event\":\"message\",\"answer\":\"x\"}\n\n";
+
+    #[test]
+    fn a_chatflow_is_counted_once_whichever_end_comes_first() {
+        let both = Usage {
+            tokens_in: Some(3),
+            tokens_out: Some(4),
+            tokens: Some(7),
+        };
+        assert_eq!(meter(&[MESSAGE, MESSAGE_END, FINISHED]).usage, both);
+        assert_eq!(meter(&[MESSAGE, FINISHED, MESSAGE_END]).usage, both);
+        assert_eq!(
+            meter(&[FINISHED]).usage,
+            Usage {
+                tokens: Some(7),
+                ..Usage::default()
+            }
+        );
+    }
+
+    #[test]
+    fn a_stream_is_whole_once_it_says_so() {
+        for (events, whole) in [
+            (&[MESSAGE][..], false),
+            (&["event: ping\n\n", "data: nonsense\n\n", ": x\n\n"], false),
+            (&[MESSAGE_END], true),
+            (&[FINISHED], true),
+            (&["data: {\"event\":\"error\",\"status\":400}\n\n"], true),
+            (
+                &["data: {\"event\":\"workflow_paused\",\"data\":{}}\n\n"],
+                true,
+            ),
+        ] {
+            assert_eq!(meter(events).whole, whole, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn a_blocking_answer_tells_its_usage() {
+        assert_eq!(
+            usage(br#"{"event":"message","metadata":{"usage":{"prompt_tokens":3}}}"#)
+                .unwrap()
+                .tokens_in,
+            Some(3)
+        );
+        assert_eq!(
+            usage(br#"{"data":{"status":"failed","total_tokens":9}}"#)
+                .unwrap()
+                .tokens,
+            Some(9)
+        );
+        assert!(usage(b"<html>").is_err());
+    }
+}

@@ -1,0 +1,129 @@
+//! Dify's own API.
+
+mod answer;
+
+use std::rc::Rc;
+
+pub use answer::{Meter, usage};
+use http::HeaderValue;
+
+use crate::{call::below, limit::Limit, upstream::Origin};
+
+/// A Dify installation: several services behind one address.
+#[derive(Debug)]
+pub struct Installation {
+    /// The name in the configuration.
+    pub name: Rc<str>,
+    /// The API server.
+    pub api: Rc<Origin>,
+    /// The web application, if it is served.
+    pub web: Option<Rc<Origin>>,
+    /// The plugin daemon, if it is served.
+    pub plugin_daemon: Option<Rc<Origin>>,
+}
+
+/// An app of an installation.
+#[derive(Debug)]
+pub struct App {
+    /// The name in the configuration.
+    pub name: Rc<str>,
+    /// The whole `authorization` header that opens it.
+    pub authorization: HeaderValue,
+    /// What holds for everything that is asked of it.
+    pub limits: Vec<Limit>,
+}
+
+/// What the API server answers; the rest is the web application's, and `/e` the plugin daemon's.
+const API: [&str; 7] = [
+    "/console/api",
+    "/api",
+    "/v1",
+    "/openapi",
+    "/files",
+    "/mcp",
+    "/triggers",
+];
+
+/// Where endpoints of plugins are.
+const PLUGINS: &str = "/e";
+
+impl Installation {
+    /// Who serves `path`, as Dify's own proxy has it.
+    pub fn serves(&self, path: &str) -> Option<&Rc<Origin>> {
+        if API.into_iter().any(|prefix| below(prefix, path)) {
+            Some(&self.api)
+        } else if below(PLUGINS, path) {
+            self.plugin_daemon.as_ref()
+        } else {
+            self.web.as_ref()
+        }
+    }
+}
+
+/// Whether the path is an endpoint of a plugin, which must be told by which address it was called.
+pub fn is_plugin(path: &str) -> bool {
+    below(PLUGINS, path)
+}
+
+/// The path of the service API: below `/v1`, whether or not the caller wrote that.
+pub fn service_path(path: &str) -> String {
+    if below("/v1", path) {
+        path.into()
+    } else {
+        format!("/v1{path}")
+    }
+}
+
+/// Whether the path belongs to the service API.
+pub fn is_service(path: &str) -> bool {
+    path.starts_with("/v1/")
+}
+
+/// Whether the path runs an app, so that its answer costs tokens and says how many.
+pub fn is_run(path: &str) -> bool {
+    let Some(endpoint) = path.strip_prefix("/v1/") else {
+        return false;
+    };
+    match endpoint {
+        "chat-messages" | "completion-messages" | "workflows/run" => true,
+        // `workflows/{id}/run`: a certain version.
+        _ => endpoint
+            .strip_prefix("workflows/")
+            .and_then(|rest| rest.strip_suffix("/run"))
+            .is_some_and(|id| !id.is_empty() && !id.contains('/')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_an_app_costs_tokens() {
+        for (path, expected) in [
+            ("/v1/chat-messages", true),
+            ("/v1/completion-messages", true),
+            ("/v1/workflows/run", true),
+            ("/v1/workflows/4a1f/run", true),
+            ("/v1/workflows/run/4a1f", false),
+            ("/v1/chat-messages/4a1f/stop", false),
+            ("/v1/parameters", false),
+            ("/chat-messages", false),
+        ] {
+            assert_eq!(is_run(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_service_api_is_below_its_version() {
+        for (path, expected) in [
+            ("/", "/v1/"),
+            ("/v1", "/v1"),
+            ("/v1/info", "/v1/info"),
+            ("/info", "/v1/info"),
+            ("/v10", "/v1/v10"),
+        ] {
+            assert_eq!(service_path(path), expected);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The languages that callers and upstreams speak.
+
+pub mod dify;
+mod json;
+pub mod openai;
+
+use crate::usage::Usage;
+
+/// A language.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// OpenAI's API.
+    OpenAi,
+    /// Dify's service API.
+    Dify,
+}
+
+/// Reads the events of a stream as they pass.
+#[derive(Debug)]
+pub enum Meter {
+    /// Of OpenAI's API.
+    OpenAi(openai::Meter),
+    /// Of Dify's service API.
+    Dify(dify::Meter),
+}
+
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It goes to the caller as it came.
+    Pass,
+    /// It was for the gateway alone.
+    Keep,
+}
+
+impl Meter {
+    /// Reads one event.
+    pub fn read(&mut self, event: &[u8]) -> Verdict {
+        match self {
+            Self::OpenAi(meter) => meter.read(event),
+            Self::Dify(meter) => {
+                meter.read(event);
+                Verdict::Pass
+            }
+        }
+    }
+
+    /// Whether the stream has said that it is whole, so that nothing is missing if it ends here.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::OpenAi(meter) => meter.whole,
+            Self::Dify(meter) => meter.whole,
+        }
+    }
+
+    /// What the stream has cost so far, as the upstream counted it.
+    pub fn usage(&self) -> Usage {
+        match self {
+            Self::OpenAi(meter) => meter.usage,
+            Self::Dify(meter) => meter.usage,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! An answer, of which only what it cost and whether it is whole is read.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{dialect::Verdict, sse, usage::Usage};
+
+/// What a whole answer cost; an error if it is not a JSON object.
+pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
+    let answer: Answer<'_> = serde_json::from_slice(answer)?;
+    Ok(answer.usage.map(count).unwrap_or_default())
+}
+
+/// Reads the events of a stream.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// The caller did not ask for the usage: the event that carries it alone is kept back.
+    hide_usage: bool,
+    pub(in crate::dialect) usage: Usage,
+    pub(in crate::dialect) whole: bool,
+}
+
+impl Meter {
+    /// A meter that keeps back the event that carries the usage alone, or does not.
+    pub fn new(hide_usage: bool) -> Self {
+        Self {
+            hide_usage,
+            ..Self::default()
+        }
+    }
+
+    pub(in crate::dialect) fn read(&mut self, event: &[u8]) -> Verdict {
+        let Some(data) = sse::data(event) else {
+            return Verdict::Pass;
+        };
+        if data.trim_ascii() == b"[DONE]" {
+            self.whole = true;
+            return Verdict::Pass;
+        }
+        // What cannot be read goes on as it came: it is the caller's to judge.
+        let Ok(event) = serde_json::from_slice::<Event<'_>>(&data) else {
+            return Verdict::Pass;
+        };
+        let told = event
+            .usage
+            .or_else(|| event.response.as_ref().and_then(|response| response.usage));
+        if let Some(raw) = told.filter(|raw| raw.get() != "null") {
+            self.usage = count(raw);
+        }
+        let finished = event
+            .choices
+            .iter()
+            .flatten()
+            .any(|choice| choice.finish_reason.is_some());
+        let closed = matches!(
+            event.kind.as_deref(),
+            Some("response.completed" | "response.failed" | "response.incomplete")
+        );
+        self.whole |= finished || closed || event.error.is_some();
+        let alone = event.usage.is_some() && event.choices.as_ref().is_some_and(Vec::is_empty);
+        if self.hide_usage && alone {
+            Verdict::Keep
+        } else {
+            Verdict::Pass
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow, default)]
+    response: Option<Answer<'a>>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+}
+
+fn count(raw: &RawValue) -> Usage {
+    let counts: Counts = serde_json::from_str(raw.get()).unwrap_or_default();
+    Usage {
+        tokens_in: counts.prompt_tokens.or(counts.input_tokens),
+        tokens_out: counts.completion_tokens.or(counts.output_tokens),
+        tokens: counts.total_tokens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(hide_usage: bool, events: &[&str]) -> (Meter, Vec<Verdict>) {
+        let mut meter = Meter::new(hide_usage);
+        let verdicts = events
+            .iter()
+            .map(|event| meter.read(format!("data: {event}\n\n").as_bytes()))
+            .collect();
+        (meter, verdicts)
+    }
+
+    const CHUNK: &str =
+        r#"{"choices":[{"delta":{"content":"x"},"finish_reason":null}],"usage":null}"#;
+    const LAST: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    const USAGE: &str =
+        r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
+
+    #[test]
+    fn the_usage_is_read_and_kept_back_only_if_nobody_asked() {
+        let usage = Usage {
+            tokens_in: Some(3),
+            tokens_out: Some(4),
+            tokens: Some(7),
+        };
+        for (hide, verdict) in [(true, Verdict::Keep), (false, Verdict::Pass)] {
+            let (meter, verdicts) = meter(hide, &[CHUNK, LAST, USAGE, "[DONE]"]);
+            assert_eq!(
+                verdicts,
+                [Verdict::Pass, Verdict::Pass, verdict, Verdict::Pass]
+            );
+            assert_eq!(meter.usage, usage);
+        }
+    }
+
+    #[test]
+    fn a_stream_is_whole_once_it_says_so() {
+        for (events, whole) in [
+            (&[CHUNK][..], false),
+            (&[CHUNK, LAST], true),
+            (&["[DONE]"], true),
+            (
+                &[r#"{"type":"response.completed","response":{"usage":{"input_tokens":1}}}"#],
+                true,
+            ),
+            (&[r#"{"error":{"message":"x"}}"#], true),
+            (&[r#"{"error":null}"#, "nonsense", "{"], false),
+        ] {
+            assert_eq!(meter(false, events).0.whole, whole, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_is_a_json_object() {
+        assert_eq!(
+            usage(br#"{"usage":{"prompt_tokens":1,"x":[]}}"#)
+                .unwrap()
+                .tokens_in,
+            Some(1)
+        );
+        assert_eq!(
+            usage(br#"{"usage":{"prompt_tokens":"1"}}"#).unwrap(),
+            Usage::default()
+        );
+        assert_eq!(usage(b"{}").unwrap(), Usage::default());
+        for broken in [&b""[..], b"<html>", b"{", b"\"x\"", b"null"] {
+            assert!(usage(broken).is_err());
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! A request, of which only the fields that the gateway acts on are read, and only their bytes are changed.
+
+use std::{borrow::Cow, fmt, ops::Range};
+
+use bytes::{Bytes, BytesMut};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::hides_usage;
+use crate::dialect::json::Skipped;
+
+/// A request's body, and where in it the fields stand that the gateway acts on.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The model that the caller named, if it named one.
+    pub model: Option<String>,
+    /// Whether the caller wants a stream.
+    pub stream: bool,
+    /// Whether the stream's usage is asked for on the gateway's own behalf, so that the caller must not see it.
+    pub hide_usage: bool,
+    body: Bytes,
+    model_at: Range<usize>,
+    /// What is put in, and in place of what: so that the upstream tells the usage of a stream.
+    usage_edit: Option<(Range<usize>, &'static str)>,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Malformed {
+    /// For the caller to read.
+    pub message: String,
+    /// The field that it is about.
+    pub param: Option<&'static str>,
+}
+
+impl Asked {
+    /// Reads the body of a request to `endpoint`.
+    pub fn read(body: Bytes, endpoint: &str) -> Result<Self, Malformed> {
+        let text = std::str::from_utf8(&body).map_err(|error| {
+            Malformed::body(format_args!(
+                "it is not UTF-8 from byte {} on",
+                error.valid_up_to()
+            ))
+        })?;
+        let fields: Fields<'_> =
+            serde_json::from_str(text).map_err(|error| Malformed::body(describe(&error)))?;
+        let place = |raw: &RawValue| {
+            let start = raw
+                .get()
+                .as_ptr()
+                .addr()
+                .saturating_sub(text.as_ptr().addr());
+            start..start + raw.get().len()
+        };
+        let model = fields
+            .model
+            .map(|raw| read::<String>(raw, "model", "a text"))
+            .transpose()?;
+        if model.as_ref().is_some_and(String::is_empty) {
+            return Err(Malformed::field("model", "`model` is empty"));
+        }
+        let stream = fields
+            .stream
+            .map(|raw| read::<Option<bool>>(raw, "stream", "a boolean"))
+            .transpose()?;
+        let stream = stream.flatten().unwrap_or(false);
+        let usage_edit = match fields.stream {
+            Some(raw) if stream && hides_usage(endpoint) => {
+                usage_edit(place(raw).end, fields.stream_options, place)?
+            }
+            _ => None,
+        };
+        let model_at = fields.model.map(place).unwrap_or_default();
+        Ok(Self {
+            model,
+            stream,
+            hide_usage: usage_edit.is_some(),
+            model_at,
+            usage_edit,
+            body,
+        })
+    }
+
+    /// The body as it goes to a target that calls the model `model`: every byte as it came, but for that name and for
+    /// the wish to be told the usage.
+    pub fn body_for(&self, model: &str) -> Bytes {
+        let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = Vec::new();
+        if let Some(asked) = &self.model
+            && asked != model
+        {
+            edits.push((
+                self.model_at.clone(),
+                serde_json::Value::from(model).to_string().into(),
+            ));
+        }
+        if let Some((range, text)) = &self.usage_edit {
+            edits.push((range.clone(), Cow::Borrowed(text)));
+        }
+        if edits.is_empty() {
+            return self.body.clone();
+        }
+        edits.sort_by_key(|(range, _)| range.start);
+        let mut out = BytesMut::with_capacity(
+            self.body.len() + edits.iter().map(|(_, text)| text.len()).sum::<usize>(),
+        );
+        let mut from = 0;
+        for (range, text) in &edits {
+            out.extend_from_slice(self.body.get(from..range.start).unwrap_or_default());
+            out.extend_from_slice(text.as_bytes());
+            from = range.end;
+        }
+        out.extend_from_slice(self.body.get(from..).unwrap_or_default());
+        out.freeze()
+    }
+}
+
+impl Malformed {
+    fn body(what: impl fmt::Display) -> Self {
+        Self {
+            message: format!("the body cannot be read: {what}"),
+            param: None,
+        }
+    }
+
+    fn field(param: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            param: Some(param),
+        }
+    }
+}
+
+/// How to make the upstream tell the usage, if the caller has not asked for it.
+fn usage_edit(
+    behind_stream: usize,
+    options: Option<&RawValue>,
+    place: impl Fn(&RawValue) -> Range<usize>,
+) -> Result<Option<(Range<usize>, &'static str)>, Malformed> {
+    let Some(raw) = options else {
+        return Ok(Some((
+            behind_stream..behind_stream,
+            r#","stream_options":{"include_usage":true}"#,
+        )));
+    };
+    let Some(options) = read::<Option<Options<'_>>>(raw, "stream_options", "an object")? else {
+        return Ok(Some((place(raw), r#"{"include_usage":true}"#)));
+    };
+    Ok(match options.include_usage {
+        Some(raw)
+            if read::<Option<bool>>(
+                raw,
+                "stream_options",
+                "an object with a boolean `include_usage`",
+            )? == Some(true) =>
+        {
+            None
+        }
+        Some(raw) => Some((place(raw), "true")),
+        None => {
+            let inside = place(raw).start + 1;
+            Some((
+                inside..inside,
+                if options.empty {
+                    r#""include_usage":true"#
+                } else {
+                    r#""include_usage":true,"#
+                },
+            ))
+        }
+    })
+}
+
+fn read<'a, T: Deserialize<'a>>(
+    raw: &'a RawValue,
+    param: &'static str,
+    expected: &str,
+) -> Result<T, Malformed> {
+    serde_json::from_str(raw.get())
+        .map_err(|_| Malformed::field(param, format!("`{param}` must be {expected}")))
+}
+
+/// What the parser says, without its own words for what it expected of us.
+fn describe(error: &serde_json::Error) -> String {
+    if error.is_data() && !error.to_string().contains("stands twice") {
+        return format!(
+            "it is not a JSON object, at line {} column {}",
+            error.line(),
+            error.column()
+        );
+    }
+    error.to_string()
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<&'a RawValue>,
+    stream: Option<&'a RawValue>,
+    stream_options: Option<&'a RawValue>,
+}
+
+struct Options<'a> {
+    include_usage: Option<&'a RawValue>,
+    empty: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Name {
+    Model,
+    Stream,
+    StreamOptions,
+    IncludeUsage,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(name) = access.next_key()? {
+                    let (field, name) = match name {
+                        Name::Model => (&mut fields.model, "model"),
+                        Name::Stream => (&mut fields.stream, "stream"),
+                        Name::StreamOptions => (&mut fields.stream_options, "stream_options"),
+                        Name::IncludeUsage | Name::Other => {
+                            access.next_value::<Skipped>()?;
+                            continue;
+                        }
+                    };
+                    once(field, name, access.next_value()?)?;
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Options<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Options<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Options<'de>, A::Error> {
+                let mut options = Options {
+                    include_usage: None,
+                    empty: true,
+                };
+                while let Some(name) = access.next_key()? {
+                    options.empty = false;
+                    match name {
+                        Name::IncludeUsage => once(
+                            &mut options.include_usage,
+                            "include_usage",
+                            access.next_value()?,
+                        )?,
+                        _ => drop(access.next_value::<Skipped>()?),
+                    }
+                }
+                Ok(options)
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+/// Whoever reads a field that stands twice may take either: what was checked here could differ from what is done there.
+fn once<'a, E: Error>(
+    field: &mut Option<&'a RawValue>,
+    name: &str,
+    value: &'a RawValue,
+) -> Result<(), E> {
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(E::custom(format_args!("`{name}` stands twice"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Asked, Malformed> {
+        Asked::read(Bytes::copy_from_slice(body.as_bytes()), "/chat/completions")
+    }
+
+    #[test]
+    fn only_the_bytes_of_the_fields_change() {
+        let options = r#""stream_options":{"include_usage":true}"#;
+        let table = [
+            (
+                r#"{"model":"a","x": [1 , 2]}"#,
+                r#"{"model":"b","x": [1 , 2]}"#.to_owned(),
+            ),
+            (
+                r#"{ "x":{"model":"a"},"model" : "\u0061" }"#,
+                r#"{ "x":{"model":"a"},"model" : "b" }"#.into(),
+            ),
+            (
+                r#"{"stream":true,"model":"a"}"#,
+                format!(r#"{{"stream":true,{options},"model":"b"}}"#),
+            ),
+            (
+                r#"{"model":"a","stream":true}"#,
+                format!(r#"{{"model":"b","stream":true,{options}}}"#),
+            ),
+            (
+                r#"{"model":"a","stream":false}"#,
+                r#"{"model":"b","stream":false}"#.into(),
+            ),
+            (
+                r#"{"model":"a","stream":null}"#,
+                r#"{"model":"b","stream":null}"#.into(),
+            ),
+            (
+                r#"{"model":"a","stream":true,"stream_options":null}"#,
+                format!(r#"{{"model":"b","stream":true,{options}}}"#),
+            ),
+            (
+                r#"{"model":"a","stream":true,"stream_options":{}}"#,
+                format!(r#"{{"model":"b","stream":true,{options}}}"#),
+            ),
+            (
+                r#"{"stream_options":{"x":1},"model":"a","stream":true}"#,
+                r#"{"stream_options":{"include_usage":true,"x":1},"model":"b","stream":true}"#
+                    .into(),
+            ),
+            (
+                r#"{"stream_options":{"include_usage":false},"model":"a","stream":true}"#,
+                format!(r#"{{{options},"model":"b","stream":true}}"#),
+            ),
+            (
+                r#"{"stream_options":{"include_usage": true },"model":"a","stream":true}"#,
+                r#"{"stream_options":{"include_usage": true },"model":"b","stream":true}"#.into(),
+            ),
+        ];
+        for (body, expected) in table {
+            assert_eq!(read(body).unwrap().body_for("b"), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_needs_no_change_is_the_same_bytes() {
+        let body = Bytes::from_static(br#"{"model":"a","messages":[]}"#);
+        let asked = Asked::read(body.clone(), "/chat/completions").unwrap();
+        assert_eq!(asked.body_for("a").as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn a_name_is_escaped() {
+        assert_eq!(
+            read(r#"{"model":"a"}"#).unwrap().body_for("q\"\\\n"),
+            r#"{"model":"q\"\\\n"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_malformed_is_said() {
+        let deep = format!(
+            r#"{{"model":"a","x":{}1{}}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
+        let table = [
+            ("", None, "EOF"),
+            ("{", None, "EOF"),
+            ("[]", None, "not a JSON object"),
+            ("\"x\"", None, "not a JSON object"),
+            (r#"{"model":"a"} x"#, None, "trailing"),
+            (r#"{"model":"a","model":"b"}"#, None, "`model` stands twice"),
+            (r#"{"model":"a","x":1e999}"#, None, "out of range"),
+            (&deep, None, "recursion limit"),
+            (r#"{"model":1}"#, Some("model"), "must be a text"),
+            (r#"{"model":""}"#, Some("model"), "empty"),
+            (
+                r#"{"model":"a","stream":"yes"}"#,
+                Some("stream"),
+                "must be a boolean",
+            ),
+            (
+                r#"{"model":"a","stream":true,"stream_options":[]}"#,
+                Some("stream_options"),
+                "must be an object",
+            ),
+            (
+                r#"{"model":"a","stream":true,"stream_options":{"include_usage":1}}"#,
+                Some("stream_options"),
+                "boolean",
+            ),
+        ];
+        for (body, param, message) in table {
+            let malformed = read(body).unwrap_err();
+            assert_eq!(malformed.param, param, "{body}");
+            assert!(
+                malformed.message.contains(message),
+                "{} for {body:.80}",
+                malformed.message
+            );
+        }
+        assert!(
+            Asked::read(Bytes::from_static(b"{\"model\":\"\xff\"}"), "/x")
+                .unwrap_err()
+                .message
+                .contains("UTF-8")
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! What is asked of an upstream: everything but whom.
+
+use std::{cell::Cell, rc::Rc};
+
+use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
+
+use crate::{
+    body::Body,
+    dialect::openai::Asked,
+    dispatch::{Retry, Target},
+};
+
+/// A question, whom it can be put to, and how the answer is read.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) method: Method,
+    /// Path and query, to be appended to the target's own.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+    /// Who can answer, best first.
+    pub(crate) targets: Vec<Target>,
+    pub(crate) retry: Retry,
+    pub(crate) reading: Reading,
+}
+
+/// What is sent with it.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    /// A request that was read, and can be put to one target after another.
+    Asked(Asked),
+    /// A body that is handed through, once.
+    Once(Body),
+}
+
+/// How the answer is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Reading {
+    /// A model's answer: read whole, or event by event, for what it cost.
+    Model {
+        /// The event that tells the usage of a stream is not for the caller.
+        hide_usage: bool,
+    },
+    /// Any other answer of a provider: handed through, unless it is a failure.
+    Provider,
+    /// The answer of an app of Dify's: as a model's, but what Dify says of a failure is for the caller.
+    Run,
+    /// Any other answer of Dify's service API: streams are watched, the rest is handed through.
+    Service,
+    /// Handed through, whatever it is.
+    Untouched {
+        /// The caller signs in at Dify itself, and gets its cookies.
+        cookies: bool,
+    },
+}
+
+impl Exchange {
+    /// The model that the caller named, if it named one, and whether it wants a stream.
+    pub(crate) fn asked(&self) -> (Option<String>, bool) {
+        match &self.payload {
+            Payload::Asked(asked) => (asked.model.clone(), asked.stream),
+            Payload::Once(_) => (None, false),
+        }
+    }
+
+    /// The request as it goes to `target`. A body that is handed through is there for the first one alone.
+    pub(crate) fn request(&mut self, target: &Target) -> Option<Request<Body>> {
+        let mut request = Request::new(match &mut self.payload {
+            Payload::Asked(asked) => asked.body_for(&target.model).into(),
+            Payload::Once(body) => std::mem::take(body),
+        });
+        *request.uri_mut() = join(&target.origin.base, &self.path)?;
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(authorization) = &target.origin.authorization {
+            request
+                .headers_mut()
+                .insert(header::AUTHORIZATION, authorization.clone());
+        }
+        Some(request)
+    }
+}
+
+/// A body of undeclared length that turned out too long says so here.
+pub(crate) type Exceeded = Rc<Cell<bool>>;
+
+/// `path` below `base`.
+fn join(base: &Uri, path: &str) -> Option<Uri> {
+    let mut parts = base.clone().into_parts();
+    let below = base.path().trim_end_matches('/');
+    let joined: Result<PathAndQuery, _> = if below.is_empty() {
+        path.parse()
+    } else {
+        format!("{below}{path}").parse()
+    };
+    parts.path_and_query = Some(joined.ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_appended_to_the_targets_own() {
+        let table = [
+            ("http://h", "/x?y=1", "http://h/x?y=1"),
+            ("http://h/", "/x", "http://h/x"),
+            ("https://h:1/v1", "/chat", "https://h:1/v1/chat"),
+            ("https://h/v1/", "/?q", "https://h/v1/?q"),
+        ];
+        for (base, path, expected) in table {
+            assert_eq!(
+                join(&base.parse().unwrap(), path).unwrap().to_string(),
+                expected
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Which headers go where.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::{auth::KEY_HEADERS, call::Call};
+
+/// What a model provider is told of the caller's headers: nothing else is its business.
+const TO_PROVIDER: [&str; 7] = [
+    "accept",
+    "content-type",
+    "user-agent",
+    "openai-beta",
+    "idempotency-key",
+    "traceparent",
+    "tracestate",
+];
+
+/// What a caller is told of a provider's headers.
+const FROM_PROVIDER: [&str; 5] = [
+    "content-type",
+    "content-disposition",
+    "cache-control",
+    "retry-after",
+    "x-request-id",
+];
+
+/// What belongs to one connection, and never goes on.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What Dify says of itself to everybody who asks.
+const TELLTALE: [&str; 5] = ["server", "via", "x-powered-by", "x-version", "x-env"];
+
+/// The headers of a request to a model provider, but for its key.
+pub(crate) fn to_provider(headers: &HeaderMap) -> HeaderMap {
+    only(headers, &TO_PROVIDER)
+}
+
+/// The headers of a provider's answer, for the caller.
+pub(crate) fn from_provider(headers: &HeaderMap) -> HeaderMap {
+    only(headers, &FROM_PROVIDER)
+}
+
+/// Takes out every header that can carry a caller's key.
+pub(crate) fn strip_keys(headers: &mut HeaderMap) {
+    for name in KEY_HEADERS {
+        headers.remove(name);
+    }
+}
+
+/// Makes the headers of `call` those of a request to Dify: who asked, and how, is the gateway's word alone.
+pub(crate) fn to_dify(call: &Call) -> HeaderMap {
+    let mut headers = end_to_end(&call.headers);
+    headers.remove(header::HOST);
+    let mut say = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    say("x-forwarded-proto", &call.scheme);
+    if !call.authority.is_empty() {
+        say("x-forwarded-host", &call.authority);
+    }
+    if let Some(peer) = call.peer {
+        say("x-forwarded-for", &peer.to_string());
+        say("x-real-ip", &peer.to_string());
+    }
+    headers
+}
+
+/// The headers of Dify's answer, for the caller. Cookies go on only to those who sign in at Dify itself.
+pub(crate) fn from_dify(headers: &HeaderMap, cookies: bool) -> HeaderMap {
+    let mut headers = end_to_end(headers);
+    for name in TELLTALE {
+        headers.remove(name);
+    }
+    if !cookies {
+        headers.remove(header::SET_COOKIE);
+    }
+    headers
+}
+
+/// Whether the content is of this type, whatever its parameters.
+pub(crate) fn is_type(headers: &HeaderMap, expected: &str) -> bool {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(expected)
+}
+
+/// Whether the content is compressed, so that nobody here can read it.
+pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn only(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(names.len() + 8);
+    for name in names.iter().copied() {
+        if let Some(value) = headers.get(name) {
+            kept.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+    kept
+}
+
+/// Without what belongs to the connection, be it named by the protocol or by the `connection` header.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for value in headers.get_all(header::CONNECTION) {
+        for name in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            kept.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        kept.remove(name);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_belongs_to_a_connection_stays_on_it() {
+        let headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("x-kept", "1"),
+        ]);
+        assert_eq!(end_to_end(&headers), map(&[("x-kept", "1")]));
+    }
+
+    #[test]
+    fn a_provider_learns_only_what_it_needs() {
+        let headers = map(&[
+            ("content-type", "application/json"),
+            ("cookie", "a=b"),
+            ("x-user", "ann"),
+            ("authorization", "Bearer x"),
+            ("host", "h"),
+        ]);
+        assert_eq!(
+            to_provider(&headers),
+            map(&[("content-type", "application/json")])
+        );
+    }
+
+    #[test]
+    fn a_type_is_compared_without_its_parameters() {
+        for (value, expected) in [
+            ("text/event-stream", true),
+            ("Text/Event-Stream; charset=utf-8", true),
+            ("text/event-streams", false),
+            ("", false),
+        ] {
+            assert_eq!(
+                is_type(&map(&[("content-type", value)]), "text/event-stream"),
+                expected,
+                "{value}"
+            );
+        }
+    }
+}

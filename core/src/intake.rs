@@ -1,0 +1,277 @@
+//! Makes of a call what is asked of an upstream.
+
+use std::{cell::Cell, rc::Rc};
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::{Value, json};
+
+use crate::{
+    body::{Body, BodyError},
+    call::Call,
+    config::Config,
+    dialect::{
+        dify::{self, App, Installation},
+        openai::{self, Asked, Malformed},
+    },
+    dispatch::{Retry, Target},
+    exchange::{Exceeded, Exchange, Payload, Reading},
+    headers::{is_type, strip_keys, to_dify, to_provider},
+    refusal::Refusal,
+    upstream::Origin,
+};
+
+/// What a call comes to.
+pub(crate) enum Errand {
+    /// Somebody must be asked.
+    Ask(Exchange, Exceeded),
+    /// The gateway knows the answer.
+    Known(Value),
+}
+
+/// A call to the API over the models; `path` is what the route leaves of it.
+pub(crate) async fn models(
+    config: &Config,
+    call: &Call,
+    path: &str,
+    body: Body,
+) -> Result<Errand, Refusal> {
+    let endpoint = openai::endpoint(path);
+    if let Some(known) = catalogue(config, &call.method, endpoint) {
+        return known.map(Errand::Known);
+    }
+    let needs_model = openai::needs_model(endpoint);
+    if needs_model && call.method != Method::POST {
+        return Err(Refusal::Method);
+    }
+    let exceeded = Exceeded::default();
+    let mut exchange = Exchange {
+        method: call.method.clone(),
+        path: with_query(endpoint, call),
+        headers: to_provider(&call.headers),
+        payload: Payload::Once(Body::empty()),
+        targets: Vec::new(),
+        retry: Retry::NEVER,
+        reading: if needs_model {
+            Reading::Model { hide_usage: false }
+        } else {
+            Reading::Provider
+        },
+    };
+    if needs_model || (call.method == Method::POST && is_type(&call.headers, "application/json")) {
+        let asked = Asked::read(read(body, config.max_body.get()).await?, endpoint)?;
+        match &asked.model {
+            Some(name) => {
+                let model = config
+                    .models
+                    .get(name.as_str())
+                    .ok_or_else(|| Refusal::NoModel(name.clone()))?;
+                exchange.targets.clone_from(&model.targets);
+                exchange.retry = model.retry;
+            }
+            None if needs_model => {
+                return Err(Malformed {
+                    message: "`model` is missing".into(),
+                    param: Some("model"),
+                }
+                .into());
+            }
+            None => {}
+        }
+        if needs_model {
+            exchange.reading = Reading::Model {
+                hide_usage: asked.hide_usage,
+            };
+        }
+        exchange.payload = Payload::Asked(asked);
+    } else {
+        exchange.payload = Payload::Once(bounded(
+            body,
+            &call.headers,
+            config.max_body.get(),
+            &exceeded,
+        )?);
+    }
+    if exchange.targets.is_empty() {
+        // Files, batches and the like belong to one provider, and nothing in the call says to which.
+        let provider = config.default_provider.as_ref().ok_or(Refusal::NoRoute)?;
+        exchange
+            .targets
+            .push(alone(provider.name.clone(), provider.clone()));
+    }
+    Ok(Errand::Ask(exchange, exceeded))
+}
+
+/// A call to the service API of an app of Dify's; `path` is what the route leaves of it.
+pub(crate) fn app(
+    config: &Config,
+    installation: &Installation,
+    app: &App,
+    call: &Call,
+    path: &str,
+    body: Body,
+) -> Result<Errand, Refusal> {
+    let path = dify::service_path(path);
+    let mut headers = to_dify(call);
+    strip_keys(&mut headers);
+    headers.remove(header::COOKIE);
+    headers.insert(header::AUTHORIZATION, app.authorization.clone());
+    let reading = if dify::is_run(&path) && call.method == Method::POST {
+        // What is compressed cannot be counted.
+        headers.remove(header::ACCEPT_ENCODING);
+        Reading::Run
+    } else {
+        Reading::Service
+    };
+    to_installation(
+        config,
+        call,
+        &path,
+        headers,
+        reading,
+        &app.name,
+        &installation.api,
+        body,
+    )
+}
+
+/// A call to any service of a Dify installation. The header that brought the gateway's own key stays here.
+pub(crate) fn installation(
+    config: &Config,
+    installation: &Installation,
+    call: &Call,
+    path: &str,
+    key: Option<&header::HeaderName>,
+    body: Body,
+) -> Result<Errand, Refusal> {
+    let origin = installation.serves(path).ok_or(Refusal::NoRoute)?;
+    let mut headers = to_dify(call);
+    if let Some(name) = key {
+        headers.remove(name);
+    }
+    if dify::is_plugin(path)
+        && let Ok(url) = HeaderValue::from_str(&format!(
+            "{}://{}{}",
+            call.scheme,
+            call.authority,
+            with_query(&call.path, call)
+        ))
+    {
+        headers.insert("dify-hook-url", url);
+    }
+    let reading = if dify::is_run(path) && call.method == Method::POST {
+        headers.remove(header::ACCEPT_ENCODING);
+        Reading::Run
+    } else if dify::is_service(path) {
+        Reading::Service
+    } else {
+        Reading::Untouched { cookies: true }
+    };
+    to_installation(
+        config,
+        call,
+        path,
+        headers,
+        reading,
+        &origin.name,
+        origin,
+        body,
+    )
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the ends of two ways into one installation meet here, and nowhere else"
+)]
+fn to_installation(
+    config: &Config,
+    call: &Call,
+    path: &str,
+    headers: HeaderMap,
+    reading: Reading,
+    name: &Rc<str>,
+    origin: &Rc<Origin>,
+    body: Body,
+) -> Result<Errand, Refusal> {
+    if call.headers.contains_key(header::UPGRADE) {
+        return Err(Refusal::Upgrade);
+    }
+    let exceeded = Exceeded::default();
+    let payload = Payload::Once(bounded(
+        body,
+        &call.headers,
+        config.max_body.get(),
+        &exceeded,
+    )?);
+    let exchange = Exchange {
+        method: call.method.clone(),
+        path: with_query(path, call),
+        headers,
+        payload,
+        targets: vec![alone(name.clone(), origin.clone())],
+        retry: Retry::NEVER,
+        reading,
+    };
+    Ok(Errand::Ask(exchange, exceeded))
+}
+
+/// The models that callers can name, as OpenAI lists its own.
+fn catalogue(config: &Config, method: &Method, endpoint: &str) -> Option<Result<Value, Refusal>> {
+    let entry =
+        |name: &str| json!({ "id": name, "object": "model", "created": 0, "owned_by": "tidegate" });
+    let known = if endpoint == "/models" {
+        Ok(
+            json!({ "object": "list", "data": config.models.keys().map(|name| entry(name)).collect::<Vec<_>>() }),
+        )
+    } else {
+        let name = endpoint.strip_prefix("/models/")?;
+        config
+            .models
+            .get(name)
+            .map(|model| entry(&model.name))
+            .ok_or_else(|| Refusal::NoModel(name.into()))
+    };
+    Some(if method == Method::GET {
+        known
+    } else {
+        Err(Refusal::Method)
+    })
+}
+
+fn alone(name: Rc<str>, origin: Rc<Origin>) -> Target {
+    Target {
+        name,
+        origin,
+        model: "".into(),
+    }
+}
+
+fn with_query(path: &str, call: &Call) -> String {
+    match &call.query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into(),
+    }
+}
+
+async fn read(body: Body, limit: u64) -> Result<bytes::Bytes, Refusal> {
+    body.read(limit).await.map_err(|error| match error {
+        BodyError::TooLarge => Refusal::TooLarge(limit),
+        BodyError::Broken(_) => Refusal::BrokenBody,
+    })
+}
+
+/// The body, handed through: at once refused if it is declared too long, and watched if its length is not declared.
+fn bounded(
+    body: Body,
+    headers: &HeaderMap,
+    limit: u64,
+    exceeded: &Rc<Cell<bool>>,
+) -> Result<Body, Refusal> {
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    match body.size().or(declared) {
+        Some(size) if size > limit => Err(Refusal::TooLarge(limit)),
+        Some(_) => Ok(body),
+        None => Ok(body.limited(limit, exceeded.clone())),
+    }
+}

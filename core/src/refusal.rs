@@ -1,0 +1,333 @@
+//! What a caller hears when the answer is no, in its own dialect.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::{
+    body::Body,
+    dialect::{Dialect, openai::Malformed},
+    upstream::{FailureReason, Outcome},
+};
+
+/// A refusal: the gateway's own word, never an upstream's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// The path could be read in two ways.
+    UnsafePath(&'static str),
+    /// The request cannot be read.
+    Malformed(Malformed),
+    /// The request's body broke off.
+    BrokenBody,
+    /// There is no key.
+    MissingKey,
+    /// There is a key, and it is nobody's.
+    InvalidKey,
+    /// No route takes the request.
+    NoRoute,
+    /// No model has this name.
+    NoModel(String),
+    /// The method does not fit the path.
+    Method,
+    /// The connection is to become another one.
+    Upgrade,
+    /// The body is longer than this many bytes.
+    TooLarge(u64),
+    /// The limit on this account has no room.
+    LimitExceeded {
+        /// Whose limit: `consumer web`, say.
+        scope: String,
+        /// How long it has none.
+        retry_after: Duration,
+    },
+    /// The ledger cannot be reached.
+    NoLedger,
+    /// Nobody could answer.
+    Upstream {
+        /// What the last one did who was asked.
+        last: Outcome,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// An answer broke off after its beginning had gone out.
+    Truncated,
+}
+
+/// How long a caller shall wait where nobody knows.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+impl Refusal {
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnsafePath(_) | Self::Malformed(_) | Self::BrokenBody | Self::Upgrade => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
+            Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::LimitExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream {
+                last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
+                ..
+            } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Upstream {
+                last: Outcome::Failed(FailureReason::Timeout),
+                ..
+            } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream { .. } | Self::Truncated => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The code, as records and OpenAI's callers see it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnsafePath(_) => "unsafe_path",
+            Self::Malformed(_) | Self::BrokenBody => "invalid_request",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
+            Self::NoRoute => "route_not_found",
+            Self::NoModel(_) => "model_not_found",
+            Self::Method => "method_not_allowed",
+            Self::Upgrade => "upgrade_unsupported",
+            Self::TooLarge(_) => "body_too_large",
+            Self::LimitExceeded { .. } => "limit_exceeded",
+            Self::NoLedger => "ledger_unavailable",
+            Self::Upstream {
+                last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
+                ..
+            } => "upstream_limited",
+            Self::Upstream {
+                last: Outcome::Failed(FailureReason::Timeout),
+                ..
+            } => "upstream_timeout",
+            Self::Upstream { .. } => "upstream_failed",
+            Self::Truncated => "upstream_truncated",
+        }
+    }
+
+    /// The code as Dify's own clients know it, where Dify has one for this.
+    fn dify_code(&self) -> &'static str {
+        match self {
+            Self::UnsafePath(_) | Self::Malformed(_) | Self::BrokenBody => "invalid_param",
+            Self::MissingKey | Self::InvalidKey => "unauthorized",
+            Self::NoRoute => "not_found",
+            Self::TooLarge(_) => "file_too_large",
+            Self::LimitExceeded { .. } => "too_many_requests",
+            _ => self.code(),
+        }
+    }
+
+    fn message(&self) -> Cow<'static, str> {
+        match self {
+            Self::UnsafePath(why) => (*why).into(),
+            Self::Malformed(malformed) => malformed.message.clone().into(),
+            Self::BrokenBody => "the body broke off before its end".into(),
+            Self::MissingKey => {
+                "a key is needed, in `authorization: Bearer`, `x-api-key` or `api-key`".into()
+            }
+            Self::InvalidKey => "the key is not known".into(),
+            Self::NoRoute => "nothing is served here".into(),
+            Self::NoModel(name) => format!("no model is named `{name}`").into(),
+            Self::Method => "this method is not served here".into(),
+            Self::Upgrade => "upgrading the connection is not available".into(),
+            Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
+            Self::LimitExceeded { scope, .. } => {
+                format!("the limit on requests of the {scope} is used up").into()
+            }
+            Self::NoLedger => "limits cannot be checked at the moment".into(),
+            Self::Upstream {
+                last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
+                ..
+            } => "the upstream takes no more requests at the moment".into(),
+            Self::Upstream {
+                last: Outcome::Failed(FailureReason::Timeout),
+                ..
+            } => "the upstream did not answer in time".into(),
+            Self::Upstream { last, .. } => {
+                format!("no upstream could answer; the last one failed: {last}").into()
+            }
+            Self::Truncated => "the upstream broke off; the answer is not whole".into(),
+        }
+    }
+
+    /// How long the caller shall wait; always said with 429 and 503.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::LimitExceeded { retry_after, .. } => Some(*retry_after),
+            Self::Upstream { retry_after, .. } => retry_after.or_else(|| {
+                (self.status() == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER)
+            }),
+            Self::NoLedger => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    /// The answer, in the dialect of the caller.
+    pub fn answer(&self, dialect: Dialect) -> Response<Body> {
+        let mut response = Response::new(self.json(dialect).to_string().into());
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        if let Some(wait) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"api\""),
+            );
+        }
+        response
+    }
+
+    /// The same as the last event of a stream that cannot go on.
+    pub fn event(&self, dialect: Dialect) -> Bytes {
+        let mut json = self.json(dialect);
+        if let (Dialect::Dify, Some(fields)) = (dialect, json.as_object_mut()) {
+            fields.insert("event".into(), "error".into());
+        }
+        format!("data: {json}\n\n").into()
+    }
+
+    fn json(&self, dialect: Dialect) -> Value {
+        let (message, status) = (self.message(), self.status());
+        match dialect {
+            Dialect::Dify => {
+                json!({ "code": self.dify_code(), "message": message, "status": status.as_u16() })
+            }
+            Dialect::OpenAi => {
+                let param = match self {
+                    Self::Malformed(malformed) => malformed.param,
+                    Self::NoModel(_) => Some("model"),
+                    _ => None,
+                };
+                let kind = match status {
+                    StatusCode::UNAUTHORIZED => "authentication_error",
+                    StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+                    status if status.is_server_error() => "server_error",
+                    _ => "invalid_request_error",
+                };
+                json!({ "error": { "message": message, "type": kind, "param": param, "code": self.code() } })
+            }
+        }
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// A wait in whole seconds, never shorter than it is, and never none.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs()
+        .saturating_add(u64::from(wait.subsec_nanos() > 0))
+        .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(refusal: &Refusal, dialect: Dialect) -> String {
+        String::from_utf8(
+            refusal
+                .answer(dialect)
+                .into_body()
+                .into_whole()
+                .unwrap()
+                .to_vec(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn each_dialect_has_its_shape() {
+        let refusal = Refusal::NoModel("x\"y".into());
+        assert_eq!(
+            text(&refusal, Dialect::OpenAi),
+            r#"{"error":{"code":"model_not_found","message":"no model is named `x\"y`","param":"model","type":"invalid_request_error"}}"#
+        );
+        assert_eq!(
+            text(&Refusal::MissingKey, Dialect::Dify),
+            r#"{"code":"unauthorized","message":"a key is needed, in `authorization: Bearer`, `x-api-key` or `api-key`","status":401}"#
+        );
+    }
+
+    #[test]
+    fn a_wait_is_said_wherever_it_is_owed() {
+        let limited = Outcome::Status(StatusCode::TOO_MANY_REQUESTS);
+        let table = [
+            (
+                Refusal::LimitExceeded {
+                    scope: "x".into(),
+                    retry_after: Duration::from_millis(1001),
+                },
+                Some("2"),
+            ),
+            (
+                Refusal::LimitExceeded {
+                    scope: "x".into(),
+                    retry_after: Duration::ZERO,
+                },
+                Some("1"),
+            ),
+            (Refusal::NoLedger, Some("1")),
+            (
+                Refusal::Upstream {
+                    last: limited,
+                    retry_after: None,
+                },
+                Some("1"),
+            ),
+            (
+                Refusal::Upstream {
+                    last: limited,
+                    retry_after: Some(Duration::from_secs(7)),
+                },
+                Some("7"),
+            ),
+            (
+                Refusal::Upstream {
+                    last: Outcome::Garbled,
+                    retry_after: None,
+                },
+                None,
+            ),
+            (Refusal::NoRoute, None),
+        ];
+        for (refusal, expected) in table {
+            let answer = refusal.answer(Dialect::OpenAi);
+            assert_eq!(
+                answer
+                    .headers()
+                    .get("retry-after")
+                    .map(|value| value.to_str().unwrap()),
+                expected,
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_with_an_event_of_its_dialect() {
+        assert!(
+            Refusal::Truncated
+                .event(Dialect::OpenAi)
+                .starts_with(b"data: {\"error\":{")
+        );
+        assert!(
+            String::from_utf8_lossy(&Refusal::Truncated.event(Dialect::Dify))
+                .contains("\"event\":\"error\"")
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! Server-sent events, cut out of a stream byte for byte.
+//!
+//! The framer holds at most one unfinished event. Where the network cut the bytes makes no difference to what comes
+//! out, and every byte that goes in comes out once, in order: an event is a slice of the stream with its blank line.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr2;
+
+/// The longest event that is held back until it is whole, in bytes.
+pub const LONGEST_EVENT: usize = 4 << 20;
+
+/// Cuts a stream into events.
+#[derive(Debug, Default)]
+pub struct Framer {
+    pending: BytesMut,
+    scan: Scan,
+}
+
+/// An event that is longer than [`LONGEST_EVENT`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Oversized;
+
+impl fmt::Display for Oversized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an event is longer than {LONGEST_EVENT} bytes")
+    }
+}
+
+impl Framer {
+    /// Takes a chunk, and gives each event that it completed to `each`.
+    pub fn push(&mut self, mut chunk: Bytes, mut each: impl FnMut(Bytes)) -> Result<(), Oversized> {
+        if self.pending.is_empty() {
+            // The common case, without a copy: events that lie whole in one chunk.
+            while let Some(end) = self.scan.find(&chunk) {
+                each(chunk.split_to(end));
+            }
+            self.pending.extend_from_slice(&chunk);
+        } else {
+            self.pending.extend_from_slice(&chunk);
+            while let Some(end) = self.scan.find(&self.pending) {
+                each(self.pending.split_to(end).freeze());
+            }
+        }
+        if self.pending.len() > LONGEST_EVENT {
+            Err(Oversized)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What is left when the stream is over: an event whose blank line never came, or nothing.
+    pub fn finish(&mut self) -> Bytes {
+        self.scan = Scan::default();
+        self.pending.split().freeze()
+    }
+}
+
+/// The value of the `data` field of an event: its lines joined, none if it has no such line.
+pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let mut lines = fields(event).filter_map(|(name, value)| (name == b"data").then_some(value));
+    let first = lines.next()?;
+    let Some(second) = lines.next() else {
+        return Some(Cow::Borrowed(first));
+    };
+    let mut joined = [first, second].join(&b'\n');
+    for line in lines {
+        joined.push(b'\n');
+        joined.extend_from_slice(line);
+    }
+    Some(Cow::Owned(joined))
+}
+
+/// Name and value of each line of an event; a comment has the empty name.
+fn fields(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = event;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+            let (line, after) = rest.split_at(end);
+            rest = after;
+            if rest.has_remaining() {
+                rest.advance(1);
+            }
+            if line.is_empty() {
+                continue;
+            }
+            let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+            let (name, value) = line.split_at(colon);
+            let value = value.strip_prefix(b":").unwrap_or(value);
+            return Some((name, value.strip_prefix(b" ").unwrap_or(value)));
+        }
+        None
+    })
+}
+
+/// How far an unfinished event has been looked through.
+#[derive(Debug)]
+struct Scan {
+    /// Bytes of it that need not be looked at again.
+    seen: usize,
+    /// The line that is being read has no byte yet.
+    fresh: bool,
+    /// The byte before was a carriage return.
+    after_cr: bool,
+    /// That carriage return ended a blank line: the event ends here, or behind the line feed that follows.
+    over: bool,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            seen: 0,
+            fresh: true,
+            after_cr: false,
+            over: false,
+        }
+    }
+}
+
+impl Scan {
+    /// The length of the event that `bytes` begin with, if its end is there. `bytes` begin where the last event ended.
+    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        let length = self.end(bytes);
+        if length.is_some() {
+            *self = Self::default();
+        } else {
+            self.seen = bytes.len();
+        }
+        length
+    }
+
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = self.seen;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.over {
+                return Some(at + usize::from(rest.starts_with(b"\n")));
+            }
+            let Some(skipped) = memchr2(b'\n', b'\r', rest) else {
+                self.fresh = false;
+                self.after_cr = false;
+                return None;
+            };
+            if skipped > 0 {
+                self.fresh = false;
+                self.after_cr = false;
+            }
+            at += skipped + 1;
+            if rest.get(skipped) == Some(&b'\r') {
+                self.over = self.fresh;
+                self.fresh = true;
+                self.after_cr = true;
+            } else if !std::mem::take(&mut self.after_cr) {
+                if self.fresh {
+                    return Some(at);
+                }
+                self.fresh = true;
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &[u8] = b"event: a\ndata: one\n\r\n: comment\r\n\r\ndata:two\ndata: three\r\revent: ping\n\n\ndata: [DONE]\n\nrest";
+
+    fn frames(chunks: &[&[u8]]) -> (Vec<Bytes>, Bytes) {
+        let mut framer = Framer::default();
+        let mut frames = Vec::new();
+        for chunk in chunks {
+            framer
+                .push(Bytes::copy_from_slice(chunk), |frame| frames.push(frame))
+                .unwrap();
+        }
+        (frames, framer.finish())
+    }
+
+    #[test]
+    fn where_the_bytes_are_cut_makes_no_difference() {
+        let whole = frames(&[STREAM]);
+        assert_eq!(whole.0.len(), 6, "{:?}", whole.0);
+        for cut in 0..STREAM.len() {
+            assert_eq!(
+                frames(&[&STREAM[..cut], &STREAM[cut..]]),
+                whole,
+                "cut at {cut}"
+            );
+        }
+        assert_eq!(frames(&STREAM.chunks(1).collect::<Vec<_>>()), whole);
+    }
+
+    #[test]
+    fn every_byte_comes_out_once() {
+        let (mut all, rest) = frames(&[STREAM]);
+        all.push(rest);
+        assert_eq!(all.concat(), STREAM);
+    }
+
+    #[test]
+    fn data_lines_are_joined_and_other_fields_left_out() {
+        let (all, _) = frames(&[STREAM]);
+        let read: Vec<_> = all
+            .iter()
+            .map(|frame| data(frame).map(Cow::into_owned))
+            .collect();
+        let text = |text: &str| Some(text.as_bytes().to_vec());
+        assert_eq!(
+            read,
+            [
+                text("one"),
+                None,
+                text("two\nthree"),
+                None,
+                None,
+                text("[DONE]")
+            ]
+        );
+    }
+
+    #[test]
+    fn an_event_without_end_is_not_held_forever() {
+        let mut framer = Framer::default();
+        let piece = Bytes::from(vec![b'x'; 1 << 20]);
+        let pushed: Vec<_> = (0..5).map(|_| framer.push(piece.clone(), |_| {})).collect();
+        assert_eq!(pushed, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Oversized)]);
+    }
+}
