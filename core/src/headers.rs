@@ -37,6 +37,15 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
+/// By what somebody outside could pretend to be a proxy that is trusted.
+const IDENTITY: [&str; 5] = [
+    "forwarded",
+    "x-real-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+    "dify-hook-url",
+];
+
 /// What Dify says of itself to everybody who asks.
 const TELLTALE: [&str; 5] = ["server", "via", "x-powered-by", "x-version", "x-env"];
 
@@ -57,9 +66,18 @@ pub(crate) fn strip_keys(headers: &mut HeaderMap) {
     }
 }
 
+/// Takes out what only the gateway may say of a request: who asks, and from where.
+fn strip_identity(headers: &mut HeaderMap) {
+    strip(headers, |name| {
+        let ours = ["x-tidegate-", "x-forwarded-", "x-consumer"];
+        ours.iter().any(|prefix| name.starts_with(prefix)) || IDENTITY.contains(&name)
+    });
+}
+
 /// Makes the headers of `call` those of a request to Dify: who asked, and how, is the gateway's word alone.
 pub(crate) fn to_dify(call: &Call) -> HeaderMap {
     let mut headers = end_to_end(&call.headers);
+    strip_identity(&mut headers);
     headers.remove(header::HOST);
     let mut say = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -80,6 +98,7 @@ pub(crate) fn to_dify(call: &Call) -> HeaderMap {
 /// The headers of Dify's answer, for the caller. Cookies go on only to those who sign in at Dify itself.
 pub(crate) fn from_dify(headers: &HeaderMap, cookies: bool) -> HeaderMap {
     let mut headers = end_to_end(headers);
+    strip(&mut headers, |name| name.starts_with("x-tidegate-"));
     for name in TELLTALE {
         headers.remove(name);
     }
@@ -87,6 +106,18 @@ pub(crate) fn from_dify(headers: &HeaderMap, cookies: bool) -> HeaderMap {
         headers.remove(header::SET_COOKIE);
     }
     headers
+}
+
+/// Takes out every header whose name is like this.
+fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let names: Vec<_> = headers
+        .keys()
+        .filter(|name| is_meant(name.as_str()))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 /// Whether the content is of this type, whatever its parameters.

@@ -14,7 +14,7 @@ use crate::{
         openai::{self, Asked, Malformed},
     },
     dispatch::{Retry, Target},
-    exchange::{Exceeded, Exchange, Payload, Reading},
+    exchange::{Exchange, Payload, Reading},
     headers::{is_type, strip_keys, to_dify, to_provider},
     refusal::Refusal,
     upstream::Origin,
@@ -23,7 +23,7 @@ use crate::{
 /// What a call comes to.
 pub(crate) enum Errand {
     /// Somebody must be asked.
-    Ask(Exchange, Exceeded),
+    Ask(Box<Exchange>),
     /// The gateway knows the answer.
     Known(Value),
 }
@@ -43,7 +43,6 @@ pub(crate) async fn models(
     if needs_model && call.method != Method::POST {
         return Err(Refusal::Method);
     }
-    let exceeded = Exceeded::default();
     let mut exchange = Exchange {
         method: call.method.clone(),
         path: with_query(endpoint, call),
@@ -56,6 +55,7 @@ pub(crate) async fn models(
         } else {
             Reading::Provider
         },
+        exceeded: Rc::default(),
     };
     if needs_model || (call.method == Method::POST && is_type(&call.headers, "application/json")) {
         let asked = Asked::read(read(body, config.max_body.get()).await?, endpoint)?;
@@ -88,7 +88,7 @@ pub(crate) async fn models(
             body,
             &call.headers,
             config.max_body.get(),
-            &exceeded,
+            &exchange.exceeded,
         )?);
     }
     if exchange.targets.is_empty() {
@@ -98,7 +98,7 @@ pub(crate) async fn models(
             .targets
             .push(alone(provider.name.clone(), provider.clone()));
     }
-    Ok(Errand::Ask(exchange, exceeded))
+    Ok(Errand::Ask(Box::new(exchange)))
 }
 
 /// A call to the service API of an app of Dify's; `path` is what the route leaves of it.
@@ -195,23 +195,19 @@ fn to_installation(
     if call.headers.contains_key(header::UPGRADE) {
         return Err(Refusal::Upgrade);
     }
-    let exceeded = Exceeded::default();
-    let payload = Payload::Once(bounded(
-        body,
-        &call.headers,
-        config.max_body.get(),
-        &exceeded,
-    )?);
+    let exceeded = Rc::default();
+    let body = bounded(body, &call.headers, config.max_body.get(), &exceeded)?;
     let exchange = Exchange {
         method: call.method.clone(),
         path: with_query(path, call),
         headers,
-        payload,
+        payload: Payload::Once(body),
         targets: vec![alone(name.clone(), origin.clone())],
         retry: Retry::NEVER,
         reading,
+        exceeded,
     };
-    Ok(Errand::Ask(exchange, exceeded))
+    Ok(Errand::Ask(Box::new(exchange)))
 }
 
 /// The models that callers can name, as OpenAI lists its own.

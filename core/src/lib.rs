@@ -1,4 +1,75 @@
-//! Tidegate: an AI gateway that runs at the edge.
+//! Tidegate: an AI gateway that runs at the edge. This page is its architecture.
+//!
+//! # What it is
+//!
+//! A gateway stands before model providers and before [Dify](https://dify.ai): it knows its callers, finds where a
+//! request belongs, keeps limits, asks one upstream after another until one answers, and keeps a record of
+//! what happened. The same code runs on Cloudflare Workers, on Fermyon Spin and as one native binary:
+//!
+//! ```text
+//!                    core (this crate)            every decision, and the one conversation
+//!        ┌───────────────┼───────────────┐
+//!   adapters/native  adapters/cloudflare  adapters/spin       ports, and nothing decided
+//! ```
+//!
+//! # Two promises
+//!
+//! > **One core, three runtimes, same answers.** The same script of requests and faults gives the same bytes, the same
+//! > counts and the same records everywhere. A platform is a crate, never a `cfg` in here.
+//!
+//! > **Nothing is spent that was not held.** A request is held on every limit before anybody is asked. A limit is never
+//! > exceeded by one unit, whatever is running where; a hold that nobody gives back counts as spent.
+//!
+//! # The life of a request
+//!
+//! [`gateway`] is to be read from top to bottom. Its stages, and where each is decided:
+//!
+//! | stage | what happens | decided in |
+//! |---|---|---|
+//! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] |
+//! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
+//! | read | what is asked, in the terms of whoever can answer: an `Exchange` | `intake`, [`dialect`] |
+//! | admit | one request is held on every limit that it falls under: all or none | [`limit`] |
+//! | order, dispatch | targets in order, and the next one while nobody has answered | [`dispatch`] |
+//! | take the answer | something for the caller, or a reason to ask somebody else | `answer`, [`upstream`] |
+//! | relay | the answer goes on: whole, untouched, or event by event | `relay`, [`sse`] |
+//! | record | one line of JSON: never a key, never a prompt | [`record`] |
+//!
+//! A refusal at any stage is a [`refusal::Refusal`]: it owns its status, its code and its shape in the dialect of the caller,
+//! and it is recorded like an answer.
+//!
+//! # Plan and play
+//!
+//! Decisions are synchronous functions of plain data and `now`: [`limit::Account::apply`], [`dispatch::Attempts::next`],
+//! [`route::Route::find`], [`sse::Framer::push`]. They never wait, never read a clock and draw no randomness but from a
+//! [`dice::Dice`] handed in. One asynchronous method per stage in [`gateway`] asks the decision and plays it on the ports of a
+//! [`platform::Platform`]. So every decision is tested with a table, and the conversation with a platform in memory.
+//!
+//! What crosses into storage is a command: a [`limit::Entry`] goes in and a [`limit::Balance`] comes out. The Durable Object,
+//! the SQLite row, the Redis value and the native map load an account, apply the entry and save the account. There is one
+//! limiter, here; there is no second one in SQL or Lua.
+//!
+//! # Bytes
+//!
+//! A [`Body`] stays what the platform made it until a stage has to see its bytes; where none has to, the platform's own
+//! body goes through untouched. A model request is read once and never rebuilt: the fields that the gateway acts on are found
+//! by their place, and only their bytes change ([`dialect::openai::Asked`]). An answer that is not a stream is
+//! read whole before its head goes out, so that half an answer is an upstream's failure and never the caller's. A stream goes
+//! on event by event; if it breaks, the caller is told inside it, and it is never ended as if it were whole.
+//!
+//! # Configuration
+//!
+//! A document is read into a [`config::Value`] tree with positions, by the native adapter from TOML and on the edge from
+//! JSON; [`Config::build`] makes of it values that can run, with every name resolved, or gives every problem at once. What
+//! is part of the contract and not built yet is refused by name.
+//!
+//! # What is not here
+//!
+//! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
+//! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
+//! floor*, from the ground: `time body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
+//! `dispatch platform route` · `headers patience config refusal` · `exchange relay` · `answer intake` · `gateway`. A test
+//! holds it.
 
 mod answer;
 pub mod auth;

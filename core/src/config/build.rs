@@ -79,7 +79,8 @@ struct Builder<'s> {
 }
 
 type Origins = BTreeMap<String, Rc<Origin>>;
-type Installations = BTreeMap<String, (Rc<Installation>, BTreeMap<String, Rc<App>>)>;
+type Apps = BTreeMap<String, Rc<App>>;
+type Installations = BTreeMap<String, (Rc<Installation>, Apps)>;
 
 impl Builder<'_> {
     fn config(&self, root: &Field<'_>) -> Option<Config> {
@@ -162,7 +163,10 @@ impl Builder<'_> {
             .field("listen")
             .and_then(|field| field.text())
             .map(str::to_owned);
-        section.unavailable("admin_key");
+        if let Some(field) = section.field("admin_key") {
+            // What stands there may be a secret: it is not repeated.
+            field.complain("`admin_key` is not available yet");
+        }
         if let Some(size) = section.field("max_body").and_then(|field| field.size()) {
             config.max_body = size;
         }
@@ -286,11 +290,7 @@ impl Builder<'_> {
         })
     }
 
-    fn installation(
-        &self,
-        name: &str,
-        field: &Field<'_>,
-    ) -> Option<(Rc<Installation>, BTreeMap<String, Rc<App>>)> {
+    fn installation(&self, name: &str, field: &Field<'_>) -> Option<(Rc<Installation>, Apps)> {
         let mut section = field.section()?;
         let scope = format!("dify.{name}");
         let service = |section: &mut Section<'_>, key: &'static str| {
@@ -309,7 +309,7 @@ impl Builder<'_> {
         let web = service(&mut section, "web");
         let plugin_daemon = service(&mut section, "plugin_daemon");
         section.unavailable("websocket");
-        let mut apps = BTreeMap::new();
+        let mut apps = Apps::new();
         for (key, field) in section
             .field("apps")
             .map(|field| field.named())

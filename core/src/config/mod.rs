@@ -5,6 +5,8 @@
 
 mod build;
 mod read;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::{

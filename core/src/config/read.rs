@@ -167,12 +167,12 @@ impl<'a> Field<'a> {
         found
     }
 
-    pub(super) fn list(&self) -> Vec<Field<'a>> {
+    pub(super) fn list(&self) -> Vec<Self> {
         let Kind::List(values) = &self.value.kind else {
             let _: Option<()> = self.mistyped("a list");
             return Vec::new();
         };
-        let field = |(index, value)| Field {
+        let field = |(index, value)| Self {
             path: format!("{}[{index}]", self.path),
             value,
             problems: self.problems,
@@ -181,7 +181,7 @@ impl<'a> Field<'a> {
     }
 
     /// The values of a table whose names the operator chooses.
-    pub(super) fn named(&self) -> Vec<(&'a Key, Field<'a>)> {
+    pub(super) fn named(&self) -> Vec<(&'a Key, Self)> {
         let Kind::Table(entries) = &self.value.kind else {
             let _: Option<()> = self.mistyped("a table");
             return Vec::new();

@@ -271,7 +271,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Options<'a> {
                             "include_usage",
                             access.next_value()?,
                         )?,
-                        _ => drop(access.next_value::<Skipped>()?),
+                        _ => {
+                            access.next_value::<Skipped>()?;
+                        }
                     }
                 }
                 Ok(options)

@@ -1,0 +1,276 @@
+//! Documents and what is said of them, as JSON: positions are the native adapter's to test.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// A document that uses everything there is.
+const FULL: &str = r#"{
+    "gateway": {"listen": "127.0.0.1:8080", "max_body": "10MB", "store": "embedded", "data_dir": "d",
+        "on_ledger_failure": "allow", "limits": [{"requests": 500, "per": "1m"}]},
+    "consumers": [
+        {"name": "web", "keys": ["$WEB_KEY"], "limits": [{"requests": 60, "per": "1m"}, {"requests": 900, "per": "1h"}]},
+        {"name": "job", "keys": ["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}],
+    "providers": {"openai": {"dialect": "openai", "base_url": "https://api.openai.com/v1", "keys": ["$OPENAI"], "prefill": false},
+        "local": {"dialect": "openai", "base_url": "http://127.0.0.1:1/v1"}},
+    "models": {"smart": {"targets": ["openai/gpt-4.1", {"target": "local/qwen/3"}], "strategy": "fallback", "rescue": "off",
+        "retry": {"attempts": 2, "on": ["connect", "429"]}}},
+    "dify": {"main": {"api": "http://api:5001", "web": "http://web:3000", "plugin_daemon": "http://plugin:5002",
+        "apps": {"support": {"key": "$APP", "limits": [{"requests": 1, "per": "1s"}]}}}},
+    "routes": [
+        {"name": "llm", "path": "/v1", "host": "*.Example.com", "method": ["GET", "POST"], "serve": "models"},
+        {"name": "support", "path": "/agents/", "headers": {"app-id": "support"}, "method": "POST", "serve": "dify.main/support"},
+        {"name": "dify", "path": "/", "serve": "dify.main", "access": "public", "limits": [{"requests": 1, "per": "30d"}]}]
+}"#;
+
+fn build(json: &str) -> Result<Config, Vec<String>> {
+    let document = serde_json::from_str(json).unwrap();
+    let secrets =
+        ["WEB_KEY", "OPENAI", "APP"].map(|name| (name.to_owned(), format!("value-of-{name}")));
+    Config::build(&document, Some(&BTreeMap::from(secrets)), Runtime::Native)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn every_name_that_is_built_is_read() {
+    let config = build(FULL).unwrap();
+    assert_eq!(config.max_body.get(), 10_000_000);
+    assert_eq!(config.on_ledger_failure, OnLedgerFailure::Allow);
+    assert_eq!(config.limits.len(), 1);
+    assert_eq!(config.routes.len(), 3);
+    assert_eq!(config.routes[1].matches.path, "/agents");
+    assert_eq!(config.routes[2].matches.path, "");
+    let model = &config.models["smart"];
+    assert_eq!(
+        model
+            .targets
+            .iter()
+            .map(|target| &*target.model)
+            .collect::<Vec<_>>(),
+        ["gpt-4.1", "qwen/3"]
+    );
+    assert_eq!(
+        (model.retry.attempts.get(), model.retry.failing),
+        (2, false)
+    );
+    let key = model.targets[0].origin.authorization.as_ref().unwrap();
+    assert_eq!(
+        (key.to_str().unwrap(), key.is_sensitive()),
+        ("Bearer value-of-OPENAI", true)
+    );
+    assert_eq!(config.default_provider.unwrap().name.as_ref(), "openai");
+}
+
+#[test]
+fn secrets_are_listed_and_need_not_be_there_for_a_check() {
+    let document = serde_json::from_str(FULL).unwrap();
+    assert_eq!(
+        Config::secrets(&document).into_iter().collect::<Vec<_>>(),
+        ["APP", "OPENAI", "WEB_KEY"]
+    );
+    assert!(Config::build(&document, None, Runtime::Spin).is_ok());
+    let problems = Config::build(&document, Some(&BTreeMap::new()), Runtime::Native).unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(problems[0].message.contains("is not set"));
+}
+
+#[test]
+fn each_problem_is_named() {
+    let table = [
+        (
+            r#"{"gatway": {}}"#,
+            "gatway: unknown key; did you mean `gateway`?",
+        ),
+        (
+            r#"{"gateway": {"max_body": "10 parsecs"}}"#,
+            "gateway.max_body: expected a size such as",
+        ),
+        (
+            r#"{"gateway": {"max_body": 0}}"#,
+            "gateway.max_body: expected a whole number of one or more, found 0",
+        ),
+        (
+            r#"{"gateway": {"store": "redis://h"}}"#,
+            "gateway.store: a Redis store is not available yet on native",
+        ),
+        (
+            r#"{"gateway": {"store": "sqlite"}}"#,
+            "gateway.store: expected `embedded` or a URL",
+        ),
+        (
+            r#"{"gateway": {"admin_key": "$WEB_KEY"}}"#,
+            "gateway.admin_key: `admin_key` is not available yet",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m"}]}}"#,
+            "gateway.limits[0].tokens: `tokens` is not available yet",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1}]}}"#,
+            "gateway.limits[0]: `per` is missing",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": -1, "per": "1m"}]}}"#,
+            "gateway.limits[0].requests: expected a whole number",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1.5, "per": "1m"}]}}"#,
+            "gateway.limits[0].requests: expected a whole number",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "31d"}]}}"#,
+            "gateway.limits[0].per: expected a window between",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "999ms"}]}}"#,
+            "gateway.limits[0].per: expected a window between",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "60s"}, {"requests": 2, "per": "1m"}]}}"#,
+            "gateway.limits[1]: another limit here has the same window",
+        ),
+        (
+            r#"{"consumers": [{"keys": ["$WEB_KEY"]}]}"#,
+            "consumers[0]: `name` is missing",
+        ),
+        (
+            r#"{"consumers": [{"name": "a", "keys": ["sk-real"]}]}"#,
+            "consumers[0].keys[0]: expected a reference to a secret",
+        ),
+        (
+            r#"{"consumers": [{"name": "a", "keys": ["sha256:12"]}]}"#,
+            "consumers[0].keys[0]: expected 64 hexadecimal digits",
+        ),
+        (
+            r#"{"consumers": [{"name": "a", "keys": ["$APP"]}, {"name": "b", "keys": ["$APP"]}]}"#,
+            "consumers[1].keys[0]: this key is another consumer's already",
+        ),
+        (
+            r#"{"consumers": [{"name": "a", "keys": []}, {"name": "a", "keys": []}]}"#,
+            "consumers[1].name: another consumer is named `a` already",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "anthropic", "base_url": "http://h"}}}"#,
+            "providers.p.dialect: `dialect = \"anthropic\"` is not available yet",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "opnai", "base_url": "http://h"}}}"#,
+            "providers.p.dialect: expected one of `openai`",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "openai"}}}"#,
+            "providers.p: `base_url` is missing",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "openai", "base_url": "ftp://user:pass@h"}}}"#,
+            "providers.p.base_url: expected an address such as",
+        ),
+        (
+            r#"{"models": {"m": {"targets": ["opnai/x"]}}, "providers": {"openai": {"dialect": "openai", "base_url": "http://h"}}}"#,
+            "models.m.targets[0]: no provider is named `opnai`; did you mean `openai`?",
+        ),
+        (
+            r#"{"models": {"m": {"targets": []}}}"#,
+            "models.m.targets: a model needs at least one target",
+        ),
+        (
+            r#"{"models": {"m": {"targets": ["x"]}}}"#,
+            "models.m.targets[0]: expected a provider and its model",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "dify.main"}]}"#,
+            "routes[0].serve: no dify is named `main`",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "model"}]}"#,
+            "did you mean `models`?",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "dify.m/suport"}], "dify": {"m": {"api": "http://h", "apps": {"support": {"key": "$APP"}}}}}"#,
+            "routes[0].serve: `dify.m` has no app named `suport`; did you mean `support`?",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "path": "v1"}]}"#,
+            "routes[0].path: expected a path such as",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "path": "/a/../b"}]}"#,
+            "routes[0].path: expected a path such as",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "path": "/_tidegate/x"}]}"#,
+            "routes[0].path: `/_tidegate` is the gateway's",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "host": "a.example:80"}]}"#,
+            "routes[0].host: expected a host",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "cache": {"ttl": "1m"}}]}"#,
+            "routes[0].cache: `cache` is not available yet",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "method": "POTS"}]}"#,
+            "did you mean `POST`?",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "headers": {"a b": "x"}}]}"#,
+            "`a b` cannot be the name",
+        ),
+        (
+            r#"{"telemetry": {"prompts": false}}"#,
+            "telemetry: `telemetry` is not available yet",
+        ),
+        (
+            r#"{"routes": {}}"#,
+            "routes: expected a list, found a table",
+        ),
+        (r#"[]"#, "expected a table, found a list"),
+    ];
+    for (document, expected) in table {
+        let problems = build(document).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.contains(expected)),
+            "{expected}\n{problems:#?}"
+        );
+    }
+}
+
+#[test]
+fn all_problems_come_at_once() {
+    let problems = build(
+        r#"{"gateway": {"max_bdy": 1}, "providers": {"p": {"dialect": "openai", "base_url": "nowhere"}},
+            "models": {"m": {"targets": ["p/x", "q/x"], "strategy": "latency"}}, "routes": [{"name": "r", "serve": "dify"}]}"#,
+    )
+    .unwrap_err();
+    assert_eq!(problems.len(), 5, "{problems:#?}");
+}
+
+#[test]
+fn what_a_runtime_cannot_give_is_refused_for_it_alone() {
+    let document = serde_json::from_str(r#"{"gateway": {"store": "redis://127.0.0.1"}}"#).unwrap();
+    for (runtime, fine) in [
+        (Runtime::Native, false),
+        (Runtime::Cloudflare, false),
+        (Runtime::Spin, true),
+    ] {
+        assert_eq!(
+            Config::build(&document, None, runtime).is_ok(),
+            fine,
+            "{runtime:?}"
+        );
+    }
+}
+
+#[test]
+fn no_secret_and_no_address_is_repeated() {
+    let told = build(
+        r#"{"consumers": [{"name": "a", "keys": ["sk-live-1"]}], "providers": {"p": {"dialect": "openai", "base_url": "x://u:hunter2@h"}}}"#,
+    )
+    .unwrap_err()
+    .join("\n");
+    assert!(
+        !told.contains("sk-live-1") && !told.contains("hunter2"),
+        "{told}"
+    );
+}
