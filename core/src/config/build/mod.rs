@@ -1,0 +1,242 @@
+//! What the names of the document mean.
+
+mod consumers;
+mod limits;
+mod models;
+mod origins;
+mod routes;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    rc::Rc,
+    time::Duration,
+};
+
+use http::HeaderValue;
+
+use self::{
+    limits::limits,
+    models::model,
+    origins::{Installations, Origins, nowhere},
+};
+use super::{
+    Config, OnLedgerFailure, Problem, Runtime, Store, Value,
+    read::{Field, Problems, Section},
+};
+use crate::auth::Keyring;
+
+/// How long an upstream may take to begin its answer: as long as the providers' own clients wait.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+const MAX_BODY: NonZeroU64 = NonZeroU64::new(100_000_000).unwrap();
+/// The name in `"$NAME"`.
+pub(super) fn reference(text: &str) -> Option<&str> {
+    let name = text.strip_prefix('$')?;
+    let fits = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    fits.then_some(name)
+}
+
+pub(super) fn config(
+    document: &Value,
+    secrets: Option<&BTreeMap<String, String>>,
+    runtime: Runtime,
+) -> Result<Config, Vec<Problem>> {
+    let problems = Problems::default();
+    let config = Builder {
+        secrets,
+        runtime,
+        names: RefCell::default(),
+    }
+    .config(&Field::root(document, &problems));
+    let problems = problems.into_sorted();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+struct Builder<'s> {
+    secrets: Option<&'s BTreeMap<String, String>>,
+    runtime: Runtime,
+    /// Names that must not stand twice: routes, consumers.
+    names: RefCell<BTreeSet<(&'static str, String)>>,
+}
+
+impl Builder<'_> {
+    fn config(&self, root: &Field<'_>) -> Option<Config> {
+        let mut root = root.section()?;
+        let mut config = Config {
+            listen: None,
+            store: Store::Embedded,
+            data_dir: ".tidegate".into(),
+            max_body: MAX_BODY,
+            on_ledger_failure: OnLedgerFailure::Refuse,
+            patience: PATIENCE,
+            limits: Vec::new(),
+            keyring: Keyring::default(),
+            models: BTreeMap::new(),
+            default_provider: None,
+            routes: Vec::new(),
+        };
+        if let Some(mut section) = root.field("gateway").and_then(|field| field.section()) {
+            self.gateway(&mut section, &mut config);
+            section.finish();
+        }
+        for field in root
+            .field("consumers")
+            .map(|field| field.list())
+            .unwrap_or_default()
+        {
+            self.consumer(&field, &mut config.keyring);
+        }
+        let mut providers = Origins::new();
+        for (key, field) in root
+            .field("providers")
+            .map(|field| field.named())
+            .unwrap_or_default()
+        {
+            // A provider with a problem stays known by its name, so that one mistake is not reported as two.
+            let origin = Rc::new(
+                self.provider(&key.name, &field)
+                    .unwrap_or_else(|| nowhere(&key.name)),
+            );
+            config
+                .default_provider
+                .get_or_insert_with(|| origin.clone());
+            providers.insert(key.name.clone(), origin);
+        }
+        for (key, field) in root
+            .field("models")
+            .map(|field| field.named())
+            .unwrap_or_default()
+        {
+            if let Some(model) = model(&key.name, &field, &providers) {
+                config.models.insert(key.name.clone(), Rc::new(model));
+            }
+        }
+        let mut installations = Installations::new();
+        for (key, field) in root
+            .field("dify")
+            .map(|field| field.named())
+            .unwrap_or_default()
+        {
+            if let Some(installation) = self.installation(&key.name, &field) {
+                installations.insert(key.name.clone(), installation);
+            }
+        }
+        for field in root
+            .field("routes")
+            .map(|field| field.list())
+            .unwrap_or_default()
+        {
+            config.routes.extend(self.route(&field, &installations));
+        }
+        for name in ["issuers", "guards", "telemetry"] {
+            root.unavailable(name);
+        }
+        root.finish();
+        Some(config)
+    }
+
+    fn gateway(&self, section: &mut Section<'_>, config: &mut Config) {
+        config.listen = section
+            .field("listen")
+            .and_then(|field| field.text())
+            .map(str::to_owned);
+        if let Some(field) = section.field("admin_key") {
+            // What stands there may be a secret: it is not repeated.
+            field.complain("`admin_key` is not available yet");
+        }
+        if let Some(size) = section.field("max_body").and_then(|field| field.size()) {
+            config.max_body = size;
+        }
+        if let Some(store) = section.field("store").and_then(|field| self.store(&field)) {
+            config.store = store;
+        }
+        if let Some(folder) = section.field("data_dir").and_then(|field| field.text()) {
+            config.data_dir = folder.into();
+        }
+        if let Some(word) = section
+            .field("on_ledger_failure")
+            .and_then(|field| field.choice(&["refuse", "allow"]))
+        {
+            config.on_ledger_failure = if word == "allow" {
+                OnLedgerFailure::Allow
+            } else {
+                OnLedgerFailure::Refuse
+            };
+        }
+        config.limits = limits(section, "gateway");
+    }
+
+    fn store(&self, field: &Field<'_>) -> Option<Store> {
+        let text = field.text()?;
+        if text == "embedded" {
+            return Some(Store::Embedded);
+        }
+        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
+            field.complain(format!(
+                "expected `embedded` or a URL such as `redis://127.0.0.1:6379`, found `{text}`"
+            ));
+            return None;
+        }
+        match self.runtime {
+            Runtime::Spin => return Some(Store::Redis(text.into())),
+            Runtime::Native => field.complain("a Redis store is not available yet on native"),
+            Runtime::Cloudflare => field
+                .complain("Workers keep accounts in Durable Objects and cannot use a Redis store"),
+        }
+        None
+    }
+
+    /// A name that nobody else of its kind has.
+    fn unique<'a>(&self, kind: &'static str, field: &Field<'a>) -> Option<&'a str> {
+        let name = field.text()?;
+        if name.is_empty() {
+            field.complain("a name must not be empty");
+        } else if !self.names.borrow_mut().insert((kind, name.into())) {
+            field.complain(format!("another {kind} is named `{name}` already"));
+        }
+        Some(name)
+    }
+
+    fn bearer(&self, field: &Field<'_>) -> Option<HeaderValue> {
+        let secret = self.secret(field)?;
+        let value = HeaderValue::from_str(&format!("Bearer {secret}")).ok();
+        match value {
+            Some(mut value) => {
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => {
+                field.complain("the secret has characters that no header can carry");
+                None
+            }
+        }
+    }
+
+    /// What a reference to a secret stands for; a placeholder, where the document is only checked.
+    fn secret(&self, field: &Field<'_>) -> Option<String> {
+        let Some(name) = reference(field.text()?) else {
+            // What stands there may be a secret: it is not repeated.
+            field.complain("expected a reference to a secret such as \"$OPENAI_KEY\"");
+            return None;
+        };
+        let Some(secrets) = self.secrets else {
+            return Some(format!("unresolved-{name}"));
+        };
+        let value = secrets
+            .get(name)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty());
+        if value.is_none() {
+            field.complain(format!("the secret `{name}` is not set"));
+        }
+        value.map(str::to_owned)
+    }
+}
