@@ -1,1 +1,110 @@
+//! Tidegate as a Cloudflare Worker.
+//!
+//! `entry.mjs` hands each call to [`answer`] as the runtime gave it. What crosses between JavaScript and Rust is one text
+//! for the head of a message, and its body only where somebody has to see the bytes: a body that nobody opens goes
+//! from one JavaScript object into another ([`body`]). The ports of the core are one file each.
+//!
+//! One isolate serves many calls, on one thread. A panic would end all of them, so nothing here panics; should the
+//! module trap nevertheless, `entry.mjs` has it instantiated afresh.
+//!
+//! # What this runtime cannot do as the others do
+//!
+//! * It does not say how far a failed `fetch` came in terms of its own, only in words: see [`upstream`].
+//! * Names of headers arrive in lower case, and repeated headers of a request as one, joined by `, `.
+//! * A caller who leaves without a reset is noticed at the next write to him. Streams end by the core's timeouts
+//!   whatever the caller does.
 
+mod account;
+mod body;
+mod caller;
+mod clock;
+mod door;
+mod head;
+mod journal;
+mod ledger;
+mod settings;
+mod stream;
+mod tasks;
+mod upstream;
+
+use std::{cell::RefCell, rc::Rc};
+
+use js_sys::futures::JsFuture;
+use tidegate_core::{Gateway, Platform, dice::Dice};
+use wasm_bindgen::prelude::*;
+use web_sys::{Request, Response};
+// Linked for what it exports: worker-build's wrapping begins with it and starts the module again after a trap.
+use worker as _;
+
+use crate::{
+    caller::Caller, clock::Date, door::Door, journal::Console, ledger::Accounts, settings::Settings, tasks::WaitUntil,
+    upstream::Fetch,
+};
+
+/// Answers `request`.
+///
+/// `call` is a number that no other call of this isolate has: by it [`leave`] names the call. `bundled` is the configuration that was deployed with the Worker.
+#[wasm_bindgen]
+pub async fn answer(
+    call: u32,
+    request: Request,
+    env: JsValue,
+    context: JsValue,
+    bundled: JsValue,
+) -> Result<Response, JsValue> {
+    let tasks = Rc::new(WaitUntil(context));
+    let config = match Settings::current(&env, &bundled, &tasks).await {
+        Ok(config) => config,
+        Err(problems) => return door::misconfigured(&problems),
+    };
+    let Some(Door { request, peer }) = Door::open(request) else { return door::malformed() };
+    let platform = Platform {
+        upstream: Rc::new(Fetch),
+        ledger: Rc::new(Accounts(env)),
+        clock: Rc::new(Date),
+        tasks,
+        journal: Rc::new(Console),
+        dice: dice(),
+    };
+    let caller = Caller::new(call);
+    match caller.stays_for(Gateway::new(config, platform).serve(request, peer)).await {
+        Some(response) => door::close(response, &caller),
+        None => door::abandoned(),
+    }
+}
+
+/// Says that the caller of `call` has left.
+#[wasm_bindgen]
+pub fn leave(call: u32) {
+    caller::leave(call);
+}
+
+/// Awaits what JavaScript promised.
+async fn promised(promise: js_sys::Promise) -> Result<JsValue, JsValue> {
+    JsFuture::from(promise).await
+}
+
+/// What JavaScript says of an error.
+fn text(error: &JsValue) -> String {
+    error.dyn_ref::<js_sys::Error>().map_or_else(
+        || error.as_string().unwrap_or_else(|| "an error without a text".to_owned()),
+        |error| String::from(error.message()),
+    )
+}
+
+/// The isolate's dice. They are seeded by the first call, since the runtime gives no entropy before it.
+fn dice() -> Rc<RefCell<Dice>> {
+    thread_local! {
+        static DICE: RefCell<Option<Rc<RefCell<Dice>>>> = const { RefCell::new(None) };
+    }
+    DICE.with_borrow_mut(|dice| {
+        Rc::clone(dice.get_or_insert_with(|| {
+            let mut seed = [0; 16];
+            if getrandom::fill(&mut seed).is_err() {
+                let now = js_sys::Date::now().to_bits().to_le_bytes();
+                seed.iter_mut().zip(now).for_each(|(to, from)| *to = from);
+            }
+            Rc::new(RefCell::new(Dice::new(seed)))
+        }))
+    })
+}

@@ -1,1 +1,43 @@
-fn main() {}
+//! The `tidegate` binary: the gateway on hyper and tokio, and what an operator does with a configuration.
+//!
+//! Every processor core has a thread with a runtime, a listening socket and connections of its own ([`server`]); the core's
+//! [`Gateway`](tidegate_core::Gateway) runs on it as it does in an isolate at the edge. What threads share is the
+//! [`ledger`], the [`journal`] and the configuration's text ([`source`]), and nothing else.
+
+mod arguments;
+mod body;
+mod check;
+mod clock;
+mod control;
+mod demo;
+mod document;
+mod failed;
+mod journal;
+mod ledger;
+mod listen;
+mod serve;
+mod server;
+mod source;
+mod tasks;
+mod upstream;
+
+use std::process::ExitCode;
+
+use arguments::Command;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let done = match arguments::Arguments::parse().command {
+        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Compile(arguments) => check::compile(&arguments),
+        Command::Demo(arguments) => demo::demo(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("{failed}");
+            failed.code()
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The door: a call comes in as the runtime's own request, and its answer leaves as the runtime's own response.
+
+use std::{fmt::Write, net::IpAddr, rc::Rc};
+
+use bytes::Bytes;
+use http::{Method, Uri, header};
+use serde_json::json;
+use tidegate_core::{Body, config::Problem};
+use wasm_bindgen::prelude::*;
+use web_sys::{Request, Response};
+
+use crate::{body::WorkersBody, caller::Caller, head, head::Lines};
+
+/// A call that has come in.
+pub(crate) struct Door {
+    pub(crate) request: http::Request<Body>,
+    /// Whom Cloudflare vouches for.
+    pub(crate) peer: Option<IpAddr>,
+}
+
+impl Door {
+    /// Reads the head of `request`, or nothing if it is none that HTTP knows. The body stays where it is.
+    pub(crate) fn open(request: Request) -> Option<Self> {
+        let mut lines = Lines::new(request_head(&request));
+        let method = Method::from_bytes(&lines.next()?).ok()?;
+        let uri = target(&lines.next()?)?;
+        let headers = lines.headers()?;
+        let peer = headers.get("cf-connecting-ip").and_then(|peer| peer.to_str().ok()?.parse().ok());
+        let bodiless = matches!(method, Method::GET | Method::HEAD)
+            && !headers.contains_key(header::CONTENT_LENGTH)
+            && !headers.contains_key(header::TRANSFER_ENCODING);
+        let body =
+            if bodiless { Body::empty() } else { WorkersBody::of(request.into(), &headers, None).map_or_else(Body::empty, Body::foreign) };
+        let mut request = http::Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Some(Self { request, peer })
+    }
+}
+
+/// Turns `response` into the runtime's own; what has to be streamed from Rust ends when `caller` leaves.
+pub(crate) fn close(response: http::Response<Body>, caller: &Rc<Caller>) -> Result<Response, JsValue> {
+    let (parts, body) = response.into_parts();
+    let mut text = String::with_capacity(512);
+    head::write(&parts.headers, &mut text);
+    respond(parts.status.as_u16(), &text, &crate::body::outgoing(body, Some(caller)))
+}
+
+/// Says that the request cannot be read, which only happens where the runtime is more lenient than HTTP.
+pub(crate) fn malformed() -> Result<Response, JsValue> {
+    refuse(400, &json!({ "message": "the head of the request is malformed", "type": "invalid_request_error", "code": "malformed" }))
+}
+
+/// What nobody hears.
+pub(crate) fn abandoned() -> Result<Response, JsValue> {
+    respond(499, "", &JsValue::NULL)
+}
+
+/// Says what is wrong with the configuration. No problem names a secret's value.
+pub(crate) fn misconfigured(problems: &[Problem]) -> Result<Response, JsValue> {
+    let mut message = "the configuration is wrong".to_owned();
+    for (index, problem) in problems.iter().enumerate() {
+        let _ = write!(message, "{}{problem}", if index == 0 { ": " } else { "; " });
+    }
+    let problems: Vec<_> =
+        problems.iter().map(|problem| json!({ "path": problem.path, "message": problem.message })).collect();
+    refuse(500, &json!({ "message": message, "type": "configuration_error", "code": "misconfigured", "problems": problems }))
+}
+
+fn refuse(status: u16, error: &serde_json::Value) -> Result<Response, JsValue> {
+    let body = JsValue::from_str(&json!({ "error": error }).to_string());
+    respond(status, "\ncontent-type:application/json", &body)
+}
+
+/// The path and query of an absolute URL; the host stands in the `host` header.
+fn target(url: &Bytes) -> Option<Uri> {
+    let authority = url.iter().position(|byte| *byte == b':')? + "://".len();
+    let path = url.iter().skip(authority).position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    match path {
+        Some(path) => Uri::from_maybe_shared(url.slice(authority + path..)).ok(),
+        None => Some(Uri::from_static("/")),
+    }
+}
+
+#[wasm_bindgen(module = "/src/door.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = requestHead)]
+    fn request_head(request: &Request) -> String;
+
+    #[wasm_bindgen(catch)]
+    fn respond(status: u16, head: &str, body: &JsValue) -> Result<Response, JsValue>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_what_stands_behind_the_authority() {
+        for (url, expected) in [
+            ("http://a/", "/"),
+            ("http://a", "/"),
+            ("https://a:1/b//c?d=e://f", "/b//c?d=e://f"),
+            ("http://a/%2f..%2F", "/%2f..%2F"),
+        ] {
+            assert_eq!(target(&Bytes::from(url)).unwrap(), expected, "{url}");
+        }
+    }
+}

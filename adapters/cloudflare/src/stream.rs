@@ -1,0 +1,172 @@
+//! Bodies that arrive piece by piece, into Rust and out of it: one crossing a piece, and no copy of a stream between.
+
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use js_sys::{
+    Promise, Uint8Array,
+    futures::{JsFuture, future_to_promise},
+};
+use tidegate_core::{Body, body::BoxError};
+use wasm_bindgen::prelude::*;
+
+use crate::{caller::Caller, text, upstream::Exchange};
+
+/// A stream of JavaScript's, read by Rust.
+pub(crate) struct Incoming {
+    reader: JsValue,
+    piece: Option<JsFuture>,
+    left: Option<u64>,
+    exchange: Option<Exchange>,
+    ended: bool,
+}
+
+impl Incoming {
+    /// The body `stream`, of `size` bytes if that is known.
+    pub(crate) fn new(stream: &JsValue, size: Option<u64>, exchange: Option<Exchange>) -> Self {
+        Self { reader: reader(stream), piece: None, left: size, exchange, ended: false }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if let Some(exchange) = self.exchange.take() {
+            exchange.over();
+        }
+    }
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let this = &mut *self;
+        let piece = this.piece.get_or_insert_with(|| JsFuture::from(next(&this.reader)));
+        let piece = ready!(Pin::new(piece).poll(cx));
+        self.piece = None;
+        Poll::Ready(match piece {
+            Ok(piece) if piece.is_undefined() => {
+                self.end();
+                None
+            }
+            Ok(piece) => {
+                let piece = Bytes::from(Uint8Array::unchecked_from_js(piece).to_vec());
+                self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+                Some(Ok(Frame::data(piece)))
+            }
+            Err(error) => {
+                self.end();
+                Some(Err(text(&error).into()))
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.ended {
+            release(&self.reader);
+        }
+    }
+}
+
+/// A body of Rust's, pulled by JavaScript.
+#[wasm_bindgen]
+pub struct Outgoing {
+    body: Shared,
+    // It is known as long as somebody reads.
+    _caller: Option<Rc<Caller>>,
+}
+
+/// A body that is dropped where it is first known that nobody reads on: by its reader, or when the caller leaves.
+pub(crate) type Shared = Rc<RefCell<Option<Body>>>;
+
+impl Outgoing {
+    /// A `ReadableStream` of `body`, which is dropped when the stream is cancelled or `caller` leaves.
+    pub(crate) fn stream(body: Body, caller: Option<&Rc<Caller>>) -> JsValue {
+        let size = body.size();
+        let body = Rc::new(RefCell::new(Some(body)));
+        if let Some(caller) = caller {
+            caller.reads(&body);
+        }
+        match (caller, size) {
+            // Only towards an upstream: what a caller is told of the size stands in the head already.
+            (None, Some(size)) => fixed(Self { body, _caller: None }, size as f64),
+            (caller, _) => pulled(Self { body, _caller: caller.cloned() }),
+        }
+    }
+}
+
+#[wasm_bindgen]
+impl Outgoing {
+    /// The next piece, nothing at the end, or the promise of either.
+    pub fn next(&self) -> Result<JsValue, JsValue> {
+        match poll(&self.body, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => {
+                let body = Rc::clone(&self.body);
+                Ok(future_to_promise(poll_fn(move |cx| poll(&body, cx))).into())
+            }
+        }
+    }
+
+    /// Drops the body: nobody reads on.
+    pub fn cancel(self) {
+        drop(take(&self.body));
+    }
+}
+
+/// Ends `body` wherever it is.
+pub(crate) fn take(body: &Shared) -> Option<Body> {
+    body.try_borrow_mut().ok().and_then(|mut body| body.take())
+}
+
+/// The next piece of `body`; a body that is gone has ended.
+fn poll(body: &Shared, cx: &mut Context<'_>) -> Poll<Result<JsValue, JsValue>> {
+    let Ok(mut slot) = body.try_borrow_mut() else { return Poll::Ready(Ok(JsValue::UNDEFINED)) };
+    let Some(body) = slot.as_mut() else { return Poll::Ready(Ok(JsValue::UNDEFINED)) };
+    loop {
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(piece) if !piece.is_empty() => return Poll::Ready(Ok(Uint8Array::from(&*piece).into())),
+                // Trailers have no place in a stream of bytes.
+                _ => {}
+            },
+            Some(Err(error)) => {
+                *slot = None;
+                return Poll::Ready(Err(js_sys::Error::new(&error.to_string()).into()));
+            }
+            None => {
+                *slot = None;
+                return Poll::Ready(Ok(JsValue::UNDEFINED));
+            }
+        }
+    }
+}
+
+#[wasm_bindgen(module = "/src/stream.js")]
+extern "C" {
+    fn reader(stream: &JsValue) -> JsValue;
+    fn next(reader: &JsValue) -> Promise;
+    fn release(reader: &JsValue);
+    fn pulled(body: Outgoing) -> JsValue;
+    fn fixed(body: Outgoing, size: f64) -> JsValue;
+}

@@ -1,0 +1,38 @@
+//! What an operator does with a configuration without running it.
+
+use std::{fs, path::Path};
+
+use tidegate_core::{
+    Config,
+    config::{Runtime, Value},
+};
+
+use crate::{arguments, failed::Failed, source};
+
+/// Says that a configuration is fine and which secrets it needs, or everything that is wrong with it.
+pub(crate) fn check(arguments: &arguments::Check) -> Result<(), Failed> {
+    let document = checked(&arguments.file, arguments.runtime.into())?;
+    println!("{}: fine", arguments.file.display());
+    let secrets = Config::secrets(&document);
+    if !secrets.is_empty() {
+        println!("secrets: {}", secrets.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    Ok(())
+}
+
+/// Writes a configuration that is fine as JSON.
+pub(crate) fn compile(arguments: &arguments::Compile) -> Result<(), Failed> {
+    let document = checked(&arguments.file, arguments.runtime.into())?;
+    let unwritten = |problem: String| Failed::Machine(format!("{}: {problem}", arguments.out.display()));
+    let mut json = serde_json::to_string(&document).map_err(|error| unwritten(error.to_string()))?;
+    json.push('\n');
+    fs::write(&arguments.out, json).map_err(|error| unwritten(error.to_string()))
+}
+
+fn checked(file: &Path, runtime: Runtime) -> Result<Value, Failed> {
+    let document = source::document(file)?;
+    match Config::build(&document, None, runtime) {
+        Ok(_) => Ok(document),
+        Err(problems) => Err(Failed::configuration(file, &problems)),
+    }
+}

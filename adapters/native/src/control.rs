@@ -1,0 +1,97 @@
+//! What the process is told while it serves: to stop, or to read its configuration again.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{failed::Failed, source::Source};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What to heed.
+pub(crate) struct Control {
+    /// The configuration's file, if there is one to read again.
+    pub(crate) file: Option<PathBuf>,
+    /// Whether the end of standard input is the end.
+    pub(crate) until_stdin_closes: bool,
+    /// Where a new configuration goes.
+    pub(crate) source: watch::Sender<Arc<Source>>,
+}
+
+impl Control {
+    /// Returns once the process is to stop.
+    pub(crate) async fn heed(self) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut closed = pin!(stdin_closed(self.until_stdin_closes));
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = self.file.as_deref().and_then(appearance);
+        loop {
+            let asked = tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = &mut closed => return Ok(()),
+                _ = hangup.recv() => true,
+                _ = look.tick() => false,
+            };
+            let Some(file) = &self.file else { continue };
+            let now = appearance(file);
+            // A file that is not there is being replaced; the next look finds it.
+            if asked || now.is_some() && now != seen {
+                seen = now;
+                match self.reload(file) {
+                    Ok(()) => eprintln!("tidegate: {} was read again", file.display()),
+                    Err(failed) => eprintln!("{failed}\ntidegate: what was read before stays"),
+                }
+            }
+        }
+    }
+
+    fn reload(&self, file: &Path) -> Result<(), Failed> {
+        let source = Source::read(file)?;
+        let wrong = |problems: Vec<_>| Failed::configuration(file, &problems);
+        let config = source.config().map_err(wrong)?;
+        let before = Arc::clone(&self.source.borrow()).config().map_err(wrong)?;
+        if (&config.listen, &config.data_dir) != (&before.listen, &before.data_dir) {
+            eprintln!("tidegate: another `listen` or `data_dir` holds from the next start on");
+        }
+        self.source.send_replace(Arc::new(source));
+        Ok(())
+    }
+}
+
+/// What a changed file does not share with the one before.
+fn appearance(file: &Path) -> Option<(Option<SystemTime>, u64)> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.modified().ok(), metadata.len()))
+}
+
+/// Resolves when standard input ends; never, if that is not asked for.
+async fn stdin_closed(asked: bool) {
+    let (sender, receiver) = oneshot::channel::<()>();
+    // Reading standard input blocks and cannot be called off: a thread of its own does it, and ends with the process.
+    let reading = || {
+        let mut buffer = [0; 64];
+        while std::io::stdin().lock().read(&mut buffer).is_ok_and(|read| read > 0) {}
+        drop(sender);
+    };
+    if !asked || thread::Builder::new().name("stdin".into()).stack_size(64 << 10).spawn(reading).is_err() {
+        return std::future::pending().await;
+    }
+    // The sender is dropped, never used.
+    let _ = receiver.await;
+}

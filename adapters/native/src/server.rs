@@ -1,0 +1,198 @@
+//! The threads that serve: each one an isolate, with connections, upstreams and a configuration of its own.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    net::{IpAddr, TcpListener},
+    pin::pin,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tidegate_core::{Gateway, Platform, dice::Dice};
+use tokio::{
+    net::TcpStream,
+    runtime::{Builder, LocalOptions},
+    sync::watch,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    body::Inbound,
+    clock::SystemClock,
+    journal::Lines,
+    ledger::Ledger,
+    source::Source,
+    tasks::LocalTasks,
+    upstream::{HyperUpstream, Pool},
+};
+
+/// How long what runs may go on when the process is to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a caller may take to say what it wants.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// The longest head of a request, in bytes; it is also the most that is read ahead of whoever reads the body.
+const HEAD: usize = 64 << 10;
+
+/// How often idle connections to upstreams are looked at.
+const PRUNE: Duration = Duration::from_secs(10);
+
+/// How long nobody is accepted after the machine has refused to.
+const REFUSED: Duration = Duration::from_millis(50);
+
+/// What the threads share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// The accounts.
+    pub(crate) ledger: Ledger,
+    /// Where records go.
+    pub(crate) lines: Lines,
+    /// The configuration; a new one is built when it changes.
+    pub(crate) source: watch::Receiver<Arc<Source>>,
+    /// Ends them.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Starts one thread a listener, and returns once all of them serve.
+pub(crate) fn start(listeners: Vec<TcpListener>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, String> {
+    let (serving, started) = mpsc::channel();
+    let threads = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(index, listener)| {
+            let (shared, serving) = (shared.clone(), serving.clone());
+            thread::Builder::new()
+                .name(format!("gateway-{index}"))
+                .spawn(move || {
+                    if let Err(problem) = run(listener, shared, &serving) {
+                        // Nobody listens any more if another thread could not start either.
+                        let _ = serving.send(Err(problem));
+                    }
+                })
+                .map_err(|error| error.to_string())
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    drop(serving);
+    for _ in &threads {
+        started.recv().map_err(|_| "a thread ended before it began")??;
+    }
+    Ok(threads)
+}
+
+fn run(listener: TcpListener, shared: Shared, serving: &mpsc::Sender<Result<(), String>>) -> Result<(), String> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        // They look up names, and nothing else.
+        .max_blocking_threads(4)
+        .build_local(LocalOptions::default())
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+        let tasks = TaskTracker::new();
+        let thread = Thread::new(shared, tasks.clone())?;
+        // Whoever waits for this has given up if it cannot be sent.
+        let _ = serving.send(Ok(()));
+        thread.accept(listener).await;
+        tasks.close();
+        // What is left after that is cut off.
+        let _ = time::timeout(PATIENCE, tasks.wait()).await;
+        Ok(())
+    })
+}
+
+struct Thread {
+    shared: Shared,
+    platform: Platform,
+    pool: Rc<Pool>,
+    tasks: TaskTracker,
+    gateway: Rc<RefCell<Rc<Gateway>>>,
+}
+
+impl Thread {
+    fn new(shared: Shared, tasks: TaskTracker) -> Result<Self, String> {
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
+        let pool = Rc::new(Pool::default());
+        let platform = Platform {
+            upstream: Rc::new(HyperUpstream::new(Rc::clone(&pool))),
+            ledger: Rc::new(shared.ledger.clone()),
+            clock: Rc::new(SystemClock),
+            tasks: Rc::new(LocalTasks(tasks.clone())),
+            journal: Rc::new(shared.lines.clone()),
+            dice: Rc::new(RefCell::new(Dice::new(seed))),
+        };
+        let source = Arc::clone(&shared.source.borrow());
+        let gateway = build(&source, &platform).ok_or("the configuration cannot be built")?;
+        Ok(Self { shared, platform, pool, tasks, gateway: Rc::new(RefCell::new(gateway)) })
+    }
+
+    async fn accept(mut self, listener: tokio::net::TcpListener) {
+        let mut prune = time::interval(PRUNE);
+        loop {
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return,
+                changed = self.shared.source.changed() => match changed {
+                    Ok(()) => self.reload(),
+                    // Nobody is left to tell it to stop either.
+                    Err(_) => return,
+                },
+                _ = prune.tick() => self.pool.prune(),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        let stop = self.shared.stop.clone();
+                        let served = connection(stream, peer.ip().to_canonical(), Rc::clone(&self.gateway), stop);
+                        drop(self.tasks.spawn_local(served));
+                    }
+                    // The caller is gone already, or the process has no file descriptor left.
+                    Err(_) => time::sleep(REFUSED).await,
+                },
+            }
+        }
+    }
+
+    /// Requests that run keep the configuration that they began with.
+    fn reload(&mut self) {
+        let source = Arc::clone(&self.shared.source.borrow_and_update());
+        if let Some(gateway) = build(&source, &self.platform) {
+            self.gateway.replace(gateway);
+        }
+    }
+}
+
+fn build(source: &Source, platform: &Platform) -> Option<Rc<Gateway>> {
+    // It has been built once before it was handed out.
+    let config = source.config().ok()?;
+    Some(Rc::new(Gateway::new(Rc::new(config), platform.clone())))
+}
+
+/// Serves one caller's connection until either end closes it.
+async fn connection(stream: TcpStream, peer: IpAddr, gateway: Rc<RefCell<Rc<Gateway>>>, stop: CancellationToken) {
+    // Without it answers come later, and they come.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let gateway = Rc::clone(&gateway.borrow());
+        async move { Ok::<_, Infallible>(gateway.serve(request.map(Inbound::body), Some(peer)).await) }
+    });
+    // `half_close` stays off: a caller who closes has left, and what it asked for is dropped.
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    tokio::select! {
+        // What goes wrong with a connection is on the record of the request that it carried.
+        _ = &mut served => return,
+        () = stop.cancelled() => {}
+    }
+    served.as_mut().graceful_shutdown();
+    let _ = served.await;
+}

@@ -1,0 +1,113 @@
+//! How a connection to an upstream comes to be.
+
+use std::{
+    env,
+    error::Error,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::Uri;
+use hyper::{
+    client::conn::http1,
+    rt::{Read, Write},
+};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use tidegate_core::upstream::Failure;
+use tokio::time::timeout;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+};
+use tower_service::Service;
+
+use super::{broken, connect, describe, pool::Connection};
+use crate::body::Outbound;
+
+/// How long name, connection and TLS may take together.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a silent upstream is asked whether it is still there, by TCP itself.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// The longest head of an answer, in bytes; it is also the most that is read ahead of whoever reads the body.
+const HEAD: usize = 256 << 10;
+
+/// Opens connections.
+pub(super) struct Connector {
+    tcp: HttpConnector,
+}
+
+impl Connector {
+    pub(super) fn new() -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_connect_timeout(Some(PATIENCE));
+        Self { tcp }
+    }
+
+    /// A fresh connection to where `uri` leads.
+    pub(super) async fn connect(&self, uri: &Uri) -> Result<Connection, Failure> {
+        timeout(PATIENCE, self.open(uri))
+            .await
+            .unwrap_or_else(|_| Err(connect(&format!("no connection within {} s", PATIENCE.as_secs()))))
+    }
+
+    async fn open(&self, uri: &Uri) -> Result<Connection, Failure> {
+        let stream = self.tcp.clone().call(uri.clone()).await.map_err(|error| connect(&describe(&error)))?;
+        if uri.scheme_str() != Some("https") {
+            return handshake(stream).await;
+        }
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| connect(&describe(&error)))?;
+        let config = tls().map_err(|detail| connect(&detail))?;
+        let stream = TlsConnector::from(config)
+            .connect(name, stream.into_inner())
+            .await
+            .map_err(|error| connect(&format!("tls: {}", describe(&error))))?;
+        handshake(TokioIo::new(stream)).await
+    }
+}
+
+async fn handshake<S: Read + Write + Unpin + 'static>(stream: S) -> Result<Connection, Failure> {
+    let (sender, driver) = http1::Builder::new()
+        .max_buf_size(HEAD)
+        .handshake::<_, Outbound>(stream)
+        .await
+        .map_err(|error| broken(&error))?;
+    Ok(Connection::new(sender, async move {
+        // What goes wrong is told to whoever waits for the answer.
+        let _ = driver.await;
+    }))
+}
+
+/// Whom to believe, read once for the whole process and not before somebody asks.
+fn tls() -> Result<Arc<ClientConfig>, String> {
+    static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+    CONFIG.get_or_init(|| believe(roots()?).map_err(|error| describe(&*error))).clone()
+}
+
+fn believe(roots: RootCertStore) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The machine's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; on a machine without any, Mozilla's.
+fn roots() -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        if env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some() {
+            return Err("tls: SSL_CERT_FILE or SSL_CERT_DIR is set, and there is no certificate".into());
+        }
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    Ok(roots)
+}

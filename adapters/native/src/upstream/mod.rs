@@ -1,0 +1,106 @@
+//! HTTP out: hyper's connections, kept open for the next request.
+
+use std::{error::Error, rc::Rc};
+
+use async_trait::async_trait;
+use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
+use hyper::body::Incoming;
+use tidegate_core::{
+    body::Body,
+    platform::Upstream,
+    upstream::{Failure, FailureReason},
+};
+
+use crate::body::Outbound;
+
+mod answer;
+mod connect;
+mod pool;
+
+use answer::Answer;
+use connect::Connector;
+use pool::{Connection, Origin};
+pub(crate) use pool::Pool;
+
+/// How a thread asks upstreams: over connections of its own.
+pub(crate) struct HyperUpstream {
+    pool: Rc<Pool>,
+    connector: Connector,
+}
+
+#[async_trait(?Send)]
+impl Upstream for HyperUpstream {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+        let Some(origin) = Origin::of(request.uri()) else {
+            return Err(connect("the upstream's URI has no scheme or host"));
+        };
+        let target = request.uri().clone();
+        let request = in_origin_form(request.map(Outbound::from), &origin)?;
+        let request = match self.pool.take(&origin) {
+            Some(mut connection) => match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.answer(origin, connection, response)),
+                // It was closed while it lay idle, and nothing of the request has been sent.
+                Err(mut error) => match error.take_message() {
+                    Some(request) => request,
+                    None => return Err(broken(&error.into_error())),
+                },
+            },
+            None => request,
+        };
+        let mut connection = self.connector.connect(&target).await?;
+        match connection.sender.send_request(request).await {
+            Ok(response) => Ok(self.answer(origin, connection, response)),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+}
+
+impl HyperUpstream {
+    /// Asks over the connections of `pool`.
+    pub(crate) fn new(pool: Rc<Pool>) -> Self {
+        Self { pool, connector: Connector::new() }
+    }
+
+    fn answer(&self, origin: Origin, connection: Connection, response: Response<Incoming>) -> Response<Body> {
+        let lease = pool::Lease::new(&self.pool, origin, connection);
+        response.map(|incoming| Answer::body(incoming, lease))
+    }
+}
+
+/// The request as HTTP/1.1 writes it to the one who serves it: a path, and a `host`.
+fn in_origin_form(mut request: Request<Outbound>, origin: &Origin) -> Result<Request<Outbound>, Failure> {
+    let host = HeaderValue::from_str(origin.host()).map_err(|_| connect("the upstream's host is no header"))?;
+    request.headers_mut().insert(HOST, host);
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| connect("the upstream's path is no path"))?;
+    // The caller may have come with HTTP/1.0; how far a connection reaches is between its two ends.
+    *request.version_mut() = Version::HTTP_11;
+    Ok(request)
+}
+
+fn connect(detail: &str) -> Failure {
+    Failure { reason: FailureReason::Connect, detail: detail.into() }
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    Failure { reason: FailureReason::Broken, detail: describe(error) }
+}
+
+/// What happened, from the outside in, and not at length.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut detail = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !detail.contains(&cause) {
+            detail.push_str(": ");
+            detail.push_str(&cause);
+        }
+        source = error.source();
+    }
+    detail.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests;

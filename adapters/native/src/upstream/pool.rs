@@ -1,0 +1,131 @@
+//! Connections that wait for their next request.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use http::{Uri, uri::Authority};
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::body::Outbound;
+
+/// How many connections to one origin may lie idle on one thread.
+const IDLE_LIMIT: usize = 256;
+
+/// How long a connection may lie idle.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+
+/// Where a connection leads.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Origin {
+    tls: bool,
+    authority: Authority,
+}
+
+impl Origin {
+    /// Where `uri` leads, if it says so.
+    pub(super) fn of(uri: &Uri) -> Option<Self> {
+        let tls = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        Some(Self { tls, authority: uri.authority()?.clone() })
+    }
+
+    /// What the `host` header says.
+    pub(super) fn host(&self) -> &str {
+        let authority = self.authority.as_str();
+        authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+    }
+}
+
+/// A connection to an upstream. Dropping it closes it at once, whatever is under way.
+pub(super) struct Connection {
+    /// The requesting end.
+    pub(super) sender: SendRequest<Outbound>,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Connection {
+    /// A connection that `driver` moves bytes for.
+    pub(super) fn new(sender: SendRequest<Outbound>, driver: impl Future<Output = ()> + 'static) -> Self {
+        Self { sender, _driver: AbortOnDropHandle::new(tokio::task::spawn_local(driver)) }
+    }
+}
+
+/// The idle connections of one thread.
+#[derive(Default)]
+pub(crate) struct Pool {
+    idle: RefCell<HashMap<Origin, Vec<Idle>>>,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+impl Pool {
+    /// The connection that was used last, if one is open.
+    pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.get_mut(origin)?;
+        while let Some(Idle { connection, since }) = waiting.pop() {
+            if connection.sender.is_ready() && since.elapsed() < IDLE_TIME {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    fn put(&self, origin: Origin, connection: Connection) {
+        let mut idle = self.idle.borrow_mut();
+        let waiting = idle.entry(origin).or_default();
+        if waiting.len() < IDLE_LIMIT {
+            waiting.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn prune(&self) {
+        self.idle.borrow_mut().retain(|_, waiting| {
+            waiting.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE_TIME);
+            waiting.shrink_to_fit();
+            !waiting.is_empty()
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+}
+
+/// A connection while its answer is being read: it goes back to the pool, or is closed when dropped before that.
+pub(super) struct Lease {
+    pool: Weak<Pool>,
+    origin: Origin,
+    connection: Connection,
+}
+
+impl Lease {
+    /// Lends `connection` for one answer.
+    pub(super) fn new(pool: &Rc<Pool>, origin: Origin, connection: Connection) -> Self {
+        Self { pool: Rc::downgrade(pool), origin, connection }
+    }
+
+    /// The answer has been read to its end.
+    pub(super) fn release(self) {
+        // Not ready: the upstream closes it, or answered before it had read the whole request.
+        if let Some(pool) = self.pool.upgrade()
+            && self.connection.sender.is_ready()
+        {
+            pool.put(self.origin, self.connection);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A request is understood as any JSON parser would, or refused in the caller's dialect.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tidegate_core::Body;
+
+use crate::memory::{KEY, Pieces, play};
+
+/// Sends `bytes` as the body of a chat request, in pieces; tells whether an upstream was asked.
+pub fn request(bytes: &[u8]) -> bool {
+    let pieces: VecDeque<Bytes> = bytes.chunks(7).map(Bytes::copy_from_slice).collect();
+    let request = http::Request::post("/v1/chat/completions")
+        .header("authorization", format!("Bearer {KEY}"))
+        .header("content-type", "application/json")
+        .body(Body::arriving(Pieces(pieces)))
+        .unwrap();
+    let answer = Bytes::from_static(br#"{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+    let played = play(request, "application/json", &[answer]);
+
+    let sent: Option<Value> = serde_json::from_slice(bytes).ok();
+    for asked in &played.asked {
+        let asked: Value = serde_json::from_slice(asked).expect("what goes on is JSON");
+        assert_eq!(
+            asked["model"], "served",
+            "the upstream is asked for its own model"
+        );
+        let sent = sent.as_ref().expect("what is no JSON goes nowhere");
+        // A name that stands twice is read differently by different readers; it must not come this far.
+        assert_eq!(
+            sent["model"], "smart",
+            "only a model of the configuration goes on"
+        );
+        for (name, value) in sent.as_object().expect("a request is an object") {
+            if !["model", "stream", "stream_options"].contains(&name.as_str()) {
+                assert_eq!(asked.get(name), Some(value), "{name} goes on as it came");
+            }
+        }
+    }
+    if played.asked.is_empty() {
+        let status = played.head.status;
+        assert!(status.is_client_error(), "refused with {status}");
+        let body: Value = serde_json::from_slice(&played.body).expect("a refusal is JSON");
+        assert!(
+            body["error"]["message"].is_string() && body["error"]["type"].is_string(),
+            "not OpenAI's shape: {body}"
+        );
+    }
+    assert!(!played.broken, "an answer that was whole is whole");
+    !played.asked.is_empty()
+}

@@ -1,0 +1,127 @@
+//! Load, made by wrk.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::{Scratch, case::Case};
+use crate::command::run;
+
+/// What one measurement gave.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sample {
+    /// Requests answered in a second.
+    pub(super) rate: f64,
+    /// How many were answered.
+    pub(super) requests: f64,
+    /// The median time of an answer, in microseconds.
+    pub(super) p50: f64,
+    /// The time within which 99 of 100 were answered, in microseconds.
+    pub(super) p99: f64,
+}
+
+/// The script by which wrk asks what `case` asks.
+pub(super) fn script(scratch: &Scratch, case: &Case, key: &str) -> Result<PathBuf, String> {
+    let name = format!("{}-{}-{}", case.model, case.prompt, case.connections);
+    let body = scratch.write(&format!("{name}.json"), &case.body())?;
+    scratch.write(
+        &format!("{name}.lua"),
+        &format!(
+            r#"local file = io.open("{}", "rb")
+wrk.method = "POST"
+wrk.path = "/v1/chat/completions"
+wrk.body = file:read("*a")
+file:close()
+wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer {key}"
+done = function(summary, latency)
+  local errors = summary.errors
+  io.write(string.format("measured %d %d %d %d %d %d\n", summary.requests, summary.duration, latency:percentile(50),
+    latency:percentile(99), errors.status, errors.connect + errors.read + errors.write + errors.timeout))
+end
+"#,
+            body.display()
+        ),
+    )
+}
+
+/// Loads the server at `address` for `seconds`; an answer that is an error, or none, is not a measurement.
+pub(super) fn measure(
+    address: SocketAddr,
+    script: &PathBuf,
+    case: &Case,
+    seconds: u64,
+) -> Result<Sample, String> {
+    let output = run("wrk")
+        .words(&format!(
+            "-t1 -c{} -d{seconds}s --timeout 10s -s",
+            case.connections
+        ))
+        .arg(script)
+        .arg(format!("http://{address}/v1/chat/completions"))
+        .output()?;
+    let numbers: Vec<f64> = output
+        .lines()
+        .find_map(|line| line.strip_prefix("measured "))
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .filter_map(|number| number.parse().ok())
+        .collect();
+    let [requests, micros, p50, p99, refused, broken] = *numbers.as_slice() else {
+        return Err(format!("wrk said: {output}"));
+    };
+    if refused > 0.0 || broken > 0.0 || requests == 0.0 {
+        return Err(format!(
+            "{} at {address}: {requests} answered, {refused} of them with an error, {broken} connections broke",
+            case.name
+        ));
+    }
+    Ok(Sample {
+        rate: requests * 1e6 / micros,
+        requests,
+        p50,
+        p99,
+    })
+}
+
+/// Asks once and looks at the whole answer, so that nothing wrong is measured.
+pub(super) fn try_once(address: SocketAddr, case: &Case, key: &str) -> Result<(), String> {
+    let say = |error: std::io::Error| format!("{} at {address}: {error}", case.name);
+    let body = case.body();
+    let mut stream = TcpStream::connect(address).map_err(say)?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .map_err(say)?;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         authorization: Bearer {key}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).map_err(say)?;
+    stream.write_all(body.as_bytes()).map_err(say)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(say)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let whole = if case.stream {
+        "data: [DONE]"
+    } else {
+        "\"completion_tokens\""
+    };
+    let chunks = answer
+        .matches("\"object\":\"chat.completion.chunk\"")
+        .count();
+    if !answer.starts_with("HTTP/1.1 200")
+        || !answer.contains(whole)
+        || (case.stream && chunks < 200)
+    {
+        return Err(format!(
+            "{} at {address}: {}",
+            case.name,
+            answer.chars().take(2000).collect::<String>()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! What Tidegate costs: measured in one run, in rounds that alternate, so that ratios mean something on any machine.
+
+use std::path::PathBuf;
+
+mod case;
+mod load;
+mod native;
+mod nginx;
+mod process;
+mod stream;
+mod table;
+mod workerd;
+
+/// Measures the parts that `options` names, or both, and prints a table of each.
+pub(crate) fn run(options: &[&str]) -> Result<(), String> {
+    let mut plan = Plan {
+        rounds: 5,
+        seconds: 2,
+        assert: false,
+    };
+    let mut parts = Vec::new();
+    for option in options {
+        match *option {
+            "--quick" => {
+                plan = Plan {
+                    rounds: 2,
+                    seconds: 1,
+                    ..plan
+                }
+            }
+            "--assert" => plan.assert = true,
+            part @ ("native" | "workerd") => parts.push(part),
+            other => {
+                return Err(format!(
+                    "bench takes --quick, --assert, native and workerd, not {other:?}"
+                ));
+            }
+        }
+    }
+    crate::tools::debian()?;
+    let mut failures = Vec::new();
+    if parts.is_empty() || parts.contains(&"native") {
+        failures.extend(native::run(plan)?);
+    }
+    if parts.is_empty() || parts.contains(&"workerd") {
+        failures.extend(workerd::run(plan)?);
+    }
+    if plan.assert && !failures.is_empty() {
+        return Err(format!("below the baseline: {}", failures.join("; ")));
+    }
+    Ok(())
+}
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Plan {
+    rounds: usize,
+    seconds: u64,
+    assert: bool,
+}
+
+/// A directory of this run, gone when it ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Result<Self, String> {
+        let path =
+            std::env::temp_dir().join(format!("tidegate-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Writes a file and gives its path.
+    fn write(&self, name: &str, content: &str) -> Result<PathBuf, String> {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
