@@ -287,6 +287,9 @@ impl Gateway {
         visit.stamp(response.headers_mut());
         visit.record.status = refusal.status().as_u16();
         visit.record.refusal = Some(refusal.code());
+        if let Refusal::NoModel(name) = refusal {
+            visit.record.model = Some(name.clone());
+        }
         let now = self.platform.clock.now();
         visit.record.close(Ending::Refused, now, now);
         self.platform.journal.write(&visit.record);

@@ -64,7 +64,7 @@ pub(crate) async fn models(
                 let model = config
                     .models
                     .get(name.as_str())
-                    .ok_or_else(|| Refusal::NoModel(name.clone()))?;
+                    .ok_or_else(|| Refusal::no_model(name))?;
                 exchange.targets.clone_from(&model.targets);
                 exchange.retry = model.retry;
             }
@@ -224,7 +224,7 @@ fn catalogue(config: &Config, method: &Method, endpoint: &str) -> Option<Result<
             .models
             .get(name)
             .map(|model| entry(&model.name))
-            .ok_or_else(|| Refusal::NoModel(name.into()))
+            .ok_or_else(|| Refusal::no_model(name))
     };
     Some(if method == Method::GET {
         known

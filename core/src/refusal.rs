@@ -55,10 +55,18 @@ pub enum Refusal {
     Truncated,
 }
 
+/// The longest name that is repeated, in characters.
+const LONGEST_NAME: usize = 100;
+
 /// How long a caller shall wait where nobody knows.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Refusal {
+    /// No model has this name, of which not more is repeated than can be one.
+    pub fn no_model(name: &str) -> Self {
+        Self::NoModel(name.chars().take(LONGEST_NAME).collect())
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -132,7 +140,7 @@ impl Refusal {
             }
             Self::InvalidKey => "the key is not known".into(),
             Self::NoRoute => "nothing is served here".into(),
-            Self::NoModel(name) => format!("no model is named `{}`", shown(name)).into(),
+            Self::NoModel(name) => format!("no model is named `{name}`").into(),
             Self::Method => "this method is not served here".into(),
             Self::Upgrade => "upgrading the connection is not available".into(),
             Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
@@ -225,14 +233,6 @@ impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
     }
-}
-
-/// A name of the caller's, short enough to be repeated.
-fn shown(name: &str) -> &str {
-    name.char_indices()
-        .nth(100)
-        .and_then(|(end, _)| name.get(..end))
-        .unwrap_or(name)
 }
 
 /// A wait in whole seconds, never shorter than it is, and never none.

@@ -33,21 +33,17 @@ impl Framer {
     pub fn push(&mut self, mut chunk: Bytes, mut each: impl FnMut(Bytes)) -> Result<(), Oversized> {
         if self.pending.is_empty() {
             // The common case, without a copy: events that lie whole in one chunk.
-            while let Some(end) = self.scan.find(&chunk) {
+            while let Some(end) = self.scan.find(&chunk)? {
                 each(chunk.split_to(end));
             }
             self.pending.extend_from_slice(&chunk);
         } else {
             self.pending.extend_from_slice(&chunk);
-            while let Some(end) = self.scan.find(&self.pending) {
+            while let Some(end) = self.scan.find(&self.pending)? {
                 each(self.pending.split_to(end).freeze());
             }
         }
-        if self.pending.len() > LONGEST_EVENT {
-            Err(Oversized)
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 
     /// What is left when the stream is over: an event whose blank line never came, or nothing.
@@ -121,14 +117,17 @@ impl Default for Scan {
 
 impl Scan {
     /// The length of the event that `bytes` begin with, if its end is there. `bytes` begin where the last event ended.
-    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+    fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, Oversized> {
         let length = self.end(bytes);
+        if length.unwrap_or(bytes.len()) > LONGEST_EVENT {
+            return Err(Oversized);
+        }
         if length.is_some() {
             *self = Self::default();
         } else {
             self.seen = bytes.len();
         }
-        length
+        Ok(length)
     }
 
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
@@ -227,5 +226,10 @@ mod tests {
         let piece = Bytes::from(vec![b'x'; 1 << 20]);
         let pushed: Vec<_> = (0..5).map(|_| framer.push(piece.clone(), |_| {})).collect();
         assert_eq!(pushed, [Ok(()), Ok(()), Ok(()), Ok(()), Err(Oversized)]);
+
+        // Nor does it matter that it comes in one piece.
+        let mut event = vec![b'x'; LONGEST_EVENT];
+        event.extend_from_slice(b"\n\n");
+        assert_eq!(Framer::default().push(event.into(), |_| {}), Err(Oversized));
     }
 }

@@ -34,7 +34,7 @@ pub struct App {
 }
 
 /// What the API server answers; the rest is the web application's, and `/e` the plugin daemon's.
-const API: [&str; 7] = [
+const API: [&str; 8] = [
     "/console/api",
     "/api",
     "/v1",
@@ -42,6 +42,7 @@ const API: [&str; 7] = [
     "/files",
     "/mcp",
     "/triggers",
+    "/socket.io",
 ];
 
 /// Where endpoints of plugins are.
