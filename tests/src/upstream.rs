@@ -74,7 +74,8 @@ impl Script {
         request.path = rest[end..].to_owned();
         let answer = scene.answers.get_mut(&name).and_then(VecDeque::pop_front);
         if answer.is_none() {
-            let problem = format!("upstream {name} was asked once too often: {} {}", request.method, request.path);
+            let Request { method, path, body, .. } = &request;
+            let problem = format!("upstream {name} was asked once too often: {method} {path} with {} bytes", body.len());
             scene.problems.push(problem);
         }
         scene.seen.entry(name).or_default().push(request);

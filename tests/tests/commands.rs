@@ -63,7 +63,7 @@ fn compile_writes_the_same_document_without_any_secret() {
 #[test]
 fn the_exit_code_says_whose_fault_it_is() {
     let code = |arguments: &[&str]| Command::new(binary().unwrap()).args(arguments).output().unwrap().status.code();
-    assert_eq!(code(&["check", "/nowhere.toml"]), Some(1));
+    assert_eq!(code(&["check", "/nowhere.toml"]), Some(3));
     assert_eq!(code(&["check"]), Some(2));
     assert_eq!(code(&["embark"]), Some(2));
     assert_eq!(tidegate("compile", "routes = 1", &["--out", "/dev/null"]).status.code(), Some(1));

@@ -123,7 +123,7 @@ fn deeds(limit: u64, per: u64) -> impl Strategy<Value = Vec<Deed>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1000,
+        cases: 300,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/limits.proptest-regressions"))),
         ..ProptestConfig::default()
     })]

@@ -1,15 +1,18 @@
-export function reader(stream) {
-  return stream.getReader();
-}
+// The pieces of a stream, one after another.
+export class Pieces {
+  constructor(stream) {
+    this.reader = stream.getReader();
+  }
 
-// The next piece, or nothing at the end.
-export async function next(reader) {
-  return (await reader.read()).value;
-}
+  // The next one, or nothing at the end.
+  async next() {
+    return (await this.reader.read()).value;
+  }
 
-export function release(reader) {
-  // It may have broken already; then there is nobody left to tell.
-  reader.cancel().catch(() => {});
+  release() {
+    // It may have broken already; then there is nobody left to tell.
+    this.reader.cancel().catch(() => {});
+  }
 }
 
 // A stream that holds nothing back: a piece is taken out of Rust when it is asked for.

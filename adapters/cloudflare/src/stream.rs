@@ -21,7 +21,7 @@ use crate::{caller::Caller, text, upstream::Exchange};
 
 /// A stream of JavaScript's, read by Rust.
 pub(crate) struct Incoming {
-    reader: JsValue,
+    pieces: Pieces,
     piece: Option<JsFuture>,
     left: Option<u64>,
     exchange: Option<Exchange>,
@@ -31,7 +31,7 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// The body `stream`, of `size` bytes if that is known.
     pub(crate) fn new(stream: &JsValue, size: Option<u64>, exchange: Option<Exchange>) -> Self {
-        Self { reader: reader(stream), piece: None, left: size, exchange, ended: false }
+        Self { pieces: Pieces::new(stream), piece: None, left: size, exchange, ended: false }
     }
 
     fn end(&mut self) {
@@ -51,7 +51,7 @@ impl http_body::Body for Incoming {
             return Poll::Ready(None);
         }
         let this = &mut *self;
-        let piece = this.piece.get_or_insert_with(|| JsFuture::from(next(&this.reader)));
+        let piece = this.piece.get_or_insert_with(|| JsFuture::from(this.pieces.next()));
         let piece = ready!(Pin::new(piece).poll(cx));
         self.piece = None;
         Poll::Ready(match piece {
@@ -83,7 +83,7 @@ impl http_body::Body for Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.ended {
-            release(&self.reader);
+            self.pieces.release();
         }
     }
 }
@@ -164,9 +164,17 @@ fn poll(body: &Shared, cx: &mut Context<'_>) -> Poll<Result<JsValue, JsValue>> {
 
 #[wasm_bindgen(module = "/src/stream.js")]
 extern "C" {
-    fn reader(stream: &JsValue) -> JsValue;
-    fn next(reader: &JsValue) -> Promise;
-    fn release(reader: &JsValue);
+    type Pieces;
+
+    #[wasm_bindgen(constructor)]
+    fn new(stream: &JsValue) -> Pieces;
+
+    #[wasm_bindgen(method)]
+    fn next(this: &Pieces) -> Promise;
+
+    #[wasm_bindgen(method)]
+    fn release(this: &Pieces);
+
     fn pulled(body: Outgoing) -> JsValue;
     fn fixed(body: Outgoing, size: f64) -> JsValue;
 }

@@ -1,7 +1,6 @@
 import { pairs } from './door.js';
 
-// An async function, so that what `fetch` throws at once is a rejection as well.
-export async function send(head, body, signal) {
+export function send(head, body, signal) {
   const method = head.slice(0, head.indexOf('\n'));
   let end = head.indexOf('\n', method.length + 1);
   if (end < 0) end = head.length;

@@ -33,7 +33,8 @@ impl Upstream for Fetch {
         let mut text = format!("{}\n{}", parts.method, parts.uri);
         head::write(&parts.headers, &mut text);
         let exchange = Exchange::begin()?;
-        let answer = promised(send(&text, &outgoing(body, None), exchange.signal())).await.map_err(failure)?;
+        let answer = send(&text, &outgoing(body, None), exchange.signal()).map_err(failure)?;
+        let answer = promised(answer).await.map_err(failure)?;
         let Some((status, headers)) = answer_head(&answer) else {
             return Err(Failure { reason: FailureReason::Broken, detail: "the head of the answer is malformed".into() });
         };
@@ -91,7 +92,8 @@ fn reason(message: &str) -> FailureReason {
 
 #[wasm_bindgen(module = "/src/upstream.js")]
 extern "C" {
-    fn send(head: &str, body: &JsValue, signal: Option<AbortSignal>) -> Promise;
+    #[wasm_bindgen(catch)]
+    fn send(head: &str, body: &JsValue, signal: Option<AbortSignal>) -> Result<Promise, JsValue>;
 
     #[wasm_bindgen(js_name = responseHead)]
     fn response_head(response: &JsValue) -> String;

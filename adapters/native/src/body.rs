@@ -17,7 +17,11 @@ pub(crate) struct Inbound(Incoming);
 impl Inbound {
     /// The body of a request; one that is over before it begins is none.
     pub(crate) fn body(incoming: Incoming) -> Body {
-        if incoming.is_end_stream() { Body::empty() } else { Body::foreign(Self(incoming)) }
+        if incoming.is_end_stream() {
+            Body::empty()
+        } else {
+            Body::foreign(Self(incoming))
+        }
     }
 }
 
@@ -39,7 +43,10 @@ impl http_body::Body for Inbound {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
     }
 
@@ -70,7 +77,10 @@ impl http_body::Body for Outbound {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut *self {
             Self::Inbound(body) => Pin::new(body.as_mut()).poll_frame(cx),
             Self::Core(body) => Pin::new(body).poll_frame(cx),

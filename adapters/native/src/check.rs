@@ -15,7 +15,10 @@ pub(crate) fn check(arguments: &arguments::Check) -> Result<(), Failed> {
     println!("{}: fine", arguments.file.display());
     let secrets = Config::secrets(&document);
     if !secrets.is_empty() {
-        println!("secrets: {}", secrets.into_iter().collect::<Vec<_>>().join(", "));
+        println!(
+            "secrets: {}",
+            secrets.into_iter().collect::<Vec<_>>().join(", ")
+        );
     }
     Ok(())
 }
@@ -23,8 +26,10 @@ pub(crate) fn check(arguments: &arguments::Check) -> Result<(), Failed> {
 /// Writes a configuration that is fine as JSON.
 pub(crate) fn compile(arguments: &arguments::Compile) -> Result<(), Failed> {
     let document = checked(&arguments.file, arguments.runtime.into())?;
-    let unwritten = |problem: String| Failed::Machine(format!("{}: {problem}", arguments.out.display()));
-    let mut json = serde_json::to_string(&document).map_err(|error| unwritten(error.to_string()))?;
+    let unwritten =
+        |problem: String| Failed::Machine(format!("{}: {problem}", arguments.out.display()));
+    let mut json =
+        serde_json::to_string(&document).map_err(|error| unwritten(error.to_string()))?;
     json.push('\n');
     fs::write(&arguments.out, json).map_err(|error| unwritten(error.to_string()))
 }

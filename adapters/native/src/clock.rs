@@ -23,7 +23,14 @@ impl Clock for SystemClock {
 }
 
 /// This instant; the beginning of 1970 on a machine that believes to be before it.
-#[expect(clippy::disallowed_methods, reason = "this is where the Clock port and the ledger get their now from")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where the Clock port and the ledger get their now from"
+)]
 pub(crate) fn now() -> Timestamp {
-    Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
+    Timestamp(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, millis),
+    )
 }

@@ -86,10 +86,20 @@ async fn stdin_closed(asked: bool) {
     // Reading standard input blocks and cannot be called off: a thread of its own does it, and ends with the process.
     let reading = || {
         let mut buffer = [0; 64];
-        while std::io::stdin().lock().read(&mut buffer).is_ok_and(|read| read > 0) {}
+        while std::io::stdin()
+            .lock()
+            .read(&mut buffer)
+            .is_ok_and(|read| read > 0)
+        {}
         drop(sender);
     };
-    if !asked || thread::Builder::new().name("stdin".into()).stack_size(64 << 10).spawn(reading).is_err() {
+    if !asked
+        || thread::Builder::new()
+            .name("stdin".into())
+            .stack_size(64 << 10)
+            .spawn(reading)
+            .is_err()
+    {
         return std::future::pending().await;
     }
     // The sender is dropped, never used.

@@ -24,8 +24,11 @@ const CONFIGURATION: &str = include_str!("../../../examples/demo.toml");
 const SIMULATED: &str = "127.0.0.1:9901";
 
 /// The values of the secrets that the configuration refers to; they open nothing but the simulation.
-const SECRETS: [(&str, &str); 3] =
-    [("DEMO_KEY", "demo"), ("DEMO_MODEL_KEY", "sk-fake-demo"), ("DEMO_APP_KEY", "app-workflow-demo")];
+const SECRETS: [(&str, &str); 3] = [
+    ("DEMO_KEY", "demo"),
+    ("DEMO_MODEL_KEY", "sk-fake-demo"),
+    ("DEMO_APP_KEY", "app-workflow-demo"),
+];
 
 /// Serves the demonstration until the process is told to stop.
 pub(crate) fn demo(arguments: &arguments::Demo) -> Result<(), Failed> {
@@ -34,29 +37,42 @@ pub(crate) fn demo(arguments: &arguments::Demo) -> Result<(), Failed> {
     let (address, listeners) = listen(arguments.listen.as_deref())?;
     let directory = Directory::make()?;
     let serving = Serving::prepare(source, &directory.0, format)?;
-    serving.run(listeners, None, false, || eprint!("{}", invitation(address)))
+    serving.run(listeners, None, false, || {
+        eprint!("{}", invitation(address))
+    })
 }
 
 /// Starts the simulated upstreams on a thread of their own.
 fn simulate() -> Result<SocketAddr, Failed> {
-    let machine = |error: std::io::Error| Failed::Machine(format!("the simulated upstreams: {error}"));
+    let machine =
+        |error: std::io::Error| Failed::Machine(format!("the simulated upstreams: {error}"));
     let listener = TcpListener::bind("127.0.0.1:0").map_err(machine)?;
     let address = listener.local_addr().map_err(machine)?;
     listener.set_nonblocking(true).map_err(machine)?;
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(machine)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(machine)?;
     let run = move || {
-        let served = runtime.block_on(async { tidegate_fakes::serve(tokio::net::TcpListener::from_std(listener)?).await });
+        let served = runtime.block_on(async {
+            tidegate_fakes::serve(tokio::net::TcpListener::from_std(listener)?).await
+        });
         if let Err(error) = served {
             eprintln!("tidegate: the simulated upstreams have ended: {error}");
         }
     };
-    thread::Builder::new().name("simulated".into()).spawn(run).map_err(machine)?;
+    thread::Builder::new()
+        .name("simulated".into())
+        .spawn(run)
+        .map_err(machine)?;
     Ok(address)
 }
 
 fn source(simulated: SocketAddr) -> Result<Source, Failed> {
-    let wrong = |problems: Vec<_>| Failed::configuration(Path::new("examples/demo.toml"), &problems);
-    let document = document::parse(&CONFIGURATION.replace(SIMULATED, &simulated.to_string())).map_err(wrong)?;
+    let wrong =
+        |problems: Vec<_>| Failed::configuration(Path::new("examples/demo.toml"), &problems);
+    let document = document::parse(&CONFIGURATION.replace(SIMULATED, &simulated.to_string()))
+        .map_err(wrong)?;
     let secrets = SECRETS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let source = Source::new(document, BTreeMap::from(secrets));
     source.config().map_err(wrong)?;
@@ -102,7 +118,10 @@ impl Directory {
     fn make() -> Result<Self, Failed> {
         let mut name = [0; 8];
         let directory = getrandom::fill(&mut name)
-            .map(|()| std::env::temp_dir().join(format!("tidegate-demo-{:016x}", u64::from_le_bytes(name))))
+            .map(|()| {
+                std::env::temp_dir()
+                    .join(format!("tidegate-demo-{:016x}", u64::from_le_bytes(name)))
+            })
             .map_err(|error| Failed::Machine(error.to_string()))?;
         std::fs::create_dir(&directory)
             .map_err(|error| Failed::Machine(format!("{}: {error}", directory.display())))?;

@@ -30,12 +30,16 @@ pub(crate) fn read(path: &Path) -> Result<Value, Unread> {
         return Err(Unread::Wrong(vec![Problem {
             path: String::new(),
             at: None,
-            message: format!("the file is longer than {} MB, which no configuration is", LONGEST >> 20),
+            message: format!(
+                "the file is longer than {} MB, which no configuration is",
+                LONGEST >> 20
+            ),
         }]));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default()).into_owned();
+        let before =
+            String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default()).into_owned();
         Unread::Wrong(vec![Problem {
             path: String::new(),
             at: Some(Lines::of(&before).position(valid)),
@@ -48,7 +52,11 @@ pub(crate) fn read(path: &Path) -> Result<Value, Unread> {
 /// Reads TOML, and gives every syntax error at once.
 pub(crate) fn parse(text: &str) -> Result<Value, Vec<Problem>> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut reader = Reader { lines: Lines::of(text), path: Vec::new(), problems: Vec::new() };
+    let mut reader = Reader {
+        lines: Lines::of(text),
+        path: Vec::new(),
+        problems: Vec::new(),
+    };
     for error in errors {
         let span = error.span();
         reader.problem(span, error.message().replace('\n', "; "));
@@ -76,15 +84,32 @@ impl Reader<'_> {
         let mut entries: Vec<(Range<usize>, Key, Value)> = Vec::with_capacity(table.len());
         for (key, value) in table {
             let name = key.get_ref().to_string();
-            self.path.push(if self.path.is_empty() { name.clone() } else { format!(".{name}") });
+            self.path.push(if self.path.is_empty() {
+                name.clone()
+            } else {
+                format!(".{name}")
+            });
             let value = self.value(value);
             self.path.pop();
-            entries.push((key.span(), Key { name, at: Some(self.lines.position(key.span().start)) }, value));
+            entries.push((
+                key.span(),
+                Key {
+                    name,
+                    at: Some(self.lines.position(key.span().start)),
+                },
+                value,
+            ));
         }
         // Dotted keys and headers come in the order in which their first part was seen; the text's order is meant.
         entries.sort_by_key(|(span, _, _)| span.start);
-        let entries = entries.into_iter().map(|(_, key, value)| (key, value)).collect();
-        Value { kind: Kind::Table(entries), at: Some(self.lines.position(span.start)) }
+        let entries = entries
+            .into_iter()
+            .map(|(_, key, value)| (key, value))
+            .collect();
+        Value {
+            kind: Kind::Table(entries),
+            at: Some(self.lines.position(span.start)),
+        }
     }
 
     fn value(&mut self, value: &Spanned<DeValue<'_>>) -> Value {
@@ -92,15 +117,19 @@ impl Reader<'_> {
         let kind = match value.get_ref() {
             DeValue::String(text) => Kind::Text(text.to_string()),
             DeValue::Boolean(value) => Kind::Bool(*value),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => Kind::Integer(number),
-                Err(_) => self.instead(&span, "this number is too large"),
-            },
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => Kind::Integer(number),
+                    Err(_) => self.instead(&span, "this number is too large"),
+                }
+            }
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(number) if number.is_finite() => Kind::Float(number),
                 _ => self.instead(&span, "this is not a finite number"),
             },
-            DeValue::Datetime(_) => self.instead(&span, "no setting is a date; a text stands in quotes"),
+            DeValue::Datetime(_) => {
+                self.instead(&span, "no setting is a date; a text stands in quotes")
+            }
             DeValue::Array(values) => {
                 let mut list = Vec::with_capacity(values.len());
                 for (index, value) in values.iter().enumerate() {
@@ -112,7 +141,10 @@ impl Reader<'_> {
             }
             DeValue::Table(table) => return self.table(table, span),
         };
-        Value { kind, at: Some(self.lines.position(span.start)) }
+        Value {
+            kind,
+            at: Some(self.lines.position(span.start)),
+        }
     }
 
     /// Notes what is wrong with a value; what stands in its place is never used.
@@ -123,7 +155,11 @@ impl Reader<'_> {
 
     fn problem(&mut self, span: Option<Range<usize>>, message: String) {
         let at = span.map(|span| self.lines.position(span.start));
-        self.problems.push(Problem { path: self.path.concat(), at, message });
+        self.problems.push(Problem {
+            path: self.path.concat(),
+            at,
+            message,
+        });
     }
 }
 
@@ -135,17 +171,26 @@ struct Lines<'t> {
 
 impl<'t> Lines<'t> {
     fn of(text: &'t str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let starts = std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
+            .collect();
         Self { text, starts }
     }
 
     fn position(&self, offset: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= offset);
-        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or(0);
+        let start = line
+            .checked_sub(1)
+            .and_then(|index| self.starts.get(index))
+            .copied()
+            .unwrap_or(0);
         let before = self.text.as_bytes().get(start..offset).unwrap_or_default();
         // A character is counted at its first byte.
         let column = before.iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
-        Position { line: count(line), column: count(column) }
+        Position {
+            line: count(line),
+            column: count(column),
+        }
     }
 }
 
@@ -161,10 +206,14 @@ mod tests {
 
     #[test]
     fn keys_and_values_know_where_they_stand() {
-        let value = parse("[gateway]\nlisten = \"x\"\n\n[[routes]]\nname = \"é\" # ü\n  path = \"/v1\"\n").unwrap();
+        let value =
+            parse("[gateway]\nlisten = \"x\"\n\n[[routes]]\nname = \"é\" # ü\n  path = \"/v1\"\n")
+                .unwrap();
         assert_eq!(at(&value, "gateway"), ((1, 2), (1, 1)));
         assert_eq!(at(table(&value, "gateway"), "listen"), ((2, 1), (2, 10)));
-        let Kind::List(routes) = &table(&value, "routes").kind else { panic!("not a list") };
+        let Kind::List(routes) = &table(&value, "routes").kind else {
+            panic!("not a list")
+        };
         assert_eq!(at(&routes[0], "name"), ((5, 1), (5, 8)));
         assert_eq!(at(&routes[0], "path"), ((6, 3), (6, 10)));
     }
@@ -178,21 +227,37 @@ mod tests {
     #[test]
     fn the_order_is_that_of_the_text() {
         let value = parse("zeta = 1\nalpha = 2\nmid.b = 1\nmid.a = 2").unwrap();
-        let Kind::Table(entries) = value.kind else { panic!("not a table") };
-        assert_eq!(entries.iter().map(|(key, _)| key.name.as_str()).collect::<Vec<_>>(), ["zeta", "alpha", "mid"]);
+        let Kind::Table(entries) = value.kind else {
+            panic!("not a table")
+        };
+        assert_eq!(
+            entries
+                .iter()
+                .map(|(key, _)| key.name.as_str())
+                .collect::<Vec<_>>(),
+            ["zeta", "alpha", "mid"]
+        );
     }
 
     #[test]
     fn every_syntax_error_is_told_at_once() {
         let problems = parse("a = \nb = 1\nc = [1,\nd == 2\n").unwrap_err();
         assert!(problems.len() >= 2, "{problems:?}");
-        assert_eq!(problems[0].at, Some(Position { line: 1, column: 5 }), "{problems:?}");
+        assert_eq!(
+            problems[0].at,
+            Some(Position { line: 1, column: 5 }),
+            "{problems:?}"
+        );
     }
 
     #[test]
     fn what_json_cannot_say_is_refused_with_its_path() {
-        let problems = parse("a = [1, nan]\nb.c = 2026-01-01\nd = 99999999999999999999").unwrap_err();
-        let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        let problems =
+            parse("a = [1, nan]\nb.c = 2026-01-01\nd = 99999999999999999999").unwrap_err();
+        let paths: Vec<_> = problems
+            .iter()
+            .map(|problem| problem.path.as_str())
+            .collect();
         assert_eq!(paths, ["a[1]", "b.c", "d"]);
         assert_eq!(problems[0].at, Some(Position { line: 1, column: 9 }));
     }
@@ -205,12 +270,23 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_refused() {
-        for text in ["[".repeat(100_000), format!("a{} = 1", ".a".repeat(100_000)), format!("a = {}", "{a=".repeat(100_000))]
-        {
+        for text in [
+            "[".repeat(100_000),
+            format!("a{} = 1", ".a".repeat(100_000)),
+            format!("a = {}", "{a=".repeat(100_000)),
+        ] {
             assert!(!parse(&text).unwrap_err().is_empty());
         }
-        assert!(!parse(&format!("a = {}", "[".repeat(100_000))).unwrap_err().is_empty());
-        assert!(!parse(&format!("[a{}]", ".a".repeat(100_000))).unwrap_err().is_empty());
+        assert!(
+            !parse(&format!("a = {}", "[".repeat(100_000)))
+                .unwrap_err()
+                .is_empty()
+        );
+        assert!(
+            !parse(&format!("[a{}]", ".a".repeat(100_000)))
+                .unwrap_err()
+                .is_empty()
+        );
     }
 
     #[test]
@@ -227,24 +303,35 @@ mod tests {
     fn files_that_are_no_text_are_refused() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"a = 1\nb = \"\xC3\xA9 \xFF\"").unwrap();
-        let Err(Unread::Wrong(problems)) = read(file.path()) else { panic!("read") };
+        let Err(Unread::Wrong(problems)) = read(file.path()) else {
+            panic!("read")
+        };
         assert_eq!(problems[0].at, Some(Position { line: 2, column: 8 }));
 
         file.write_all(&vec![b'#'; 10 << 20]).unwrap();
-        let Err(Unread::Wrong(problems)) = read(file.path()) else { panic!("read") };
+        let Err(Unread::Wrong(problems)) = read(file.path()) else {
+            panic!("read")
+        };
         assert!(problems[0].message.contains("longer"), "{problems:?}");
 
-        assert!(matches!(read(Path::new("/nowhere/at/all.toml")), Err(Unread::Unopened(_))));
+        assert!(matches!(
+            read(Path::new("/nowhere/at/all.toml")),
+            Err(Unread::Unopened(_))
+        ));
         assert!(matches!(read(Path::new("/")), Err(Unread::Unopened(_))));
     }
 
     fn table<'v>(value: &'v Value, name: &str) -> &'v Value {
-        let Kind::Table(entries) = &value.kind else { panic!("not a table") };
+        let Kind::Table(entries) = &value.kind else {
+            panic!("not a table")
+        };
         &entries.iter().find(|(key, _)| key.name == name).unwrap().1
     }
 
     fn at(value: &Value, name: &str) -> ((u32, u32), (u32, u32)) {
-        let Kind::Table(entries) = &value.kind else { panic!("not a table") };
+        let Kind::Table(entries) = &value.kind else {
+            panic!("not a table")
+        };
         let (key, value) = entries.iter().find(|(key, _)| key.name == name).unwrap();
         let pair = |at: Option<Position>| at.map(|at| (at.line, at.column)).unwrap();
         (pair(key.at), pair(value.at))

@@ -38,7 +38,11 @@ fn listen_at(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<T
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -56,7 +60,11 @@ mod tests {
     fn every_socket_listens_on_the_port_that_the_first_got() {
         let (address, listeners) = listen("127.0.0.1:0", 3).unwrap();
         assert_ne!(address.port(), 0);
-        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        assert!(
+            listeners
+                .iter()
+                .all(|listener| listener.local_addr().unwrap() == address)
+        );
     }
 
     #[test]

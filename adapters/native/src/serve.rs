@@ -32,13 +32,26 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Serves what a file says until the process is told to stop.
 pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
-    let terminal = if io::stdout().is_terminal() { Format::Text } else { Format::Json };
+    let terminal = if io::stdout().is_terminal() {
+        Format::Text
+    } else {
+        Format::Json
+    };
     let format = format(terminal)?;
     let file = &arguments.config;
     let source = Source::read(file)?;
-    let config = source.config().map_err(|problems| Failed::configuration(file, &problems))?;
-    let ledger = file.parent().unwrap_or(Path::new("")).join(&config.data_dir);
-    let address = arguments.listen.as_deref().or(config.listen.as_deref()).unwrap_or(LISTEN);
+    let config = source
+        .config()
+        .map_err(|problems| Failed::configuration(file, &problems))?;
+    let ledger = file
+        .parent()
+        .unwrap_or_else(|| Path::new(""))
+        .join(&config.data_dir);
+    let address = arguments
+        .listen
+        .as_deref()
+        .or(config.listen.as_deref())
+        .unwrap_or(LISTEN);
     // The ledger first: who cannot have it must not take callers from the one who has.
     let serving = Serving::prepare(source, &ledger, format)?;
     let (address, listeners) = listen(address)?;
@@ -63,7 +76,9 @@ pub(crate) fn format(otherwise: Format) -> Result<Format, Failed> {
         Ok("json") => Ok(Format::Json),
         Ok("text") => Ok(Format::Text),
         Ok("") | Err(env::VarError::NotPresent) => Ok(otherwise),
-        _ => Err(Failed::Usage("TIDEGATE_LOG is neither `json` nor `text`".into())),
+        _ => Err(Failed::Usage(
+            "TIDEGATE_LOG is neither `json` nor `text`".into(),
+        )),
     }
 }
 
@@ -79,7 +94,11 @@ impl Serving {
     pub(crate) fn prepare(source: Source, ledger: &Path, format: Format) -> Result<Self, Failed> {
         let ledger = Ledger::open(ledger).map_err(Failed::Machine)?;
         raise_file_limit();
-        Ok(Self { source, ledger, format })
+        Ok(Self {
+            source,
+            ledger,
+            format,
+        })
     }
 
     /// Serves until the process is told to stop, and finishes what runs; `ready` is called when all threads listen.
@@ -95,12 +114,24 @@ impl Serving {
         let writer = Writer::start(io::stdout()).map_err(machine)?;
         let (sender, source) = watch::channel(Arc::new(self.source));
         let stop = CancellationToken::new();
-        let shared = Shared { ledger: self.ledger, lines: writer.lines(self.format), source, stop: stop.clone() };
+        let shared = Shared {
+            ledger: self.ledger,
+            lines: writer.lines(self.format),
+            source,
+            stop: stop.clone(),
+        };
         let threads = server::start(listeners, &shared).map_err(Failed::Machine)?;
         ready();
 
-        let control = Control { file, until_stdin_closes, source: sender };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(machine)?;
+        let control = Control {
+            file,
+            until_stdin_closes,
+            source: sender,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(machine)?;
         let heeded = runtime.block_on(control.heed()).map_err(machine);
         stop.cancel();
         for thread in threads {
@@ -119,5 +150,11 @@ fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     // Where it cannot be raised, what there is has to do.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
 }

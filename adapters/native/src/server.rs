@@ -61,7 +61,10 @@ pub(crate) struct Shared {
 }
 
 /// Starts one thread a listener, and returns once all of them serve.
-pub(crate) fn start(listeners: Vec<TcpListener>, shared: &Shared) -> Result<Vec<JoinHandle<()>>, String> {
+pub(crate) fn start(
+    listeners: Vec<TcpListener>,
+    shared: &Shared,
+) -> Result<Vec<JoinHandle<()>>, String> {
     let (serving, started) = mpsc::channel();
     let threads = listeners
         .into_iter()
@@ -81,12 +84,18 @@ pub(crate) fn start(listeners: Vec<TcpListener>, shared: &Shared) -> Result<Vec<
         .collect::<Result<Vec<_>, _>>()?;
     drop(serving);
     for _ in &threads {
-        started.recv().map_err(|_| "a thread ended before it began")??;
+        started
+            .recv()
+            .map_err(|_| "a thread ended before it began")??;
     }
     Ok(threads)
 }
 
-fn run(listener: TcpListener, shared: Shared, serving: &mpsc::Sender<Result<(), String>>) -> Result<(), String> {
+fn run(
+    listener: TcpListener,
+    shared: Shared,
+    serving: &mpsc::Sender<Result<(), String>>,
+) -> Result<(), String> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         // They look up names, and nothing else.
@@ -94,7 +103,8 @@ fn run(listener: TcpListener, shared: Shared, serving: &mpsc::Sender<Result<(), 
         .build_local(LocalOptions::default())
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+        let listener =
+            tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
         let tasks = TaskTracker::new();
         let thread = Thread::new(shared, tasks.clone())?;
         // Whoever waits for this has given up if it cannot be sent.
@@ -130,7 +140,13 @@ impl Thread {
         };
         let source = Arc::clone(&shared.source.borrow());
         let gateway = build(&source, &platform).ok_or("the configuration cannot be built")?;
-        Ok(Self { shared, platform, pool, tasks, gateway: Rc::new(RefCell::new(gateway)) })
+        Ok(Self {
+            shared,
+            platform,
+            pool,
+            tasks,
+            gateway: Rc::new(RefCell::new(gateway)),
+        })
     }
 
     async fn accept(mut self, listener: tokio::net::TcpListener) {
@@ -173,7 +189,12 @@ fn build(source: &Source, platform: &Platform) -> Option<Rc<Gateway>> {
 }
 
 /// Serves one caller's connection until either end closes it.
-async fn connection(stream: TcpStream, peer: IpAddr, gateway: Rc<RefCell<Rc<Gateway>>>, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    gateway: Rc<RefCell<Rc<Gateway>>>,
+    stop: CancellationToken,
+) {
     // Without it answers come later, and they come.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {

@@ -1,5 +1,13 @@
 //! The command line: what it prints, and the codes that it exits with.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on is over"
+)]
+
 use std::{fs, path::Path, process::Command};
 
 use tempfile::tempdir;
@@ -28,7 +36,14 @@ fn a_fine_file_is_said_to_be_fine_with_the_secrets_that_it_needs() {
     let dir = tempdir().unwrap();
     let file = write(dir.path(), FINE);
     let done = tidegate(&["check", &file]);
-    assert_eq!(done, (0, format!("{file}: fine\nsecrets: OPENAI_KEY, WEB_KEY\n"), String::new()));
+    assert_eq!(
+        done,
+        (
+            0,
+            format!("{file}: fine\nsecrets: OPENAI_KEY, WEB_KEY\n"),
+            String::new()
+        )
+    );
 }
 
 #[test]
@@ -41,29 +56,56 @@ fn three_mistakes_are_told_at_once_where_they_stand() {
     let file = write(dir.path(), &wrong);
     let (code, out, err) = tidegate(&["check", &file]);
     assert_eq!((code, out.as_str()), (1, ""));
-    let places: Vec<String> =
-        err.lines().map(|line| line.strip_prefix(&file).unwrap().splitn(4, ':').skip(1).take(2).collect::<Vec<_>>().join(":")).collect();
+    let places: Vec<String> = err
+        .lines()
+        .map(|line| {
+            line.strip_prefix(&file)
+                .unwrap()
+                .splitn(4, ':')
+                .skip(1)
+                .take(2)
+                .collect::<Vec<_>>()
+                .join(":")
+        })
+        .collect();
     assert_eq!(places, ["7:12", "12:12", "16:1"], "{err}");
-    assert!(err.contains("providers.openai.dialect: ") && err.contains("`openai`"), "{err}");
+    assert!(
+        err.contains("providers.openai.dialect: ") && err.contains("`openai`"),
+        "{err}"
+    );
 }
 
 #[test]
 fn syntax_errors_have_their_place() {
     let dir = tempdir().unwrap();
-    let file = write(dir.path(), "[gateway\nlisten = \n");
+    let file = write(dir.path(), "[gateway\nlisten = \"a\"\n[b\n");
     let (code, _, err) = tidegate(&["check", &file]);
     assert_eq!(code, 1);
-    assert!(err.lines().any(|line| line.starts_with(&format!("{file}:1:9: "))), "{err}");
-    assert!(err.lines().any(|line| line.starts_with(&format!("{file}:2:"))), "{err}");
+    assert!(
+        err.lines()
+            .any(|line| line.starts_with(&format!("{file}:1:9: "))),
+        "{err}"
+    );
+    assert!(
+        err.lines()
+            .any(|line| line.starts_with(&format!("{file}:3:"))),
+        "{err}"
+    );
 }
 
 #[test]
 fn what_a_runtime_cannot_give_is_refused_for_that_runtime() {
     let dir = tempdir().unwrap();
-    let file = write(dir.path(), &format!("[gateway]\nstore = \"redis://127.0.0.1\"\n{FINE}"));
+    let file = write(
+        dir.path(),
+        &format!("[gateway]\nstore = \"redis://127.0.0.1\"\n{FINE}"),
+    );
     let (code, _, err) = tidegate(&["check", &file]);
     assert_eq!(code, 1);
-    assert!(err.starts_with(&format!("{file}:2:9: gateway.store: ")), "{err}");
+    assert!(
+        err.starts_with(&format!("{file}:2:9: gateway.store: ")),
+        "{err}"
+    );
 }
 
 #[test]
@@ -88,12 +130,25 @@ fn codes_tell_what_kind_of_thing_went_wrong() {
     let file = write(dir.path(), FINE);
     assert_eq!(tidegate(&["--help"]).0, 0);
     assert_eq!(tidegate(&["--version"]).0, 0);
-    for usage in [&[][..], &["explain"], &["serve"], &["check"], &["check", &file, "--runtime", "moon"], &["compile", &file]] {
+    for usage in [
+        &[][..],
+        &["explain"],
+        &["serve"],
+        &["check"],
+        &["check", &file, "--runtime", "moon"],
+        &["compile", &file],
+    ] {
         assert_eq!(tidegate(usage).0, 2, "{usage:?}");
     }
     assert_eq!(tidegate(&["check", "/nowhere/at/all.toml"]).0, 3);
-    assert_eq!(tidegate(&["serve", "--config", "/nowhere/at/all.toml"]).0, 3);
-    assert_eq!(tidegate(&["compile", &file, "--out", "/nowhere/at/all.json"]).0, 3);
+    assert_eq!(
+        tidegate(&["serve", "--config", "/nowhere/at/all.toml"]).0,
+        3
+    );
+    assert_eq!(
+        tidegate(&["compile", &file, "--out", "/nowhere/at/all.json"]).0,
+        3
+    );
 }
 
 #[test]
@@ -102,7 +157,10 @@ fn serving_without_a_secret_names_it() {
     let file = write(dir.path(), FINE);
     let (code, _, err) = tidegate(&["serve", "--config", &file, "--listen", "127.0.0.1:0"]);
     assert_eq!(code, 1);
-    assert!(err.contains("WEB_KEY") && err.contains("OPENAI_KEY"), "{err}");
+    assert!(
+        err.contains("WEB_KEY") && err.contains("OPENAI_KEY"),
+        "{err}"
+    );
 }
 
 fn write(dir: &Path, text: &str) -> String {
@@ -119,5 +177,9 @@ fn tidegate(arguments: &[&str]) -> (i32, String, String) {
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }

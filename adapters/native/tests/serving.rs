@@ -1,5 +1,13 @@
 //! The process as operators and callers meet it: starting, stopping, reloading, dying, and callers who leave.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on is over"
+)]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -18,7 +26,10 @@ const WAIT: Duration = Duration::from_secs(10);
 fn it_serves_records_and_stops_when_standard_input_closes() {
     let dir = tempdir().unwrap();
     let upstream = Upstream::answering(FINE);
-    let mut gateway = Gateway::start(&write(dir.path(), upstream.address, 100), &["--until-stdin-closes"]);
+    let mut gateway = Gateway::start(
+        &write(dir.path(), upstream.address, 100),
+        &["--until-stdin-closes"],
+    );
     let answer = gateway.ask("/v1/models");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     drop(gateway.process.stdin.take());
@@ -28,7 +39,10 @@ fn it_serves_records_and_stops_when_standard_input_closes() {
     let lines: Vec<_> = records.lines().collect();
     assert_eq!(lines.len(), 1, "{records}");
     let record: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
-    assert_eq!((&record["route"], &record["status"]), (&"llm".into(), &200.into()));
+    assert_eq!(
+        (&record["route"], &record["status"]),
+        (&"llm".into(), &200.into())
+    );
 }
 
 #[test]
@@ -92,13 +106,19 @@ fn a_second_process_takes_neither_the_data_nor_the_port() {
     let upstream = Upstream::answering(FINE);
     let file = write(dir.path(), upstream.address, 100);
     let gateway = Gateway::start(&file, &[]);
-    let output = command(&file).args(["--listen", "127.0.0.1:0"]).output().unwrap();
+    let output = command(&file)
+        .args(["--listen", "127.0.0.1:0"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("in use by another tidegate"));
 
     let other = tempdir().unwrap();
     let file = write(other.path(), upstream.address, 100);
-    let output = command(&file).args(["--listen", &gateway.address.to_string()]).output().unwrap();
+    let output = command(&file)
+        .args(["--listen", &gateway.address.to_string()])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot listen on"));
 }
@@ -107,7 +127,10 @@ fn a_second_process_takes_neither_the_data_nor_the_port() {
 fn a_caller_who_leaves_ends_what_it_asked_for() {
     let dir = tempdir().unwrap();
     // Before the head of the answer, and in the middle of its body.
-    for said in ["", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n"] {
+    for said in [
+        "",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n",
+    ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gateway = Gateway::start(&write(dir.path(), listener.local_addr().unwrap(), 100), &[]);
         let mut caller = gateway.connect();
@@ -123,7 +146,10 @@ fn a_caller_who_leaves_ends_what_it_asked_for() {
         drop(caller);
         // The upstream is silent; it hears at once that nobody waits any more.
         let heard = stream.read(&mut [0; 64]);
-        assert!(matches!(heard, Ok(0)) || heard.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+        assert!(
+            matches!(heard, Ok(0))
+                || heard.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+        );
     }
 }
 
@@ -132,10 +158,22 @@ fn bad_requests_are_refused_and_the_next_one_is_answered() {
     let dir = tempdir().unwrap();
     let upstream = Upstream::answering(FINE);
     let gateway = Gateway::start(&write(dir.path(), upstream.address, 100), &[]);
-    let long = format!("GET /v1/models HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n", "b".repeat(200_000));
-    let many = format!("GET /v1/models HTTP/1.1\r\nhost: a\r\n{}\r\n", "a: b\r\n".repeat(500));
-    let lengths = "POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab";
-    for (request, expected) in [(long.as_str(), 431), (&many, 431), (lengths, 400), ("\0\0\0\0\r\n\r\n", 400)] {
+    let long = format!(
+        "GET /v1/models HTTP/1.1\r\nhost: a\r\na: {}\r\n\r\n",
+        "b".repeat(200_000)
+    );
+    let many = format!(
+        "GET /v1/models HTTP/1.1\r\nhost: a\r\n{}\r\n",
+        "a: b\r\n".repeat(500)
+    );
+    let lengths =
+        "POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab";
+    for (request, expected) in [
+        (long.as_str(), 431),
+        (&many, 431),
+        (lengths, 400),
+        ("\0\0\0\0\r\n\r\n", 400),
+    ] {
         let mut caller = gateway.connect();
         // It may be refused before all of it is written.
         let _ = caller.write_all(request.as_bytes());
@@ -146,7 +184,8 @@ fn bad_requests_are_refused_and_the_next_one_is_answered() {
     }
 }
 
-const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+const FINE: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
 
 const CHAT: &str = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer k\r\n\
     content-type: application/json\r\ncontent-length: 29\r\n\r\n{\"model\":\"m\", \"messages\": []}";
@@ -203,7 +242,10 @@ fn read_request(stream: &mut TcpStream) -> bool {
         }
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
-    let length = head.split("content-length: ").nth(1).map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
+    let length = head
+        .split("content-length: ")
+        .nth(1)
+        .map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
     stream.read_exact(&mut vec![0; length]).is_ok()
 }
 
@@ -228,8 +270,18 @@ impl Gateway {
         let mut complaints = BufReader::new(process.stderr.take().unwrap());
         let mut line = String::new();
         complaints.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").expect(&line).parse().unwrap();
-        Self { process, address, records, complaints }
+        let address = line
+            .trim()
+            .strip_prefix("listening on http://")
+            .expect(&line)
+            .parse()
+            .unwrap();
+        Self {
+            process,
+            address,
+            records,
+            complaints,
+        }
     }
 
     fn connect(&self) -> TcpStream {
@@ -247,7 +299,9 @@ impl Gateway {
     }
 
     fn ask(&self, path: &str) -> String {
-        self.say(&format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer k\r\n\r\n"))
+        self.say(&format!(
+            "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer k\r\n\r\n"
+        ))
     }
 
     fn chat(&self) -> String {
@@ -259,7 +313,11 @@ impl Gateway {
         let mut line = String::new();
         while !line.contains(expected) {
             line.clear();
-            assert_ne!(self.complaints.read_line(&mut line).unwrap(), 0, "it ended and never said: {expected}");
+            assert_ne!(
+                self.complaints.read_line(&mut line).unwrap(),
+                0,
+                "it ended and never said: {expected}"
+            );
         }
     }
 }
@@ -273,15 +331,27 @@ impl Drop for Gateway {
 
 fn command(file: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(["serve", "--config"]).arg(file).env("TEST_KEY", "k").env_remove("TIDEGATE_LOG");
+    command
+        .args(["serve", "--config"])
+        .arg(file)
+        .env("TEST_KEY", "k")
+        .env_remove("TIDEGATE_LOG");
     command
 }
 
 fn signal(gateway: &Gateway, name: &str) {
-    let done = Command::new("kill").args([&format!("-{name}"), &gateway.process.id().to_string()]).status().unwrap();
+    let done = Command::new("kill")
+        .args([&format!("-{name}"), &gateway.process.id().to_string()])
+        .status()
+        .unwrap();
     assert!(done.success());
 }
 
 fn status(answer: &str) -> u16 {
-    answer.split(' ').nth(1).and_then(|status| status.get(..3)).and_then(|status| status.parse().ok()).unwrap_or(0)
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.get(..3))
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0)
 }

@@ -15,8 +15,8 @@ SAID = [{"role": "user", "content": "ping"}]
 ANSWER = "The tide is in. You said: ping"
 TOOL = {"type": "function", "function": {"name": "tide", "description": "", "parameters": {"type": "object", "properties": {}}}}
 CONNECT = 10
-# The plugin waits 300 s between two bytes. Here everything is as much faster as 1 s is shorter.
-READ = 300 / 300
+# The plugin waits 300 s between two bytes. Here everything is 150 times as fast.
+READ = 300 / 150
 
 
 class InvokeError(Exception):
@@ -160,7 +160,7 @@ class Chat(unittest.TestCase):
         self.assertIsNotNone(read["usage"])
 
     def test_nothing_is_held_back(self):
-        # Ten events, a quarter of a second apart: longer than the client waits between two bytes.
+        # Ten events, 0.4 s apart: together longer than the client waits for one byte.
         read = Plugin("slow").invoke_stream(SAID, read=READ)
         self.assertEqual(read["text"], ANSWER)
 

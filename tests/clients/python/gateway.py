@@ -31,7 +31,7 @@ MODES = {
     "breaks": "cut-mid-3",
     "fails": "error-chunk",
     "unicode": "unicode+split-chars",
-    "slow": "slow-250ms",
+    "slow": "slow-400ms",
     "limited": "429",
     "unknown": "ok",
 }

@@ -12,7 +12,8 @@ use crate::{
 
 /// A connection to a server.
 #[derive(Clone)]
-pub(crate) struct Connection(MultiplexedConnection);
+#[expect(unreachable_pub, reason = "the generated bindings name it in public")]
+pub struct Connection(MultiplexedConnection);
 
 impl Host for Data {}
 

@@ -14,7 +14,8 @@ use crate::{
 
 /// A connection to the database.
 #[derive(Clone)]
-pub(crate) struct Connection(Arc<Mutex<rusqlite::Connection>>);
+#[expect(unreachable_pub, reason = "the generated bindings name it in public")]
+pub struct Connection(Arc<Mutex<rusqlite::Connection>>);
 
 impl Host for Data {}
 

@@ -105,7 +105,7 @@ mod tests {
             Counts {
                 passed: 19,
                 failed: 2,
-                skipped: 2
+                skipped: 7
             }
         );
     }

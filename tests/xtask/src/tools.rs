@@ -35,6 +35,15 @@ pub(crate) fn install_all() -> Result<(), String> {
     python()
 }
 
+/// Installs what building and running the worker needs.
+pub(crate) fn install_for_workerd() -> Result<(), String> {
+    targets()?;
+    for (name, version) in CRATES.iter().take(2) {
+        install(name, version)?;
+    }
+    packages("tests/workerd")
+}
+
 /// Whether a nightly toolchain is there; fuzzing needs one.
 pub(crate) fn nightly() -> bool {
     run("rustup").words("run nightly rustc --version").works()

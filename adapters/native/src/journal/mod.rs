@@ -69,7 +69,10 @@ impl Writer {
 
     /// A writing end.
     pub(crate) fn lines(&self, format: Format) -> Lines {
-        Lines { format, queue: Arc::clone(&self.queue) }
+        Lines {
+            format,
+            queue: Arc::clone(&self.queue),
+        }
     }
 
     /// Writes what is left and ends, unless the reader keeps it waiting for longer than `patience`.
@@ -77,7 +80,10 @@ impl Writer {
         self.queue.state().closed = true;
         self.queue.filled.notify_all();
         let state = self.queue.state();
-        let waited = self.queue.emptied.wait_timeout_while(state, patience, |state| !state.done);
+        let waited = self
+            .queue
+            .emptied
+            .wait_timeout_while(state, patience, |state| !state.done);
         let done = waited.unwrap_or_else(PoisonError::into_inner).0.done;
         if done {
             // The thread has nothing to say but that it ended.
@@ -123,7 +129,9 @@ impl Queue {
     fn drain(&self, mut out: impl Write) {
         let mut lines = Vec::new();
         loop {
-            let waited = self.filled.wait_while(self.state(), |state| state.lines.is_empty() && !state.closed);
+            let waited = self.filled.wait_while(self.state(), |state| {
+                state.lines.is_empty() && !state.closed
+            });
             let mut state = waited.unwrap_or_else(PoisonError::into_inner);
             mem::swap(&mut lines, &mut state.lines);
             let dropped = mem::take(&mut state.dropped);
@@ -132,10 +140,14 @@ impl Queue {
 
             let written = out.write_all(&lines).and_then(|()| out.flush());
             if dropped > 0 {
-                eprintln!("tidegate: {dropped} records were lost, because standard output is read too slowly");
+                eprintln!(
+                    "tidegate: {dropped} records were lost, because standard output is read too slowly"
+                );
             }
             if let Err(error) = written {
-                eprintln!("tidegate: records were lost, because standard output cannot be written: {error}");
+                eprintln!(
+                    "tidegate: records were lost, because standard output cannot be written: {error}"
+                );
             }
             lines.clear();
             // A burst has made it large; it need not stay so.

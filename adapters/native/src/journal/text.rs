@@ -14,8 +14,20 @@ pub(crate) fn line(record: &Record) -> String {
 
 fn write(line: &mut String, record: &Record) -> std::fmt::Result {
     let seconds = record.time.0 / 1000;
-    write!(line, "{:02}:{:02}:{:02} ", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)?;
-    write!(line, "{} {} {}", record.method, printable(&record.path), record.status)?;
+    write!(
+        line,
+        "{:02}:{:02}:{:02} ",
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60
+    )?;
+    write!(
+        line,
+        "{} {} {}",
+        record.method,
+        printable(&record.path),
+        record.status
+    )?;
     if let Some(code) = record.refusal {
         write!(line, " ({code})")?;
     }
@@ -30,7 +42,13 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
     }
     for (index, attempt) in record.attempts.iter().enumerate() {
         let before = if index == 0 { " · " } else { ", then " };
-        write!(line, "{before}{} {} in {} ms", printable(&attempt.target), attempt.outcome, attempt.ms)?;
+        write!(
+            line,
+            "{before}{} {} in {} ms",
+            printable(&attempt.target),
+            attempt.outcome,
+            attempt.ms
+        )?;
         if let Some(detail) = &attempt.detail {
             write!(line, " ({})", printable(detail))?;
         }
@@ -40,7 +58,12 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
         (None, None, None) => {}
         (None, None, Some(tokens)) => write!(line, " · {tokens} tokens")?,
         (tokens_in, tokens_out, _) => {
-            write!(line, " · {} tokens in, {} out", tokens_in.unwrap_or(0), tokens_out.unwrap_or(0))?;
+            write!(
+                line,
+                " · {} tokens in, {} out",
+                tokens_in.unwrap_or(0),
+                tokens_out.unwrap_or(0)
+            )?;
         }
     }
     let kind = if record.stream { "stream " } else { "" };
@@ -51,7 +74,11 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
         Ending::PassedOn => "handed through unread",
         Ending::Refused => "refused",
     };
-    write!(line, " · {kind}{ended}, first byte {} ms, end {} ms", record.first_byte_ms, record.total_ms)?;
+    write!(
+        line,
+        " · {kind}{ended}, first byte {} ms, end {} ms",
+        record.first_byte_ms, record.total_ms
+    )?;
     if let Some(fault) = &record.fault {
         write!(line, " · fault: {}", printable(fault))?;
     }
@@ -60,7 +87,15 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
 
 /// What a caller or an upstream said, with nothing in it that moves a terminal's cursor.
 fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { '\u{FFFD}' } else { letter }).collect()
+    text.chars()
+        .map(|letter| {
+            if letter.is_control() {
+                '\u{FFFD}'
+            } else {
+                letter
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -92,7 +127,11 @@ mod tests {
             stream: true,
             first_byte_ms: 12,
             total_ms: 40,
-            usage: Usage { tokens_in: Some(3), tokens_out: Some(4), tokens: None },
+            usage: Usage {
+                tokens_in: Some(3),
+                tokens_out: Some(4),
+                tokens: None,
+            },
             ended: Ending::Whole,
             fault: None,
         };

@@ -53,9 +53,20 @@ impl Book {
     }
 
     /// Changes the account named `name`, in memory; gives the number of the change for [`Self::write_until`].
-    pub(super) fn apply(&mut self, name: &str, entry: Entry, now: Timestamp) -> Result<(Balance, u64), Fault> {
+    pub(super) fn apply(
+        &mut self,
+        name: &str,
+        entry: Entry,
+        now: Timestamp,
+    ) -> Result<(Balance, u64), Fault> {
         let (Entry::Hold { quota, .. } | Entry::Release { quota, .. }) = entry;
-        let held = fetch(&mut self.recent, &mut self.older, name, &mut self.recent_names, &self.store)?;
+        let held = fetch(
+            &mut self.recent,
+            &mut self.older,
+            name,
+            &mut self.recent_names,
+            &self.store,
+        )?;
         let balance = held.account.apply(entry, now);
         held.expires = held.account.empty_at(&quota, balance.at);
         if balance.granted {
@@ -74,7 +85,11 @@ impl Book {
 
     /// Sees to it that `change` is on disk, with all that came before it and after.
     pub(super) fn write_until(&mut self, change: u64) -> Result<(), Fault> {
-        if self.written < change { self.write() } else { Ok(()) }
+        if self.written < change {
+            self.write()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes what the disk does not know yet. What could not be written is tried again with the next change.
@@ -88,7 +103,11 @@ impl Book {
             Some((&**name, &held.account, held.expires))
         }))?;
         for name in self.unwritten.drain(..) {
-            if let Some(held) = self.recent.get_mut(&name).or_else(|| self.older.get_mut(&name)) {
+            if let Some(held) = self
+                .recent
+                .get_mut(&name)
+                .or_else(|| self.older.get_mut(&name))
+            {
                 held.unwritten = false;
             }
         }
@@ -98,8 +117,10 @@ impl Book {
 
     /// Forgets the accounts in memory in which nothing counts any more.
     pub(super) fn forget(&mut self, now: Timestamp) {
-        self.recent.retain(|_, held| held.unwritten || held.expires > now);
-        self.older.retain(|_, held| held.unwritten || held.expires > now);
+        self.recent
+            .retain(|_, held| held.unwritten || held.expires > now);
+        self.older
+            .retain(|_, held| held.unwritten || held.expires > now);
         self.recent_names = self.recent.keys().map(|name| name.len()).sum();
     }
 
@@ -134,11 +155,17 @@ fn fetch<'b>(
             Some(held) => held,
             None => {
                 let account = store.load(name)?.unwrap_or_default();
-                Held { account, expires: Timestamp(u64::MAX), unwritten: false }
+                Held {
+                    account,
+                    expires: Timestamp(u64::MAX),
+                    unwritten: false,
+                }
             }
         };
         *names += name.len();
         recent.insert(name.into(), held);
     }
-    recent.get_mut(name).ok_or_else(|| Fault("an account is gone".into()))
+    recent
+        .get_mut(name)
+        .ok_or_else(|| Fault("an account is gone".into()))
 }

@@ -32,7 +32,11 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Starts it.
     pub(crate) fn start(ledger: &Ledger) -> Result<Self, String> {
-        let connection = ledger.book().store().side_door().map_err(|error| error.to_string())?;
+        let connection = ledger
+            .book()
+            .store()
+            .side_door()
+            .map_err(|error| error.to_string())?;
         let ledger = ledger.clone();
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new()
@@ -94,9 +98,14 @@ pub(super) fn sweep(ledger: &Ledger, connection: &Connection) -> rusqlite::Resul
     let mut last = String::new();
     loop {
         let names = store::names_after(connection, &last, now, BATCH)?;
-        let Some((end, _)) = names.last() else { return Ok(()) };
+        let Some((end, _)) = names.last() else {
+            return Ok(());
+        };
         last.clone_from(end);
-        let empty: Vec<String> = names.into_iter().filter_map(|(name, empty)| empty.then_some(name)).collect();
+        let empty: Vec<String> = names
+            .into_iter()
+            .filter_map(|(name, empty)| empty.then_some(name))
+            .collect();
         if !empty.is_empty() {
             ledger.book().store().remove(&empty, now)?;
         }

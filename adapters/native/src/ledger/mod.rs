@@ -46,7 +46,9 @@ impl platform::Ledger for Ledger {
 impl Ledger {
     /// The ledger that lies in `directory`, which is made if it is not there.
     pub(crate) fn open(directory: &Path) -> Result<Self, String> {
-        Ok(Self(Arc::new(Mutex::new(Book::new(Store::open(directory)?)))))
+        Ok(Self(Arc::new(Mutex::new(Book::new(Store::open(
+            directory,
+        )?)))))
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

@@ -27,13 +27,23 @@ pub(super) struct Store {
 impl Store {
     /// Opens the ledger in `directory`, or says why it will not.
     pub(super) fn open(directory: &Path) -> Result<Self, String> {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("the data directory {} cannot be made: {error}", directory.display()))?;
+        std::fs::create_dir_all(directory).map_err(|error| {
+            format!(
+                "the data directory {} cannot be made: {error}",
+                directory.display()
+            )
+        })?;
         let lock = lock(directory)?;
         let path = directory.join("ledger.sqlite");
-        let connection =
-            prepare(&path).map_err(|problem| format!("the ledger {} cannot be used: {problem}", path.display()))?;
-        Ok(Self { path, connection, writes: 0, _lock: lock })
+        let connection = prepare(&path).map_err(|problem| {
+            format!("the ledger {} cannot be used: {problem}", path.display())
+        })?;
+        Ok(Self {
+            path,
+            connection,
+            writes: 0,
+            _lock: lock,
+        })
     }
 
     /// The account named `name`, if it is known. One that cannot be read is a fault: nothing is guessed.
@@ -41,10 +51,16 @@ impl Store {
         let state = self
             .connection
             .prepare_cached("SELECT state FROM accounts WHERE id = ?1")
-            .and_then(|mut select| select.query_row([name], |row| row.get::<_, String>(0)).optional());
+            .and_then(|mut select| {
+                select
+                    .query_row([name], |row| row.get::<_, String>(0))
+                    .optional()
+            });
         match state {
             Ok(None) => Ok(None),
-            Ok(Some(state)) => serde_json::from_str(&state).map(Some).map_err(|error| self.fault(name, &error)),
+            Ok(Some(state)) => serde_json::from_str(&state)
+                .map(Some)
+                .map_err(|error| self.fault(name, &error)),
             Err(error) => Err(self.fault(name, &error)),
         }
     }
@@ -56,14 +72,20 @@ impl Store {
     ) -> Result<(), Fault> {
         let result = write(&mut self.connection, accounts);
         self.writes += 1;
-        result.map_err(|error| Fault(format!("the ledger {} cannot be written: {error}", self.path.display())))
+        result.map_err(|error| {
+            Fault(format!(
+                "the ledger {} cannot be written: {error}",
+                self.path.display()
+            ))
+        })
     }
 
     /// Removes those of `names` in which nothing counts at `now`.
     pub(super) fn remove(&mut self, names: &[String], now: Timestamp) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         {
-            let mut delete = transaction.prepare_cached("DELETE FROM accounts WHERE id = ?1 AND expires <= ?2")?;
+            let mut delete = transaction
+                .prepare_cached("DELETE FROM accounts WHERE id = ?1 AND expires <= ?2")?;
             for name in names {
                 delete.execute(params![name, number(now)])?;
             }
@@ -82,7 +104,10 @@ impl Store {
     }
 
     fn fault(&self, name: &str, error: &dyn std::error::Error) -> Fault {
-        Fault(format!("the account `{name}` in {} cannot be read: {error}", self.path.display()))
+        Fault(format!(
+            "the account `{name}` in {} cannot be read: {error}",
+            self.path.display()
+        ))
     }
 }
 
@@ -94,8 +119,12 @@ pub(super) fn names_after(
     limit: u32,
 ) -> rusqlite::Result<Vec<(String, bool)>> {
     connection
-        .prepare_cached("SELECT id, expires <= ?2 FROM accounts WHERE id > ?1 ORDER BY id LIMIT ?3")?
-        .query_map(params![last, number(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .prepare_cached(
+            "SELECT id, expires <= ?2 FROM accounts WHERE id > ?1 ORDER BY id LIMIT ?3",
+        )?
+        .query_map(params![last, number(now), limit], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect()
 }
 
@@ -113,7 +142,9 @@ fn lock(directory: &Path) -> Result<File, String> {
             "the data directory {} is in use by another tidegate; give each its own `gateway.data_dir`",
             directory.display()
         )),
-        Err(TryLockError::Error(error)) => Err(format!("{} cannot be locked: {error}", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(format!("{} cannot be locked: {error}", path.display()))
+        }
     }
 }
 
@@ -131,16 +162,26 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn prepare(path: &Path) -> Result<Connection, String> {
     let text = |error: rusqlite::Error| error.to_string();
     let connection = connect(path).map_err(text)?;
-    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(text)?;
+    let check: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(text)?;
     if check != "ok" {
         return Err(check);
     }
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(text)?;
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(text)?;
     if mode != "wal" {
-        return Err(format!("its file system has no shared memory to write ahead with (journal mode {mode})"));
+        return Err(format!(
+            "its file system has no shared memory to write ahead with (journal mode {mode})"
+        ));
     }
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(text)?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(text)?;
+    let version: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(text)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(text)?;
     if (version, tables) == (0, 0) {
         connection
             .execute_batch(&format!(
@@ -153,7 +194,9 @@ fn prepare(path: &Path) -> Result<Connection, String> {
             ))
             .map_err(text)?;
     } else if version != VERSION {
-        return Err(format!("its format is {version}, and this tidegate knows {VERSION}"));
+        return Err(format!(
+            "its format is {version}, and this tidegate knows {VERSION}"
+        ));
     }
     Ok(connection)
 }
@@ -169,7 +212,11 @@ fn write<'a>(
              ON CONFLICT (id) DO UPDATE SET state = excluded.state, expires = excluded.expires",
         )?;
         for (name, account, expires) in accounts {
-            upsert.execute(params![name, serde_json::to_string(account)?, number(expires)])?;
+            upsert.execute(params![
+                name,
+                serde_json::to_string(account)?,
+                number(expires)
+            ])?;
         }
     }
     Ok(transaction.commit()?)

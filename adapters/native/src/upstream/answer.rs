@@ -26,7 +26,10 @@ impl Answer {
             lease.release();
             return Body::empty();
         }
-        Body::foreign(Self { incoming, lease: Some(lease) })
+        Body::foreign(Self {
+            incoming,
+            lease: Some(lease),
+        })
     }
 }
 
@@ -48,7 +51,10 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match &frame {
             Some(Ok(_)) if !self.incoming.is_end_stream() => {}

@@ -50,18 +50,31 @@ impl Connector {
 
     /// A fresh connection to where `uri` leads.
     pub(super) async fn connect(&self, uri: &Uri) -> Result<Connection, Failure> {
-        timeout(PATIENCE, self.open(uri))
-            .await
-            .unwrap_or_else(|_| Err(connect(&format!("no connection within {} s", PATIENCE.as_secs()))))
+        timeout(PATIENCE, self.open(uri)).await.unwrap_or_else(|_| {
+            Err(connect(&format!(
+                "no connection within {} s",
+                PATIENCE.as_secs()
+            )))
+        })
     }
 
     async fn open(&self, uri: &Uri) -> Result<Connection, Failure> {
-        let stream = self.tcp.clone().call(uri.clone()).await.map_err(|error| connect(&describe(&error)))?;
+        let stream = self
+            .tcp
+            .clone()
+            .call(uri.clone())
+            .await
+            .map_err(|error| connect(&describe(&error)))?;
         if uri.scheme_str() != Some("https") {
             return handshake(stream).await;
         }
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| connect(&describe(&error)))?;
+        let host = uri
+            .host()
+            .unwrap_or_default()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|error| connect(&describe(&error)))?;
         let config = tls().map_err(|detail| connect(&detail))?;
         let stream = TlsConnector::from(config)
             .connect(name, stream.into_inner())
@@ -86,7 +99,9 @@ async fn handshake<S: Read + Write + Unpin + 'static>(stream: S) -> Result<Conne
 /// Whom to believe, read once for the whole process and not before somebody asks.
 fn tls() -> Result<Arc<ClientConfig>, String> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    CONFIG.get_or_init(|| believe(roots()?).map_err(|error| describe(&*error))).clone()
+    CONFIG
+        .get_or_init(|| believe(roots()?).map_err(|error| describe(&*error)))
+        .clone()
 }
 
 fn believe(roots: RootCertStore) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
@@ -105,7 +120,9 @@ fn roots() -> Result<RootCertStore, String> {
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         if env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some() {
-            return Err("tls: SSL_CERT_FILE or SSL_CERT_DIR is set, and there is no certificate".into());
+            return Err(
+                "tls: SSL_CERT_FILE or SSL_CERT_DIR is set, and there is no certificate".into(),
+            );
         }
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }

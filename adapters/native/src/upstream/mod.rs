@@ -19,8 +19,8 @@ mod pool;
 
 use answer::Answer;
 use connect::Connector;
-use pool::{Connection, Origin};
 pub(crate) use pool::Pool;
+use pool::{Connection, Origin};
 
 /// How a thread asks upstreams: over connections of its own.
 pub(crate) struct HyperUpstream {
@@ -58,33 +58,52 @@ impl Upstream for HyperUpstream {
 impl HyperUpstream {
     /// Asks over the connections of `pool`.
     pub(crate) fn new(pool: Rc<Pool>) -> Self {
-        Self { pool, connector: Connector::new() }
+        Self {
+            pool,
+            connector: Connector::new(),
+        }
     }
 
-    fn answer(&self, origin: Origin, connection: Connection, response: Response<Incoming>) -> Response<Body> {
+    fn answer(
+        &self,
+        origin: Origin,
+        connection: Connection,
+        response: Response<Incoming>,
+    ) -> Response<Body> {
         let lease = pool::Lease::new(&self.pool, origin, connection);
         response.map(|incoming| Answer::body(incoming, lease))
     }
 }
 
 /// The request as HTTP/1.1 writes it to the one who serves it: a path, and a `host`.
-fn in_origin_form(mut request: Request<Outbound>, origin: &Origin) -> Result<Request<Outbound>, Failure> {
-    let host = HeaderValue::from_str(origin.host()).map_err(|_| connect("the upstream's host is no header"))?;
+fn in_origin_form(
+    mut request: Request<Outbound>,
+    origin: &Origin,
+) -> Result<Request<Outbound>, Failure> {
+    let host = HeaderValue::from_str(origin.host())
+        .map_err(|_| connect("the upstream's host is no header"))?;
     request.headers_mut().insert(HOST, host);
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = request.uri().path_and_query().cloned();
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| connect("the upstream's path is no path"))?;
+    *request.uri_mut() =
+        Uri::from_parts(parts).map_err(|_| connect("the upstream's path is no path"))?;
     // The caller may have come with HTTP/1.0; how far a connection reaches is between its two ends.
     *request.version_mut() = Version::HTTP_11;
     Ok(request)
 }
 
 fn connect(detail: &str) -> Failure {
-    Failure { reason: FailureReason::Connect, detail: detail.into() }
+    Failure {
+        reason: FailureReason::Connect,
+        detail: detail.into(),
+    }
 }
 
 fn broken(error: &hyper::Error) -> Failure {
-    Failure { reason: FailureReason::Broken, detail: describe(error) }
+    Failure {
+        reason: FailureReason::Broken,
+        detail: describe(error),
+    }
 }
 
 /// What happened, from the outside in, and not at length.

@@ -35,13 +35,18 @@ impl Origin {
             "http" => false,
             _ => return None,
         };
-        Some(Self { tls, authority: uri.authority()?.clone() })
+        Some(Self {
+            tls,
+            authority: uri.authority()?.clone(),
+        })
     }
 
     /// What the `host` header says.
     pub(super) fn host(&self) -> &str {
         let authority = self.authority.as_str();
-        authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+        authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host)
     }
 }
 
@@ -54,8 +59,14 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A connection that `driver` moves bytes for.
-    pub(super) fn new(sender: SendRequest<Outbound>, driver: impl Future<Output = ()> + 'static) -> Self {
-        Self { sender, _driver: AbortOnDropHandle::new(tokio::task::spawn_local(driver)) }
+    pub(super) fn new(
+        sender: SendRequest<Outbound>,
+        driver: impl Future<Output = ()> + 'static,
+    ) -> Self {
+        Self {
+            sender,
+            _driver: AbortOnDropHandle::new(tokio::task::spawn_local(driver)),
+        }
     }
 }
 
@@ -87,14 +98,19 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(origin).or_default();
         if waiting.len() < IDLE_LIMIT {
-            waiting.push(Idle { connection, since: Instant::now() });
+            waiting.push(Idle {
+                connection,
+                since: Instant::now(),
+            });
         }
     }
 
     /// Closes what has been idle for too long.
     pub(crate) fn prune(&self) {
         self.idle.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE_TIME);
+            waiting.retain(|idle| {
+                !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE_TIME
+            });
             waiting.shrink_to_fit();
             !waiting.is_empty()
         });
@@ -116,7 +132,11 @@ pub(super) struct Lease {
 impl Lease {
     /// Lends `connection` for one answer.
     pub(super) fn new(pool: &Rc<Pool>, origin: Origin, connection: Connection) -> Self {
-        Self { pool: Rc::downgrade(pool), origin, connection }
+        Self {
+            pool: Rc::downgrade(pool),
+            origin,
+            connection,
+        }
     }
 
     /// The answer has been read to its end.

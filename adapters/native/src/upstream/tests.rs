@@ -20,18 +20,26 @@ const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 async fn a_connection_is_used_again_once_its_answer_was_read() {
     LocalSet::new()
         .run_until(async {
-            let upstream = Scripted::start(vec![vec![FINE, "HTTP/1.1 204 No Content\r\n\r\n", CHUNKED, FINE]]).await;
+            let upstream = Scripted::start(vec![vec![
+                FINE,
+                "HTTP/1.1 204 No Content\r\n\r\n",
+                CHUNKED,
+                FINE,
+                HOLD,
+            ]])
+            .await;
             let ours = ours();
             for expected in ["ok", "", "hello", "ok"] {
                 assert_eq!(ours.text(&upstream).await, expected);
-                assert_eq!(ours.pool.idle(), 1);
+                assert_eq!(ours.pool.idle(), 1, "after {expected:?}");
             }
             assert_eq!(upstream.connections.get(), 1);
         })
         .await;
 }
 
-const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
+const CHUNKED: &str =
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n";
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_pooled_connection_that_was_closed_is_replaced_unnoticed() {
@@ -71,7 +79,11 @@ async fn a_request_that_is_given_up_closes_its_connection_at_once() {
         .run_until(async {
             let upstream = Scripted::start(vec![vec![HOLD]]).await;
             let ours = ours();
-            assert!(timeout(Duration::from_millis(50), ours.ask(&upstream)).await.is_err());
+            assert!(
+                timeout(Duration::from_millis(50), ours.ask(&upstream))
+                    .await
+                    .is_err()
+            );
             upstream.seen_closing().await;
         })
         .await;
@@ -83,21 +95,39 @@ async fn what_comes_before_a_head_is_broken_or_no_connection() {
         .run_until(async {
             let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(500));
             let long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(1 << 20));
-            for head in
-                ["", "HTTP/1.1 200 OK\r\nhalf", "<html>", TWO_LENGTHS, &many, &long, "HTTP/1.1 200 OK\r\na\0: b\r\n\r\n"]
-            {
+            for head in [
+                "",
+                "HTTP/1.1 200 OK\r\nhalf",
+                "<html>",
+                TWO_LENGTHS,
+                &many,
+                &long,
+                "HTTP/1.1 200 OK\r\na\0: b\r\n\r\n",
+            ] {
                 let upstream = Scripted::start(vec![vec![head]]).await;
                 let failure = ours().ask(&upstream).await.err().unwrap();
                 assert_eq!(failure.reason, FailureReason::Broken, "{failure:?}");
-                assert!(failure.detail.len() <= 200 && !failure.detail.is_empty(), "{failure:?}");
+                assert!(
+                    failure.detail.len() <= 200 && !failure.detail.is_empty(),
+                    "{failure:?}"
+                );
             }
-            let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            let closed = TcpListener::bind("127.0.0.1:0")
+                .await
+                .unwrap()
+                .local_addr()
+                .unwrap();
             for uri in [format!("http://{closed}/"), "/no/host".into()] {
                 let failure = ours().upstream.send(get(&uri)).await.err().unwrap();
                 assert_eq!(failure.reason, FailureReason::Connect, "{failure:?}");
             }
             let upstream = Scripted::start(vec![vec!["this is not TLS\r\n\r\n", HOLD]]).await;
-            let failure = ours().upstream.send(get(&format!("https://{}/", upstream.address))).await.err().unwrap();
+            let failure = ours()
+                .upstream
+                .send(get(&format!("https://{}/", upstream.address)))
+                .await
+                .err()
+                .unwrap();
             assert_eq!(failure.reason, FailureReason::Connect, "{failure:?}");
             assert!(failure.detail.starts_with("tls: "), "{failure:?}");
         })
@@ -110,8 +140,12 @@ const TWO_LENGTHS: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-lengt
 async fn a_body_that_breaks_off_is_an_error_and_never_an_end() {
     LocalSet::new()
         .run_until(async {
-            for head in ["content-length: 9\r\n\r\nbeg", "transfer-encoding: chunked\r\n\r\n3\r\nbeg\r\n"] {
-                let upstream = Scripted::start(vec![vec![&format!("HTTP/1.1 200 OK\r\n{head}")]]).await;
+            for head in [
+                "content-length: 9\r\n\r\nbeg",
+                "transfer-encoding: chunked\r\n\r\n3\r\nbeg\r\n",
+            ] {
+                let upstream =
+                    Scripted::start(vec![vec![&format!("HTTP/1.1 200 OK\r\n{head}")]]).await;
                 let ours = ours();
                 let mut response = ours.ask(&upstream).await.unwrap();
                 assert_eq!(piece(response.body_mut()).await.unwrap(), "beg");
@@ -130,11 +164,16 @@ async fn the_request_is_in_origin_form_with_its_host() {
             let uri = format!("http://{}/a/b?c=d", upstream.address);
             let mut request = get(&uri);
             *request.version_mut() = Version::HTTP_10;
-            request.headers_mut().insert(HOST, HeaderValue::from_static("somebody.else"));
+            request
+                .headers_mut()
+                .insert(HOST, HeaderValue::from_static("somebody.else"));
             ours().upstream.send(request).await.unwrap();
             let asked = upstream.asked.borrow().clone();
             let host = upstream.address.to_string();
-            assert_eq!(asked, format!("GET /a/b?c=d HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+            assert_eq!(
+                asked,
+                format!("GET /a/b?c=d HTTP/1.1\r\nhost: {host}\r\n\r\n")
+            );
         })
         .await;
 }
@@ -159,10 +198,15 @@ impl Scripted {
             closing: Rc::default(),
             asked: Rc::default(),
         };
-        let (connections, closing, asked) =
-            (Rc::clone(&this.connections), Rc::clone(&this.closing), Rc::clone(&this.asked));
-        let scripts: Vec<Vec<String>> =
-            scripts.into_iter().map(|script| script.into_iter().map(str::to_owned).collect()).collect();
+        let (connections, closing, asked) = (
+            Rc::clone(&this.connections),
+            Rc::clone(&this.closing),
+            Rc::clone(&this.asked),
+        );
+        let scripts: Vec<Vec<String>> = scripts
+            .into_iter()
+            .map(|script| script.into_iter().map(str::to_owned).collect())
+            .collect();
         spawn_local(async move {
             for script in scripts {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -197,7 +241,9 @@ async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     // 22 is how TLS begins, which never comes to an empty line.
     while !head.ends_with(b"\r\n\r\n") && head.first() != Some(&22) {
-        let Ok(byte) = stream.read_u8().await else { break };
+        let Ok(byte) = stream.read_u8().await else {
+            break;
+        };
         head.push(byte);
     }
     String::from_utf8_lossy(&head).into_owned()
@@ -210,16 +256,27 @@ struct Ours {
 
 fn ours() -> Ours {
     let pool = Rc::new(Pool::default());
-    Ours { upstream: HyperUpstream::new(Rc::clone(&pool)), pool }
+    Ours {
+        upstream: HyperUpstream::new(Rc::clone(&pool)),
+        pool,
+    }
 }
 
 impl Ours {
     async fn ask(&self, upstream: &Scripted) -> Result<Response<Body>, Failure> {
-        self.upstream.send(get(&format!("http://{}/", upstream.address))).await
+        self.upstream
+            .send(get(&format!("http://{}/", upstream.address)))
+            .await
     }
 
     async fn text(&self, upstream: &Scripted) -> Bytes {
-        self.ask(upstream).await.unwrap().into_body().read(1 << 20).await.unwrap()
+        self.ask(upstream)
+            .await
+            .unwrap()
+            .into_body()
+            .read(1 << 20)
+            .await
+            .unwrap()
     }
 }
 
@@ -228,6 +285,10 @@ fn get(uri: &str) -> Request<Body> {
 }
 
 async fn piece(body: &mut Body) -> Result<Bytes, tidegate_core::body::BoxError> {
-    let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut *body), cx)).await;
-    frame.expect("a piece").map(|frame| frame.into_data().unwrap())
+    let frame =
+        std::future::poll_fn(|cx| http_body::Body::poll_frame(std::pin::Pin::new(&mut *body), cx))
+            .await;
+    frame
+        .expect("a piece")
+        .map(|frame| frame.into_data().unwrap())
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 mod case;
+mod contest;
 mod load;
 mod native;
 mod nginx;

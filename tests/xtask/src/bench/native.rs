@@ -1,18 +1,21 @@
 //! The native binary beside nginx: both in front of the same upstreams, under the same load.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Plan, Scratch,
     case::{ALONE, Case, LARGE, SMALL, STREAM},
-    load, nginx,
+    contest::{Contestant, KEY, play},
+    nginx,
     process::Server,
     stream,
     table::Table,
 };
 use crate::command::{cargo, run as program, target};
 
-const KEY: &str = "bench-key";
 const CASES: [Case; 4] = [SMALL, ALONE, LARGE, STREAM];
 
 /// Measures, prints, and names what is below the baseline.
@@ -22,7 +25,7 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     let small = nginx::upstream(&scratch)?;
     let stream = stream::start()?;
     let (proxy, proxy_to_stream) = nginx::proxy(&scratch, small.address, stream)?;
-    let gateway = gateway(&scratch, small.address, stream)?;
+    let gateway = gateway(&config(&scratch, small.address, stream)?)?;
     let contestants = [
         Contestant {
             name: "direct",
@@ -50,46 +53,20 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     );
     let mut tables = Vec::new();
     for case in CASES {
-        let script = load::script(&scratch, &case, KEY)?;
-        let mut table = Table::new(case);
-        for contestant in &contestants {
-            load::try_once(contestant.address(&case), &case, KEY)?;
-        }
-        for round in 0..plan.rounds {
-            // Who begins changes, so that nobody always comes after the same neighbour.
-            for turn in 0..contestants.len() {
-                let Some(contestant) = contestants.get((round + turn) % contestants.len()) else {
-                    continue;
-                };
-                let before = contestant.server.map(Server::used);
-                let sample =
-                    load::measure(contestant.address(&case), &script, &case, plan.seconds)?;
-                let after = contestant.server.map(Server::used);
-                table.add(contestant.name, sample, before.zip(after));
-            }
-        }
+        let table = play(plan, &scratch, case, &contestants)?;
         table.print("nginx", "direct");
         tables.push(table);
     }
     Ok(judge(&tables))
 }
 
-struct Contestant<'a> {
-    name: &'static str,
+/// A configuration with what a real one has: keys, a limit on the caller and one on everybody, and records.
+pub(super) fn config(
+    scratch: &Scratch,
     small: SocketAddr,
     stream: SocketAddr,
-    server: Option<&'a Server>,
-}
-
-impl Contestant<'_> {
-    const fn address(&self, case: &Case) -> SocketAddr {
-        if case.stream { self.stream } else { self.small }
-    }
-}
-
-/// Starts Tidegate with what a real one has to do: keys, a limit on the caller and one on everybody, and records.
-fn gateway(scratch: &Scratch, small: SocketAddr, stream: SocketAddr) -> Result<Server, String> {
-    let config = scratch.write(
+) -> Result<PathBuf, String> {
+    scratch.write(
         "tidegate.toml",
         &format!(
             r#"[gateway]
@@ -122,7 +99,10 @@ path = "/v1"
 serve = "models"
 "#
         ),
-    )?;
+    )
+}
+
+fn gateway(config: &Path) -> Result<Server, String> {
     let command = program(target().join("native/tidegate"))
         .words("serve --listen 127.0.0.1:0 --config")
         .arg(config)
