@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a runtime may take to start.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 /// How long a record may follow its answer.
 const RECORD: Duration = Duration::from_secs(5);
 

@@ -35,7 +35,10 @@ impl Account {
     /// The account in `storage`.
     #[wasm_bindgen(constructor)]
     pub fn new(storage: JsValue) -> Self {
-        Self { storage, row: RefCell::default() }
+        Self {
+            storage,
+            row: RefCell::default(),
+        }
     }
 
     /// Changes the account by `entry` and returns its balance, both as JSON.
@@ -43,24 +46,29 @@ impl Account {
     /// It never waits, so no other entry comes in between; and the runtime lets the answer out only when what was
     /// saved is on disk.
     pub fn apply(&self, entry: &str) -> Result<String, JsValue> {
-        let entry: Entry = serde_json::from_str(entry).map_err(complaint)?;
+        let entry: Entry = serde_json::from_str(entry).map_err(|error| complaint(&error))?;
         let mut row = self.row.take().map_or_else(|| self.load(), Ok)?;
         let (Entry::Hold { quota, .. } | Entry::Release { quota, .. }) = entry;
         let balance = row.account.apply(entry, now());
         // A refusal changes nothing that counts, and whoever is refused may come often.
         if balance.granted {
             row.quota = Some(quota);
-            save(&self.storage, &serde_json::to_string(&row).map_err(complaint)?)?;
+            save(
+                &self.storage,
+                &serde_json::to_string(&row).map_err(|error| complaint(&error))?,
+            )?;
         }
         self.row.replace(Some(row));
-        serde_json::to_string(&balance).map_err(complaint)
+        serde_json::to_string(&balance).map_err(|error| complaint(&error))
     }
 
     /// Deletes the account if nothing in it counts any more, or looks again when that will be so.
     pub async fn alarm(&self) -> Result<(), JsValue> {
         let row = self.row.take().map_or_else(|| self.load(), Ok)?;
         let now = now();
-        let empty_at = row.quota.map_or(now, |quota| row.account.empty_at(&quota, now));
+        let empty_at = row
+            .quota
+            .map_or(now, |quota| row.account.empty_at(&quota, now));
         if empty_at > now {
             self.row.replace(Some(row));
             return wake(&self.storage, next_look(empty_at, now));
@@ -72,7 +80,7 @@ impl Account {
 impl Account {
     fn load(&self) -> Result<Row, JsValue> {
         let row = match load(&self.storage)? {
-            Some(row) => serde_json::from_str(&row).map_err(complaint)?,
+            Some(row) => serde_json::from_str(&row).map_err(|error| complaint(&error))?,
             None => Row::default(),
         };
         // Once in the object's life is enough: the alarm sets itself anew until the account is empty.
@@ -86,7 +94,7 @@ fn next_look(empty_at: Timestamp, now: Timestamp) -> f64 {
     empty_at.max(now.after(PATIENCE)).0 as f64
 }
 
-fn complaint(error: serde_json::Error) -> JsValue {
+fn complaint(error: &serde_json::Error) -> JsValue {
     js_sys::Error::new(&error.to_string()).into()
 }
 

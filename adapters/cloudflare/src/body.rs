@@ -1,6 +1,6 @@
 //! Bodies: the runtime's own, kept closed until a stage of the gateway has to see the bytes.
 
-use std::{any::Any, rc::Rc};
+use std::any::Any;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,13 +12,7 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::{
-    caller::Caller,
-    promised,
-    stream::{Incoming, Outgoing},
-    text,
-    upstream::Exchange,
-};
+use crate::{promised, stream::Incoming, text, upstream::Exchange};
 
 /// The body of a `Request` or a `Response` that nobody has opened.
 pub(crate) struct WorkersBody {
@@ -30,15 +24,25 @@ pub(crate) struct WorkersBody {
 
 impl WorkersBody {
     /// The body of `source`, whose head had these `headers`, if it has one.
-    pub(crate) fn of(source: JsValue, headers: &HeaderMap, exchange: Option<Exchange>) -> Option<Self> {
-        let size = headers.get(header::CONTENT_LENGTH).and_then(|size| size.to_str().ok()?.parse().ok());
+    pub(crate) fn of(
+        source: JsValue,
+        headers: &HeaderMap,
+        exchange: Option<Exchange>,
+    ) -> Option<Self> {
+        let size = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|size| size.to_str().ok()?.parse().ok());
         if size == Some(0) || body(&source).is_null() {
             if let Some(exchange) = exchange {
                 exchange.over();
             }
             return None;
         }
-        Some(Self { source, size, exchange })
+        Some(Self {
+            source,
+            size,
+            exchange,
+        })
     }
 
     /// The stream itself, for JavaScript to read; from here on the runtime cancels it when its reader goes.
@@ -82,8 +86,8 @@ impl Foreign for WorkersBody {
     }
 }
 
-/// What JavaScript sends for `body`: nothing, bytes, the runtime's own stream, or one that is pulled out of Rust.
-pub(crate) fn outgoing(body: Body, caller: Option<&Rc<Caller>>) -> JsValue {
+/// What JavaScript sends for `body`: nothing, bytes, the runtime's own stream, or what `stream` makes of one of Rust's.
+pub(crate) fn outgoing(body: Body, stream: impl FnOnce(Body) -> JsValue) -> JsValue {
     let body = match body.into_foreign::<WorkersBody>() {
         Ok(body) => return body.surrender(),
         Err(body) => body,
@@ -91,7 +95,7 @@ pub(crate) fn outgoing(body: Body, caller: Option<&Rc<Caller>>) -> JsValue {
     match body.into_whole() {
         Ok(bytes) if bytes.is_empty() => JsValue::NULL,
         Ok(bytes) => Uint8Array::from(&*bytes).into(),
-        Err(body) => Outgoing::stream(body, caller),
+        Err(body) => stream(body),
     }
 }
 

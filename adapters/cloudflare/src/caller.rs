@@ -12,7 +12,9 @@ use std::{
     task::{Poll, Waker},
 };
 
-use crate::stream::{self, Shared};
+use wasm_bindgen::JsValue;
+
+use crate::stream::Reading;
 
 thread_local! {
     static CALLERS: RefCell<BTreeMap<u32, Weak<Caller>>> = const { RefCell::new(BTreeMap::new()) };
@@ -23,8 +25,10 @@ pub(crate) fn leave(call: u32) {
     let caller = CALLERS.with_borrow_mut(|callers| callers.remove(&call));
     if let Some(caller) = caller.and_then(|caller| caller.upgrade()) {
         caller.left.set(true);
-        let body = caller.body.take();
-        drop(body.as_ref().and_then(stream::take));
+        let reading = caller.reading.take();
+        if let Some(reading) = reading {
+            reading.end();
+        }
         let waker = caller.waker.take();
         if let Some(waker) = waker {
             waker.wake();
@@ -34,16 +38,24 @@ pub(crate) fn leave(call: u32) {
 
 /// Somebody who waits for an answer.
 pub(crate) struct Caller {
+    /// The `ExecutionContext` of the call.
+    pub(crate) context: JsValue,
     call: u32,
     left: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    body: RefCell<Option<Shared>>,
+    reading: RefCell<Option<Rc<Reading>>>,
 }
 
 impl Caller {
     /// The caller of `call`.
-    pub(crate) fn new(call: u32) -> Rc<Self> {
-        let caller = Rc::new(Self { call, left: Cell::default(), waker: RefCell::default(), body: RefCell::default() });
+    pub(crate) fn new(call: u32, context: JsValue) -> Rc<Self> {
+        let caller = Rc::new(Self {
+            context,
+            call,
+            left: Cell::default(),
+            waker: RefCell::default(),
+            reading: RefCell::default(),
+        });
         CALLERS.with_borrow_mut(|callers| callers.insert(call, Rc::downgrade(&caller)));
         caller
     }
@@ -64,9 +76,9 @@ impl Caller {
         .await
     }
 
-    /// Notes that the caller is reading `body`.
-    pub(crate) fn reads(&self, body: &Shared) {
-        self.body.replace(Some(Rc::clone(body)));
+    /// Notes what the caller reads.
+    pub(crate) fn reads(&self, reading: &Rc<Reading>) {
+        self.reading.replace(Some(Rc::clone(reading)));
     }
 }
 

@@ -65,7 +65,11 @@ impl Timer {
                 waker.wake();
             }
         });
-        Self { id: set_timeout(&callback, millis), state, _callback: callback }
+        Self {
+            id: set_timeout(&callback, millis),
+            state,
+            _callback: callback,
+        }
     }
 
     async fn rings(&self) {

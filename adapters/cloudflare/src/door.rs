@@ -9,7 +9,13 @@ use tidegate_core::{Body, config::Problem};
 use wasm_bindgen::prelude::*;
 use web_sys::{Request, Response};
 
-use crate::{body::WorkersBody, caller::Caller, head, head::Lines};
+use crate::{
+    body::{WorkersBody, outgoing},
+    caller::Caller,
+    head,
+    head::Lines,
+    stream::Outgoing,
+};
 
 /// A call that has come in.
 pub(crate) struct Door {
@@ -25,12 +31,17 @@ impl Door {
         let method = Method::from_bytes(&lines.next()?).ok()?;
         let uri = target(&lines.next()?)?;
         let headers = lines.headers()?;
-        let peer = headers.get("cf-connecting-ip").and_then(|peer| peer.to_str().ok()?.parse().ok());
+        let peer = headers
+            .get("cf-connecting-ip")
+            .and_then(|peer| peer.to_str().ok()?.parse().ok());
         let bodiless = matches!(method, Method::GET | Method::HEAD)
             && !headers.contains_key(header::CONTENT_LENGTH)
             && !headers.contains_key(header::TRANSFER_ENCODING);
-        let body =
-            if bodiless { Body::empty() } else { WorkersBody::of(request.into(), &headers, None).map_or_else(Body::empty, Body::foreign) };
+        let body = if bodiless {
+            Body::empty()
+        } else {
+            WorkersBody::of(request.into(), &headers, None).map_or_else(Body::empty, Body::foreign)
+        };
         let mut request = http::Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
@@ -40,16 +51,26 @@ impl Door {
 }
 
 /// Turns `response` into the runtime's own; what has to be streamed from Rust ends when `caller` leaves.
-pub(crate) fn close(response: http::Response<Body>, caller: &Rc<Caller>) -> Result<Response, JsValue> {
+pub(crate) fn close(
+    response: http::Response<Body>,
+    caller: Rc<Caller>,
+) -> Result<Response, JsValue> {
     let (parts, body) = response.into_parts();
     let mut text = String::with_capacity(512);
     head::write(&parts.headers, &mut text);
-    respond(parts.status.as_u16(), &text, &crate::body::outgoing(body, Some(caller)))
+    respond(
+        parts.status.as_u16(),
+        &text,
+        &outgoing(body, |body| Outgoing::to_caller(body, caller)),
+    )
 }
 
 /// Says that the request cannot be read, which only happens where the runtime is more lenient than HTTP.
 pub(crate) fn malformed() -> Result<Response, JsValue> {
-    refuse(400, &json!({ "message": "the head of the request is malformed", "type": "invalid_request_error", "code": "malformed" }))
+    refuse(
+        400,
+        &json!({ "message": "the head of the request is malformed", "type": "invalid_request_error", "code": "malformed" }),
+    )
 }
 
 /// What nobody hears.
@@ -63,9 +84,14 @@ pub(crate) fn misconfigured(problems: &[Problem]) -> Result<Response, JsValue> {
     for (index, problem) in problems.iter().enumerate() {
         let _ = write!(message, "{}{problem}", if index == 0 { ": " } else { "; " });
     }
-    let problems: Vec<_> =
-        problems.iter().map(|problem| json!({ "path": problem.path, "message": problem.message })).collect();
-    refuse(500, &json!({ "message": message, "type": "configuration_error", "code": "misconfigured", "problems": problems }))
+    let problems: Vec<_> = problems
+        .iter()
+        .map(|problem| json!({ "path": problem.path, "message": problem.message }))
+        .collect();
+    refuse(
+        500,
+        &json!({ "message": message, "type": "configuration_error", "code": "misconfigured", "problems": problems }),
+    )
 }
 
 fn refuse(status: u16, error: &serde_json::Value) -> Result<Response, JsValue> {
@@ -76,7 +102,10 @@ fn refuse(status: u16, error: &serde_json::Value) -> Result<Response, JsValue> {
 /// The path and query of an absolute URL; the host stands in the `host` header.
 fn target(url: &Bytes) -> Option<Uri> {
     let authority = url.iter().position(|byte| *byte == b':')? + "://".len();
-    let path = url.iter().skip(authority).position(|byte| matches!(byte, b'/' | b'?' | b'#'));
+    let path = url
+        .iter()
+        .skip(authority)
+        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
     match path {
         Some(path) => Uri::from_maybe_shared(url.slice(authority + path..)).ok(),
         None => Some(Uri::from_static("/")),

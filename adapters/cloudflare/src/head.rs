@@ -20,7 +20,10 @@ impl Lines {
         for line in self {
             let colon = line.iter().position(|byte| *byte == b':')?;
             let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
-            headers.append(name, HeaderValue::from_maybe_shared(line.slice(colon + 1..)).ok()?);
+            headers.append(
+                name,
+                HeaderValue::from_maybe_shared(line.slice(colon + 1..)).ok()?,
+            );
         }
         Some(headers)
     }
@@ -33,7 +36,11 @@ impl Iterator for Lines {
         if self.0.is_empty() {
             return None;
         }
-        let end = self.0.iter().position(|byte| *byte == b'\n').unwrap_or(self.0.len());
+        let end = self
+            .0
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .unwrap_or(self.0.len());
         let line = self.0.split_to(end);
         let _ = self.0.split_to(self.0.len().min(1));
         Some(line)

@@ -18,8 +18,12 @@ impl Ledger for Accounts {
     async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault> {
         let entry = serde_json::to_string(&entry).map_err(|error| Fault(error.to_string()))?;
         let promise = apply(&self.0, account, &entry).map_err(|error| Fault(text(&error)))?;
-        let balance = promised(promise).await.map_err(|error| Fault(text(&error)))?;
-        let balance = balance.as_string().ok_or_else(|| Fault("the ledger gave no balance".to_owned()))?;
+        let balance = promised(promise)
+            .await
+            .map_err(|error| Fault(text(&error)))?;
+        let balance = balance
+            .as_string()
+            .ok_or_else(|| Fault("the ledger gave no balance".to_owned()))?;
         serde_json::from_str(&balance).map_err(|error| Fault(error.to_string()))
     }
 }

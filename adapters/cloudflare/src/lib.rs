@@ -37,8 +37,8 @@ use web_sys::{Request, Response};
 use worker as _;
 
 use crate::{
-    caller::Caller, clock::Date, door::Door, journal::Console, ledger::Accounts, settings::Settings, tasks::WaitUntil,
-    upstream::Fetch,
+    caller::Caller, clock::Date, door::Door, journal::Console, ledger::Accounts,
+    settings::Settings, tasks::WaitUntil, upstream::Fetch,
 };
 
 /// Answers `request`.
@@ -52,12 +52,14 @@ pub async fn answer(
     context: JsValue,
     bundled: JsValue,
 ) -> Result<Response, JsValue> {
-    let tasks = Rc::new(WaitUntil(context));
+    let tasks = Rc::new(WaitUntil(context.clone()));
     let config = match Settings::current(&env, &bundled, &tasks).await {
         Ok(config) => config,
         Err(problems) => return door::misconfigured(&problems),
     };
-    let Some(Door { request, peer }) = Door::open(request) else { return door::malformed() };
+    let Some(Door { request, peer }) = Door::open(request) else {
+        return door::malformed();
+    };
     let platform = Platform {
         upstream: Rc::new(Fetch),
         ledger: Rc::new(Accounts(env)),
@@ -66,9 +68,12 @@ pub async fn answer(
         journal: Rc::new(Console),
         dice: dice(),
     };
-    let caller = Caller::new(call);
-    match caller.stays_for(Gateway::new(config, platform).serve(request, peer)).await {
-        Some(response) => door::close(response, &caller),
+    let caller = Caller::new(call, context);
+    match caller
+        .stays_for(Gateway::new(config, platform).serve(request, peer))
+        .await
+    {
+        Some(response) => door::close(response, caller),
         None => door::abandoned(),
     }
 }
@@ -87,7 +92,11 @@ async fn promised(promise: js_sys::Promise) -> Result<JsValue, JsValue> {
 /// What JavaScript says of an error.
 fn text(error: &JsValue) -> String {
     error.dyn_ref::<js_sys::Error>().map_or_else(
-        || error.as_string().unwrap_or_else(|| "an error without a text".to_owned()),
+        || {
+            error
+                .as_string()
+                .unwrap_or_else(|| "an error without a text".to_owned())
+        },
         |error| String::from(error.message()),
     )
 }

@@ -60,9 +60,17 @@ impl Settings {
 }
 
 /// Reads the configuration for the first time in this isolate.
-async fn first(env: &JsValue, bundled: &JsValue, now: Timestamp) -> Result<Rc<Config>, Rc<[Problem]>> {
+async fn first(
+    env: &JsValue,
+    bundled: &JsValue,
+    now: Timestamp,
+) -> Result<Rc<Config>, Rc<[Problem]>> {
     let stored = in_kv(env).await;
-    let from_kv = stored.as_ref().and_then(|stored| build(env, stored).map_err(|problems| report("KV", &problems)).ok());
+    let from_kv = stored.as_ref().and_then(|stored| {
+        build(env, stored)
+            .map_err(|problems| report("KV", &problems))
+            .ok()
+    });
     let outcome = match from_kv {
         Some(config) => Ok(config),
         None => build(env, &deployed(env, bundled)).map_err(|problems| {
@@ -71,15 +79,25 @@ async fn first(env: &JsValue, bundled: &JsValue, now: Timestamp) -> Result<Rc<Co
         }),
     };
     SETTINGS.with_borrow_mut(|settings| {
-        *settings = Some(Settings { outcome: outcome.clone(), stored, looked: now });
+        *settings = Some(Settings {
+            outcome: outcome.clone(),
+            stored,
+            looked: now,
+        });
     });
     outcome
 }
 
 /// Looks whether KV has another configuration than before.
 async fn renew(env: JsValue) {
-    let Some(stored) = in_kv(&env).await else { return };
-    let seen = SETTINGS.with_borrow(|settings| settings.as_ref().and_then(|settings| settings.stored.clone()));
+    let Some(stored) = in_kv(&env).await else {
+        return;
+    };
+    let seen = SETTINGS.with_borrow(|settings| {
+        settings
+            .as_ref()
+            .and_then(|settings| settings.stored.clone())
+    });
     if seen.as_deref() == Some(&stored) {
         return;
     }
@@ -96,7 +114,11 @@ async fn renew(env: JsValue) {
 
 fn build(env: &JsValue, document: &str) -> Result<Rc<Config>, Vec<Problem>> {
     let document: Value = serde_json::from_str(document).map_err(|error| {
-        vec![Problem { path: String::new(), at: None, message: format!("the configuration is no JSON: {error}") }]
+        vec![Problem {
+            path: String::new(),
+            at: None,
+            message: format!("the configuration is no JSON: {error}"),
+        }]
     })?;
     let secrets: BTreeMap<String, String> = Config::secrets(&document)
         .into_iter()
@@ -106,14 +128,19 @@ fn build(env: &JsValue, document: &str) -> Result<Rc<Config>, Vec<Problem>> {
 }
 
 fn deployed(env: &JsValue, bundled: &JsValue) -> String {
-    variable(env, "TIDEGATE_CONFIG").or_else(|| bundled.as_string()).unwrap_or_default()
+    variable(env, "TIDEGATE_CONFIG")
+        .or_else(|| bundled.as_string())
+        .unwrap_or_default()
 }
 
 async fn in_kv(env: &JsValue) -> Option<String> {
     match promised(stored(env)).await {
         Ok(document) => document.as_string(),
         Err(error) => {
-            complain(&format!("the configuration in KV cannot be read: {}", text(&error)));
+            complain(&format!(
+                "the configuration in KV cannot be read: {}",
+                text(&error)
+            ));
             None
         }
     }

@@ -15,23 +15,33 @@ export class Pieces {
   }
 }
 
-// A stream that holds nothing back: a piece is taken out of Rust when it is asked for.
-export function pulled(body) {
+// A stream that holds nothing back: a piece is taken out of Rust when it is asked for. `context` is kept until it has
+// ended, so that a caller who leaves does not take with him what has to be done then.
+export function pulled(body, context) {
+  const { promise, resolve } = Promise.withResolvers();
+  context?.waitUntil(promise);
+  let ended = false;
+  const end = () => {
+    if (ended) return;
+    ended = true;
+    body.cancel();
+    resolve();
+  };
   return new ReadableStream(
     {
       async pull(controller) {
-        const next = body.next();
-        const piece = next instanceof Promise ? await next : next;
-        if (piece === undefined) {
-          body.cancel();
-          controller.close();
-        } else {
-          controller.enqueue(piece);
+        try {
+          const next = body.next();
+          const piece = next instanceof Promise ? await next : next;
+          if (piece !== undefined) return controller.enqueue(piece);
+        } catch (error) {
+          end();
+          throw error;
         }
+        end();
+        controller.close();
       },
-      cancel() {
-        body.cancel();
-      },
+      cancel: end,
     },
     { highWaterMark: 0 },
   );
@@ -41,6 +51,6 @@ export function pulled(body) {
 export function fixed(body, size) {
   const { readable, writable } = new FixedLengthStream(size);
   // A failure shows on `readable` as well, where it is heard.
-  pulled(body).pipeTo(writable).catch(() => {});
+  pulled(body, undefined).pipeTo(writable).catch(() => {});
   return readable;
 }

@@ -31,7 +31,13 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// The body `stream`, of `size` bytes if that is known.
     pub(crate) fn new(stream: &JsValue, size: Option<u64>, exchange: Option<Exchange>) -> Self {
-        Self { pieces: Pieces::new(stream), piece: None, left: size, exchange, ended: false }
+        Self {
+            pieces: Pieces::new(stream),
+            piece: None,
+            left: size,
+            exchange,
+            ended: false,
+        }
     }
 
     fn end(&mut self) {
@@ -46,12 +52,17 @@ impl http_body::Body for Incoming {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
         let this = &mut *self;
-        let piece = this.piece.get_or_insert_with(|| JsFuture::from(this.pieces.next()));
+        let piece = this
+            .piece
+            .get_or_insert_with(|| JsFuture::from(this.pieces.next()));
         let piece = ready!(Pin::new(piece).poll(cx));
         self.piece = None;
         Poll::Ready(match piece {
@@ -61,7 +72,9 @@ impl http_body::Body for Incoming {
             }
             Ok(piece) => {
                 let piece = Bytes::from(Uint8Array::unchecked_from_js(piece).to_vec());
-                self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+                self.left = self
+                    .left
+                    .map(|left| left.saturating_sub(piece.len() as u64));
                 Some(Ok(Frame::data(piece)))
             }
             Err(error) => {
@@ -76,7 +89,8 @@ impl http_body::Body for Incoming {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.left
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -91,26 +105,37 @@ impl Drop for Incoming {
 /// A body of Rust's, pulled by JavaScript.
 #[wasm_bindgen]
 pub struct Outgoing {
-    body: Shared,
+    reading: Rc<Reading>,
     // It is known as long as somebody reads.
     _caller: Option<Rc<Caller>>,
 }
 
-/// A body that is dropped where it is first known that nobody reads on: by its reader, or when the caller leaves.
-pub(crate) type Shared = Rc<RefCell<Option<Body>>>;
-
 impl Outgoing {
-    /// A `ReadableStream` of `body`, which is dropped when the stream is cancelled or `caller` leaves.
-    pub(crate) fn stream(body: Body, caller: Option<&Rc<Caller>>) -> JsValue {
+    /// A `ReadableStream` of `body` for `caller`. The body is dropped when the stream is cancelled or the caller leaves.
+    pub(crate) fn to_caller(body: Body, caller: Rc<Caller>) -> JsValue {
+        let reading = Reading::new(body);
+        caller.reads(&reading);
+        let context = caller.context.clone();
+        // What the caller is told of the size stands in the head already.
+        pulled(
+            Self {
+                reading,
+                _caller: Some(caller),
+            },
+            &context,
+        )
+    }
+
+    /// A `ReadableStream` of `body` for an upstream, with its size declared where it is known.
+    pub(crate) fn to_upstream(body: Body) -> JsValue {
         let size = body.size();
-        let body = Rc::new(RefCell::new(Some(body)));
-        if let Some(caller) = caller {
-            caller.reads(&body);
-        }
-        match (caller, size) {
-            // Only towards an upstream: what a caller is told of the size stands in the head already.
-            (None, Some(size)) => fixed(Self { body, _caller: None }, size as f64),
-            (caller, _) => pulled(Self { body, _caller: caller.cloned() }),
+        let body = Self {
+            reading: Reading::new(body),
+            _caller: None,
+        };
+        match size {
+            Some(size) => fixed(body, size as f64),
+            None => pulled(body, &JsValue::UNDEFINED),
         }
     }
 }
@@ -119,45 +144,76 @@ impl Outgoing {
 impl Outgoing {
     /// The next piece, nothing at the end, or the promise of either.
     pub fn next(&self) -> Result<JsValue, JsValue> {
-        match poll(&self.body, &mut Context::from_waker(Waker::noop())) {
+        match self.reading.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(piece) => piece,
             Poll::Pending => {
-                let body = Rc::clone(&self.body);
-                Ok(future_to_promise(poll_fn(move |cx| poll(&body, cx))).into())
+                let reading = Rc::clone(&self.reading);
+                Ok(future_to_promise(poll_fn(move |cx| reading.poll(cx))).into())
             }
         }
     }
 
     /// Drops the body: nobody reads on.
     pub fn cancel(self) {
-        drop(take(&self.body));
+        self.reading.end();
     }
 }
 
-/// Ends `body` wherever it is.
-pub(crate) fn take(body: &Shared) -> Option<Body> {
-    body.try_borrow_mut().ok().and_then(|mut body| body.take())
+/// A body that is being read, until it is known that nobody reads on.
+pub(crate) struct Reading {
+    body: RefCell<Option<Body>>,
+    waker: RefCell<Option<Waker>>,
 }
 
-/// The next piece of `body`; a body that is gone has ended.
-fn poll(body: &Shared, cx: &mut Context<'_>) -> Poll<Result<JsValue, JsValue>> {
-    let Ok(mut slot) = body.try_borrow_mut() else { return Poll::Ready(Ok(JsValue::UNDEFINED)) };
-    let Some(body) = slot.as_mut() else { return Poll::Ready(Ok(JsValue::UNDEFINED)) };
-    loop {
-        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(piece) if !piece.is_empty() => return Poll::Ready(Ok(Uint8Array::from(&*piece).into())),
-                // Trailers have no place in a stream of bytes.
-                _ => {}
-            },
-            Some(Err(error)) => {
-                *slot = None;
-                return Poll::Ready(Err(js_sys::Error::new(&error.to_string()).into()));
-            }
-            None => {
-                *slot = None;
-                return Poll::Ready(Ok(JsValue::UNDEFINED));
-            }
+impl Reading {
+    fn new(body: Body) -> Rc<Self> {
+        Rc::new(Self {
+            body: RefCell::new(Some(body)),
+            waker: RefCell::default(),
+        })
+    }
+
+    /// Drops the body; whoever waits for a piece learns that there is none.
+    pub(crate) fn end(&self) {
+        // Borrowed only while it is polled, and then it is not polled again after this.
+        let body = self
+            .body
+            .try_borrow_mut()
+            .ok()
+            .and_then(|mut body| body.take());
+        drop(body);
+        let waker = self.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next piece; a body that is gone has ended.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<JsValue, JsValue>> {
+        let Ok(mut slot) = self.body.try_borrow_mut() else {
+            return Poll::Ready(Ok(JsValue::UNDEFINED));
+        };
+        let Some(body) = slot.as_mut() else {
+            return Poll::Ready(Ok(JsValue::UNDEFINED));
+        };
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                self.waker.replace(Some(cx.waker().clone()));
+                return Poll::Pending;
+            };
+            let end = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) if !piece.is_empty() => {
+                        return Poll::Ready(Ok(Uint8Array::from(&*piece).into()));
+                    }
+                    // Trailers have no place in a stream of bytes.
+                    _ => continue,
+                },
+                Some(Err(error)) => Err(js_sys::Error::new(&error.to_string()).into()),
+                None => Ok(JsValue::UNDEFINED),
+            };
+            *slot = None;
+            return Poll::Ready(end);
         }
     }
 }
@@ -175,6 +231,6 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn release(this: &Pieces);
 
-    fn pulled(body: Outgoing) -> JsValue;
+    fn pulled(body: Outgoing, context: &JsValue) -> JsValue;
     fn fixed(body: Outgoing, size: f64) -> JsValue;
 }

@@ -1,4 +1,4 @@
-import { pairs } from './door.js';
+import { headers } from './door.js';
 
 export function send(head, body, signal) {
   const method = head.slice(0, head.indexOf('\n'));
@@ -6,7 +6,7 @@ export function send(head, body, signal) {
   if (end < 0) end = head.length;
   return fetch(head.slice(method.length + 1, end), {
     method,
-    headers: pairs(head, end + 1),
+    headers: headers(head, end + 1),
     body,
     signal,
     redirect: 'manual',

@@ -5,6 +5,8 @@
 //! `fetch` rejects with an error that has only a text. [`reason`] knows those that workerd writes. An error with an
 //! unknown text counts as a broken connection: then the upstream may have begun to work, which is the careful answer.
 
+use std::fmt::Write;
+
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
 use js_sys::Promise;
@@ -20,7 +22,9 @@ use crate::{
     body::{WorkersBody, outgoing},
     head,
     head::Lines,
-    promised, text,
+    promised,
+    stream::Outgoing,
+    text,
 };
 
 /// The runtime's `fetch`. It follows no redirect and decodes no body.
@@ -30,15 +34,25 @@ pub(crate) struct Fetch;
 impl Upstream for Fetch {
     async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
-        let mut text = format!("{}\n{}", parts.method, parts.uri);
+        let mut text = String::with_capacity(1024);
+        let _ = write!(text, "{}\n{}", parts.method, parts.uri);
         head::write(&parts.headers, &mut text);
         let exchange = Exchange::begin()?;
-        let answer = send(&text, &outgoing(body, None), exchange.signal()).map_err(failure)?;
-        let answer = promised(answer).await.map_err(failure)?;
+        let answer = send(
+            &text,
+            &outgoing(body, Outgoing::to_upstream),
+            exchange.signal(),
+        )
+        .map_err(|error| failure(&error))?;
+        let answer = promised(answer).await.map_err(|error| failure(&error))?;
         let Some((status, headers)) = answer_head(&answer) else {
-            return Err(Failure { reason: FailureReason::Broken, detail: "the head of the answer is malformed".into() });
+            return Err(Failure {
+                reason: FailureReason::Broken,
+                detail: "the head of the answer is malformed".into(),
+            });
         };
-        let body = WorkersBody::of(answer, &headers, Some(exchange)).map_or_else(Body::empty, Body::foreign);
+        let body = WorkersBody::of(answer, &headers, Some(exchange))
+            .map_or_else(Body::empty, Body::foreign);
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -51,7 +65,7 @@ pub(crate) struct Exchange(Option<AbortController>);
 
 impl Exchange {
     fn begin() -> Result<Self, Failure> {
-        let controller = AbortController::new().map_err(failure)?;
+        let controller = AbortController::new().map_err(|error| failure(&error))?;
         Ok(Self(Some(controller)))
     }
 
@@ -79,15 +93,22 @@ fn answer_head(answer: &JsValue) -> Option<(StatusCode, HeaderMap)> {
     Some((status, lines.headers()?))
 }
 
-fn failure(error: JsValue) -> Failure {
-    let detail = text(&error);
-    Failure { reason: reason(&detail), detail }
+fn failure(error: &JsValue) -> Failure {
+    let detail = text(error);
+    Failure {
+        reason: reason(&detail),
+        detail,
+    }
 }
 
 /// How far the request came whose `fetch` failed with `message`.
 fn reason(message: &str) -> FailureReason {
     const UNSEEN: [&str; 1] = ["ECONNREFUSED"];
-    if UNSEEN.iter().any(|text| message.contains(text)) { FailureReason::Connect } else { FailureReason::Broken }
+    if UNSEEN.iter().any(|text| message.contains(text)) {
+        FailureReason::Connect
+    } else {
+        FailureReason::Broken
+    }
 }
 
 #[wasm_bindgen(module = "/src/upstream.js")]

@@ -26,6 +26,11 @@ use std::process::ExitCode;
 use arguments::Command;
 use clap::Parser;
 
+/// It keeps what the bodies of requests leave behind, where the machine's own gives it back to the system and asks anew: a
+/// third of the time of a long prompt.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let done = match arguments::Arguments::parse().command {
         Command::Serve(arguments) => serve::serve(&arguments),

@@ -1,6 +1,7 @@
 //! Instances of the component, kept and reused as Spin keeps and reuses them.
 
 use std::{
+    fs::File,
     path::Path,
     pin::Pin,
     sync::Arc,
@@ -37,8 +38,10 @@ pub(crate) struct Instances {
 impl Instances {
     /// Loads the component at `path`, compiled once and then kept in `cache`.
     pub(crate) fn new(path: &Path, cache: &Path, services: Arc<Services>) -> wasmtime::Result<Handler> {
+        let cache = std::path::absolute(cache)?;
+        std::fs::create_dir_all(&cache)?;
         let mut cached = CacheConfig::new();
-        cached.with_directory(std::path::absolute(cache)?);
+        cached.with_directory(&cache);
         let mut config = Config::new();
         config.wasm_component_model_async(true).cache(Some(Cache::new(cached)?));
         let engine = Engine::new(&config)?;
@@ -51,7 +54,12 @@ impl Instances {
         spin::sqlite::sqlite::add_to_linker::<_, Spin>(&mut linker, |data| data)?;
         spin::redis::redis::add_to_linker::<_, Spin>(&mut linker, |data| data)?;
 
-        let component = linker.instantiate_pre(&Component::from_file(&engine, path)?)?;
+        // One compiles; those that start meanwhile wait, and find it done.
+        let lock = File::create(cache.join("lock"))?;
+        lock.lock()?;
+        let component = Component::from_file(&engine, path)?;
+        drop(lock);
+        let component = linker.instantiate_pre(&component)?;
         Ok(ProxyHandler::new(Self { component: ServicePre::new(component)?, services }))
     }
 }

@@ -1,6 +1,6 @@
 //! The parts of `cargo xtask test`, in the order in which they are played.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use crate::{
     command::{Run, cargo, root, run, target},
@@ -12,154 +12,63 @@ use crate::{
 pub(crate) struct Part {
     /// What it is called on the command line.
     pub(crate) name: &'static str,
-    /// What it does, in a line.
+    /// What holds if it does not fail.
     pub(crate) about: &'static str,
     /// Parts without which it cannot be played.
     pub(crate) needs: &'static [&'static str],
     /// Whether it runs tests; then it fails if it finds none.
     pub(crate) tests: bool,
     /// Plays it, adding to the counts.
-    pub(crate) play: fn(&mut Counts) -> Result<(), String>,
+    pub(crate) play: Play,
 }
+
+type Play = fn(&mut Counts) -> Result<(), String>;
 
 /// All parts.
 pub(crate) const PARTS: &[Part] = &[
-    check(
-        "setup",
-        "the pinned tools and packages are there",
-        &[],
-        |_| tools::install_all(),
-    ),
-    check("fmt", "every file is formatted", &[], |_| {
-        cargo("fmt --all --check").go()
-    }),
-    check("clippy", "no lint, natively and at both edges", &[], clippy),
-    check(
-        "doc",
-        "the documentation builds without a warning",
-        &[],
-        |_| {
-            natively("doc --no-deps --document-private-items")
-                .env("RUSTDOCFLAGS", "-D warnings")
-                .go()
-        },
-    ),
-    check(
-        "deny",
-        "licences, sources and bans of all dependencies",
-        &["setup"],
-        |_| {
-            cargo("deny --locked --offline check --hide-inclusion-graph bans licenses sources").go()
-        },
-    ),
-    test(
-        "unit",
-        "unit tests, property tests, and the test that holds the house",
-        &[],
-        unit,
-    ),
-    check(
-        "build",
-        "the native binary, the fakes and the Spin host build",
-        &[],
-        |_| natively("build --bins").go(),
-    ),
-    check("component", "the Spin component builds", &[], |_| {
-        cargo("build --locked --release -p tidegate-spin --target wasm32-wasip2").go()
-    }),
-    check("worker", "the worker builds", &["setup"], |_| {
-        run("sh")
-            .arg("tests/workerd/build.sh")
-            .arg(target().join("worker"))
-            .go()
-    }),
-    check(
-        "size",
-        "both edge artefacts are within their budget",
-        &["component", "worker"],
-        |_| {
-            size::weigh("worker", &target().join("worker/build/index_bg.wasm"))?;
-            size::weigh(
-                "component",
-                &target().join("wasm32-wasip2/release/tidegate_spin.wasm"),
-            )
-        },
-    ),
-    test("memory", "the scenarios on the core alone", &[], |counts| {
-        scenarios("memory", counts)
-    }),
-    test(
-        "native",
-        "the scenarios on the native binary",
-        &["build"],
-        |counts| scenarios("native", counts),
-    ),
-    test(
-        "workerd",
-        "the scenarios on workerd",
-        &["build", "worker"],
-        |counts| scenarios("workerd", counts),
-    ),
-    test(
-        "spin",
-        "the scenarios on the Spin host",
-        &["build", "component"],
-        |counts| scenarios("spin", counts),
-    ),
-    test(
-        "harness",
-        "the worker in wrangler's own test harness",
-        &["worker"],
-        |counts| {
-            run("node")
-                .words("--test --test-reporter=spec harness.test.mjs")
-                .within("tests/workerd")
-                .with_artefacts()
-                .count(counts)
-        },
-    ),
-    test(
-        "clients",
-        "real SDKs and Dify's clients, on the native binary",
-        &["setup", "build"],
-        |counts| clients("native", counts),
-    ),
-    test(
-        "clients-edge",
-        "the same clients, on workerd",
-        &["setup", "build", "worker"],
-        |counts| clients("workerd", counts),
-    ),
-    test("fuzz", "what must hold for any bytes", &["setup"], fuzz),
+    check("setup", "the pinned tools and packages are there", setup),
+    check("fmt", "every file is formatted", fmt),
+    check("clippy", "no lint, natively and at both edges", clippy),
+    check("doc", "the documentation builds without a warning", doc),
+    check("deny", "licences, sources and bans", deny).after(&["setup"]),
+    check("build", "everything native builds", build),
+    check("component", "the Spin component builds", component),
+    check("worker", "the worker builds", worker).after(&["setup", "build"]),
+    check("size", "both edge artefacts are in their budget", sizes).after(&["component", "worker"]),
+    test("unit", "unit and property tests, the house, commands", unit).after(&["build"]),
+    test("memory", "scenarios on the core alone", memory),
+    test("native", "scenarios on the native binary", native).after(&["build"]),
+    test("workerd", "scenarios on workerd", workerd).after(&["worker"]),
+    test("spin", "scenarios on the Spin host", spin).after(&["build", "component"]),
+    test("wrangler", "the worker in wrangler's own harness", wrangler).after(&["worker"]),
+    test("clients", "real clients call the native binary", clients).after(&["build"]),
+    test("clients-edge", "real clients call workerd", clients_edge).after(&["worker"]),
+    test("fuzz", "what must hold for any bytes", fuzz).after(&["setup"]),
 ];
 
-const fn check(
-    name: &'static str,
-    about: &'static str,
-    needs: &'static [&'static str],
-    play: fn(&mut Counts) -> Result<(), String>,
-) -> Part {
+const fn check(name: &'static str, about: &'static str, play: Play) -> Part {
     Part {
         name,
         about,
-        needs,
+        needs: &[],
         tests: false,
         play,
     }
 }
 
-const fn test(
-    name: &'static str,
-    about: &'static str,
-    needs: &'static [&'static str],
-    play: fn(&mut Counts) -> Result<(), String>,
-) -> Part {
+const fn test(name: &'static str, about: &'static str, play: Play) -> Part {
     Part {
         name,
         about,
-        needs,
+        needs: &[],
         tests: true,
         play,
+    }
+}
+
+impl Part {
+    const fn after(self, needs: &'static [&'static str]) -> Self {
+        Self { needs, ..self }
     }
 }
 
@@ -167,6 +76,14 @@ const fn test(
 fn natively(arguments: &str) -> Run {
     cargo(arguments)
         .words("--locked --workspace --exclude tidegate-cloudflare --exclude tidegate-spin")
+}
+
+fn setup(_: &mut Counts) -> Result<(), String> {
+    tools::install_all()
+}
+
+fn fmt(_: &mut Counts) -> Result<(), String> {
+    cargo("fmt --all --check").go()
 }
 
 fn clippy(_: &mut Counts) -> Result<(), String> {
@@ -185,17 +102,28 @@ fn clippy(_: &mut Counts) -> Result<(), String> {
     })
 }
 
-/// Everything that `cargo test` finds, but for the scenarios, which are parts of their own, and the properties of `fuzz`.
+fn doc(_: &mut Counts) -> Result<(), String> {
+    natively("doc --no-deps --document-private-items")
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .go()
+}
+
+fn deny(_: &mut Counts) -> Result<(), String> {
+    // Advisories are left out: their database is not on every machine.
+    cargo("deny --locked --offline check --hide-inclusion-graph bans licenses sources").go()
+}
+
+/// All that `cargo test` finds, but for the scenarios and the properties of `fuzz`, which are parts of their own.
 fn unit(counts: &mut Counts) -> Result<(), String> {
-    let mut tests = natively("test --exclude tidegate-fuzz --no-fail-fast --lib --bins");
-    for directory in [
-        "core/tests",
-        "adapters/native/tests",
-        "tests/tests",
-        "tests/fakes/tests",
-        "tests/spin-host/tests",
+    let mut tests = natively("test --no-fail-fast --lib --bins");
+    for package in [
+        "core",
+        "adapters/native",
+        "tests",
+        "tests/fakes",
+        "tests/spin-host",
     ] {
-        for file in fs::read_dir(root().join(directory))
+        for file in fs::read_dir(root().join(package).join("tests"))
             .into_iter()
             .flatten()
             .flatten()
@@ -206,17 +134,85 @@ fn unit(counts: &mut Counts) -> Result<(), String> {
             }
         }
     }
-    tests.count(counts)
+    tests.with_artefacts().count(counts)
+}
+
+fn build(_: &mut Counts) -> Result<(), String> {
+    natively("build --bins").go()
+}
+
+fn component(_: &mut Counts) -> Result<(), String> {
+    cargo("build --locked --release -p tidegate-spin --target wasm32-wasip2").go()
+}
+
+fn worker(_: &mut Counts) -> Result<(), String> {
+    build_worker().map(drop)
+}
+
+/// Builds the worker, with the configuration of the example in it, and gives the directory that it is in.
+pub(crate) fn build_worker() -> Result<PathBuf, String> {
+    let (directory, compiled) = (target().join("worker"), target().join("worker.json"));
+    natively("build --bin tidegate").go()?;
+    run(target().join("debug/tidegate"))
+        .words("compile examples/workers/tidegate.toml --out")
+        .arg(&compiled)
+        .go()?;
+    run("sh")
+        .arg("tests/workerd/build.sh")
+        .arg(&directory)
+        .env("TIDEGATE_COMPILED", compiled)
+        .go()?;
+    Ok(directory)
+}
+
+fn sizes(_: &mut Counts) -> Result<(), String> {
+    size::weigh("worker", &target().join("worker/build/index_bg.wasm"))?;
+    size::weigh(
+        "component",
+        &target().join("wasm32-wasip2/release/tidegate_spin.wasm"),
+    )
+}
+
+fn memory(counts: &mut Counts) -> Result<(), String> {
+    scenarios("memory", counts)
+}
+
+fn native(counts: &mut Counts) -> Result<(), String> {
+    scenarios("native", counts)
+}
+
+fn workerd(counts: &mut Counts) -> Result<(), String> {
+    scenarios("workerd", counts)
+}
+
+fn spin(counts: &mut Counts) -> Result<(), String> {
+    scenarios("spin", counts)
 }
 
 fn scenarios(runtime: &str, counts: &mut Counts) -> Result<(), String> {
-    cargo("test --locked -p tidegate-tests --test scenarios")
+    natively("test --test scenarios")
         .env("TIDEGATE_RUNTIMES", runtime)
         .with_artefacts()
         .count(counts)
 }
 
-fn clients(runtime: &str, counts: &mut Counts) -> Result<(), String> {
+fn wrangler(counts: &mut Counts) -> Result<(), String> {
+    run("node")
+        .words("--test --test-reporter=spec harness.test.mjs")
+        .within("tests/workerd")
+        .with_artefacts()
+        .count(counts)
+}
+
+fn clients(counts: &mut Counts) -> Result<(), String> {
+    play_clients("native", counts)
+}
+
+fn clients_edge(counts: &mut Counts) -> Result<(), String> {
+    play_clients("workerd", counts)
+}
+
+fn play_clients(runtime: &str, counts: &mut Counts) -> Result<(), String> {
     run("bash")
         .arg("tests/clients/play.sh")
         .arg(runtime)
@@ -224,24 +220,9 @@ fn clients(runtime: &str, counts: &mut Counts) -> Result<(), String> {
         .count(counts)
 }
 
-impl Run {
-    /// Tells it where the parts before have put what they built.
-    fn with_artefacts(self) -> Self {
-        let built = |path: &str| target().join(path);
-        self.env("TIDEGATE_BIN", built("debug/tidegate"))
-            .env("TIDEGATE_FAKES_BIN", built("debug/tidegate-fakes"))
-            .env("TIDEGATE_SPIN_HOST", built("debug/tidegate-spin-host"))
-            .env(
-                "TIDEGATE_SPIN_WASM",
-                built("wasm32-wasip2/release/tidegate_spin.wasm"),
-            )
-            .env("TIDEGATE_WORKERD", built("worker"))
-    }
-}
-
-/// The properties on random input; where a nightly toolchain is, also guided by what the code does with it.
+/// The properties on random input; where a nightly toolchain is, also on input that is led by what the code does with it.
 fn fuzz(counts: &mut Counts) -> Result<(), String> {
-    cargo("test --locked -p tidegate-fuzz --no-fail-fast").count(counts)?;
+    natively("test --test properties").count(counts)?;
     let targets = ["config", "request", "sse"];
     if !tools::nightly() {
         println!(
@@ -257,9 +238,7 @@ fn fuzz(counts: &mut Counts) -> Result<(), String> {
             .arg(target)
             .arg(corpus)
             .arg(format!("tests/fuzz/seeds/{target}"))
-            .words(
-                "-- -max_total_time=20 -max_len=4096 -timeout=10 -print_final_stats=0 -verbosity=0",
-            )
+            .words("-- -max_total_time=20 -max_len=4096 -timeout=10")
             // The release profile is made for small artefacts, and slow to build.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
@@ -269,4 +248,19 @@ fn fuzz(counts: &mut Counts) -> Result<(), String> {
         counts.passed += 1;
     }
     Ok(())
+}
+
+impl Run {
+    /// Tells it where the parts before have put what they built.
+    fn with_artefacts(self) -> Self {
+        let built = |path: &str| target().join(path);
+        self.env("TIDEGATE_BIN", built("debug/tidegate"))
+            .env("TIDEGATE_FAKES_BIN", built("debug/tidegate-fakes"))
+            .env("TIDEGATE_SPIN_HOST", built("debug/tidegate-spin-host"))
+            .env(
+                "TIDEGATE_SPIN_WASM",
+                built("wasm32-wasip2/release/tidegate_spin.wasm"),
+            )
+            .env("TIDEGATE_WORKERD", built("worker"))
+    }
 }

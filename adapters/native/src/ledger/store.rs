@@ -151,7 +151,6 @@ fn lock(directory: &Path) -> Result<File, String> {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "page_size", 1024)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // The keeper does it, beside the requests.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;

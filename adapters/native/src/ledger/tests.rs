@@ -249,29 +249,53 @@ async fn what_a_change_costs() {
     );
     let ledger = Ledger::open(dir.path()).unwrap();
     let keeper = Keeper::start(&ledger).unwrap();
-    for (name, width) in [("one at a time", 1), ("32 at once", 32)] {
-        for accounts in [1usize, 1000] {
-            let rounds = 64_000 / width;
-            let start = std::time::Instant::now();
-            let local = tokio::task::LocalSet::new();
-            for worker in 0..width {
-                let ledger = ledger.clone();
-                local.spawn_local(async move {
-                    for round in 0..rounds {
-                        let account = format!("{}", (worker * 31 + round) % accounts);
-                        ledger
-                            .apply(&account, hold(1_000_000_000, 1))
-                            .await
-                            .unwrap();
-                    }
-                });
-            }
-            local.await;
-            let each = start.elapsed().as_nanos() as usize / (rounds * width);
-            println!("{name}, {accounts} accounts: {each} ns a change");
+    // A window of an hour has one bucket here, a brief one has all of its buckets.
+    for (width, accounts, per) in [
+        (1, 1, 3_600_000),
+        (1, 1, 600),
+        (1, 1000, 3_600_000),
+        (32, 1, 3_600_000),
+        (32, 1000, 3_600_000),
+    ] {
+        let rounds = 32_000 / width;
+        let per = NonZeroU64::new(per).unwrap();
+        let quota = Quota {
+            limit: NonZeroU64::MAX,
+            per,
+        };
+        let start = std::time::Instant::now();
+        let spent = processor_time();
+        let local = tokio::task::LocalSet::new();
+        for worker in 0..width {
+            let ledger = ledger.clone();
+            local.spawn_local(async move {
+                for round in 0..rounds {
+                    let account = format!("{per} {}", (worker * 31 + round) % accounts);
+                    ledger
+                        .apply(&account, Entry::Hold { quota, units: 1 })
+                        .await
+                        .unwrap();
+                }
+            });
         }
+        local.await;
+        let count = (rounds * width) as u64;
+        println!(
+            "{width} at once on {accounts} accounts of {per} ms: a change takes {} ns, and {} ns of processor",
+            start.elapsed().as_nanos() as u64 / count,
+            (processor_time() - spent) / count,
+        );
     }
     keeper.finish();
+}
+
+/// What this thread has spent of the processor, in nanoseconds.
+fn processor_time() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split(' ')
+        .next()
+        .and_then(|nanos| nanos.parse().ok())
+        .unwrap_or(0)
 }
 
 fn hold(limit: u64, units: u64) -> Entry {

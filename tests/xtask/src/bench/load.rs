@@ -117,10 +117,11 @@ pub(super) fn try_once(address: SocketAddr, case: &Case, key: &str) -> Result<()
         || !answer.contains(whole)
         || (case.stream && chunks < 200)
     {
+        let head = answer.lines().take(20).collect::<Vec<_>>().join("\n");
+        let tail = answer.lines().rev().take(3).collect::<Vec<_>>().join("\n");
         return Err(format!(
-            "{} at {address}: {}",
-            case.name,
-            answer.chars().take(2000).collect::<String>()
+            "{} at {address} is not answered in full, with {chunks} chunks:\n{head}\n…\n{tail}",
+            case.name
         ));
     }
     Ok(())

@@ -11,7 +11,8 @@ use super::{
     stream,
 };
 use crate::{
-    command::{Run, run as program, target},
+    command::{Run, run as program},
+    parts::build_worker,
     tools,
 };
 
@@ -20,11 +21,7 @@ const CASES: [Case; 4] = [SMALL, ALONE, LARGE, STREAM];
 /// Measures, prints, and names what is below the baseline.
 pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     tools::install_for_workerd()?;
-    let artefact = target().join("worker");
-    program("sh")
-        .arg("tests/workerd/build.sh")
-        .arg(&artefact)
-        .go()?;
+    let artefact = build_worker()?;
     let scratch = Scratch::new("workerd")?;
     let small = nginx::upstream(&scratch)?;
     let stream = stream::start()?;
