@@ -3,12 +3,12 @@
 #
 #   tests/workerd/build.sh [DIRECTORY]     (build/ beside this file if absent, where serve.mjs looks for it)
 #
-# Needs `npm ci` in this folder, and the tools that tools.json names.
+# Needs `npm ci` in this folder, and wasm-bindgen-cli and worker-build in the folder bin of $TIDEGATE_TOOLS.
 set -eu
 limit=$((350 * 1024))
 out=${1:-$(dirname "$0")/build}
 mkdir -p "$out"
-out=${1:-$(dirname "$0")/build}
+out=$(cd "$out" && pwd)
 cd "$(dirname "$0")"
 here=$PWD
 adapter=$here/../../adapters/cloudflare
