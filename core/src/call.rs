@@ -82,38 +82,50 @@ fn host(authority: &str) -> &str {
 
 /// Says what is wrong with a path that could be read in two ways.
 pub(crate) fn safe(path: &str) -> Result<(), &'static str> {
-    let lower = path.to_ascii_lowercase();
-    let unsafe_code = |code: &str| match code.as_bytes() {
-        [b'2', b'f'] | [b'5', b'c'] | [b'7', b'f'] | [b'0' | b'1', _] => true,
-        code => !matches!(code, [a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()),
-    };
-    if path.contains('\\') || path.bytes().any(|byte| byte.is_ascii_control()) {
+    if path
+        .bytes()
+        .any(|byte| byte == b'\\' || byte.is_ascii_control())
+    {
         return Err("the path contains a backslash or a control character");
     }
-    if lower
-        .split('%')
-        .skip(1)
-        .any(|rest| unsafe_code(rest.get(..2).unwrap_or_default()))
-    {
+    if path.split('%').skip(1).any(is_unsafe_escape) {
         return Err(
             "the path contains an encoded slash, backslash or control character, or a broken escape",
         );
     }
-    let mut segments = lower
-        .strip_prefix('/')
-        .unwrap_or(&lower)
-        .split('/')
-        .peekable();
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
     while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        if segment.is_empty() && !last {
+        if segment.is_empty() && segments.peek().is_some() {
             return Err("the path contains an empty segment");
         }
-        if matches!(segment.replace("%2e", ".").as_str(), "." | "..") {
+        if is_dots(segment) {
             return Err("the path contains a segment of dots");
         }
     }
     Ok(())
+}
+
+/// Whether what follows a percent sign is no escape, or one that a decoder would make part of the path's structure.
+fn is_unsafe_escape(rest: &str) -> bool {
+    match rest.as_bytes() {
+        [b'2', b'f' | b'F', ..]
+        | [b'5', b'c' | b'C', ..]
+        | [b'7', b'f' | b'F', ..]
+        | [b'0' | b'1', _, ..] => true,
+        [high, low, ..] => !high.is_ascii_hexdigit() || !low.is_ascii_hexdigit(),
+        _ => true,
+    }
+}
+
+/// Whether a segment is `.` or `..`, however its dots are written.
+fn is_dots(segment: &str) -> bool {
+    let mut rest = segment.as_bytes();
+    let mut dots = 0;
+    while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
+        rest = after;
+        dots += 1;
+    }
+    rest.is_empty() && (1..=2).contains(&dots)
 }
 
 #[cfg(test)]
