@@ -17,7 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn call(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> Reply {
     match exchange(port, call, secrets) {
         Ok(reply) => reply,
-        Err(error) => Reply { trouble: error.to_string(), ..Reply::default() },
+        Err(error) => Reply {
+            trouble: error.to_string(),
+            ..Reply::default()
+        },
     }
 }
 
@@ -30,14 +33,20 @@ fn exchange(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> io::R
     let request = request(port, call, secrets);
     // Written beside the reading: who is refused early hears it while still talking.
     let mut writer = stream.try_clone()?;
+    let hang_up = call.hang_up;
     let writing = thread::spawn(move || {
         let _ = writer.write_all(&request);
+        if hang_up {
+            let _ = writer.shutdown(Shutdown::Write);
+        }
     });
     let mut reader = BufReader::new(&stream);
     let mut reply = Reply::default();
     match wire::read_answer(&mut reader) {
         Ok(Some(head)) => {
-            reply.content = wire::read_body(&mut reader, &head, Some(call.method()), start, || !call.leave);
+            reply.content = wire::read_body(&mut reader, &head, Some(call.method()), start, || {
+                !call.leave
+            });
             reply.head = Some(head);
         }
         Ok(None) => reply.trouble = "the connection was closed without an answer".into(),
@@ -49,16 +58,27 @@ fn exchange(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> io::R
 }
 
 fn request(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> Vec<u8> {
-    let body = call.payload().expect("payloads were read with the scenario");
+    let body = call
+        .payload()
+        .expect("payloads were read with the scenario");
     if call.raw.is_some() {
         return body.unwrap_or_default();
     }
-    let host = call.host.clone().unwrap_or_else(|| format!("127.0.0.1:{port}"));
-    let mut head = format!("{} {} HTTP/1.1\r\nhost: {host}\r\n", call.method(), call.path);
+    let host = call
+        .host
+        .clone()
+        .unwrap_or_else(|| format!("127.0.0.1:{port}"));
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nhost: {host}\r\n",
+        call.method(),
+        call.path
+    );
     for (name, value) in call.headers(secrets) {
         head += &format!("{name}: {value}\r\n");
     }
-    let Some(body) = body else { return (head + "\r\n").into_bytes() };
+    let Some(body) = body else {
+        return (head + "\r\n").into_bytes();
+    };
     if !call.chunked {
         head += &format!("content-length: {}\r\n\r\n", body.len());
         return [head.into_bytes(), body].concat();

@@ -13,7 +13,12 @@
 //! ```
 
 // A harness tells what went wrong by failing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 // It waits in real time for real processes.
 #![allow(clippy::disallowed_methods)]
 

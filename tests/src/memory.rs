@@ -53,23 +53,42 @@ impl Memory {
     pub fn start(config: &str, secrets: &BTreeMap<String, String>) -> Result<Self, String> {
         let text = address(config, "http://upstream.test", "http://refused.test");
         let document: config::Value = toml::from_str(&text).map_err(|error| error.to_string())?;
-        let config = Config::build(&document, Some(secrets), config::Runtime::Native).map_err(|problems| {
-            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        })?;
+        let config = Config::build(&document, Some(secrets), config::Runtime::Native).map_err(
+            |problems| {
+                problems
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            },
+        )?;
         let script = Rc::new(Script::default());
         let clock = StillClock::default();
         let tasks = Rc::new(TaskList::default());
         let records = Rc::new(Records::default());
         let platform = Platform {
-            upstream: Rc::new(ScriptedUpstream { script: Rc::clone(&script), clock: clock.clone() }),
-            ledger: Rc::new(MapLedger { accounts: RefCell::default(), clock: clock.clone() }),
+            upstream: Rc::new(ScriptedUpstream {
+                script: Rc::clone(&script),
+                clock: clock.clone(),
+            }),
+            ledger: Rc::new(MapLedger {
+                accounts: RefCell::default(),
+                clock: clock.clone(),
+            }),
             clock: Rc::new(clock.clone()),
             tasks: Rc::<TaskList>::clone(&tasks),
             journal: Rc::<Records>::clone(&records),
             dice: Rc::new(RefCell::new(Dice::new([7; 16]))),
         };
         let gateway = Gateway::new(Rc::new(config), platform);
-        Ok(Self { gateway, script, clock, tasks, records, secrets: secrets.clone() })
+        Ok(Self {
+            gateway,
+            script,
+            clock,
+            tasks,
+            records,
+            secrets: secrets.clone(),
+        })
     }
 
     /// Runs `futures` until all of them are over, or nothing will ever move again. Time passes only when all wait for it.
@@ -85,7 +104,9 @@ impl Memory {
             if futures.is_empty() && !may_wait {
                 return true;
             }
-            if (futures.is_empty() && self.tasks.running.borrow().is_empty()) || !self.clock.skip_ahead() {
+            if (futures.is_empty() && self.tasks.running.borrow().is_empty())
+                || !self.clock.skip_ahead()
+            {
                 return futures.is_empty();
             }
         }
@@ -104,22 +125,38 @@ impl Stage for Memory {
     fn calls(&self, call: &Call, count: usize) -> Vec<Reply> {
         let replies: Rc<RefCell<Vec<Reply>>> = Rc::default();
         let futures = (0..count).map(|_| {
-            let (gateway, clock, replies) = (self.gateway.clone(), self.clock.clone(), Rc::clone(&replies));
+            let (gateway, clock, replies) = (
+                self.gateway.clone(),
+                self.clock.clone(),
+                Rc::clone(&replies),
+            );
             let (request, call) = (request(call, &self.secrets), call.clone());
             Box::pin(async move {
                 let start = clock.now();
                 let reply = match request {
                     Ok(request) => {
                         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                        listen(gateway.serve(request, Some(peer)).await, &call, &clock, start).await
+                        listen(
+                            gateway.serve(request, Some(peer)).await,
+                            &call,
+                            &clock,
+                            start,
+                        )
+                        .await
                     }
-                    Err(trouble) => Reply { trouble, ..Reply::default() },
+                    Err(trouble) => Reply {
+                        trouble,
+                        ..Reply::default()
+                    },
                 };
                 replies.borrow_mut().push(reply);
             }) as Task
         });
         if !self.run(futures.collect(), false) {
-            let stuck = Reply { trouble: "everybody waits for nothing".into(), ..Reply::default() };
+            let stuck = Reply {
+                trouble: "everybody waits for nothing".into(),
+                ..Reply::default()
+            };
             replies.borrow_mut().push(stuck);
         }
         replies.take()
@@ -135,7 +172,14 @@ impl Stage for Memory {
     }
 
     fn record(&self, id: &str) -> Option<Value> {
-        let find = || self.records.0.borrow().iter().find(|record| record["id"] == id).cloned();
+        let find = || {
+            self.records
+                .0
+                .borrow()
+                .iter()
+                .find(|record| record["id"] == id)
+                .cloned()
+        };
         find().or_else(|| {
             self.run(Vec::new(), true);
             find()
@@ -143,7 +187,12 @@ impl Stage for Memory {
     }
 
     fn overheard(&self) -> String {
-        self.records.0.borrow().iter().map(ToString::to_string).collect()
+        self.records
+            .0
+            .borrow()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     fn secrets(&self) -> &BTreeMap<String, String> {
@@ -164,27 +213,45 @@ fn request(call: &Call, secrets: &BTreeMap<String, String>) -> Result<http::Requ
         None => Body::empty(),
         Some(bytes) if call.chunked => {
             builder = builder.header("transfer-encoding", "chunked");
-            Body::arriving(Pieces(bytes.chunks(16_000).map(Bytes::copy_from_slice).collect()))
+            Body::arriving(Pieces(
+                bytes.chunks(16_000).map(Bytes::copy_from_slice).collect(),
+            ))
         }
         Some(bytes) => {
             builder = builder.header("content-length", bytes.len());
             Body::from(bytes)
         }
     };
-    builder.body(body).map_err(|error| format!("no request: {error}"))
+    builder
+        .body(body)
+        .map_err(|error| format!("no request: {error}"))
 }
 
-async fn listen(answer: http::Response<Body>, call: &Call, clock: &StillClock, start: Timestamp) -> Reply {
+async fn listen(
+    answer: http::Response<Body>,
+    call: &Call,
+    clock: &StillClock,
+    start: Timestamp,
+) -> Reply {
     let (parts, mut body) = answer.into_parts();
     let headers = parts.headers.iter().map(|(name, value)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        (
+            name.as_str().to_owned(),
+            String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        )
     });
-    let head = Head { status: parts.status.as_u16(), headers: headers.collect(), ..Head::default() };
+    let head = Head {
+        status: parts.status.as_u16(),
+        headers: headers.collect(),
+        ..Head::default()
+    };
     let mut content = Content::default();
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         match frame.map(Frame::into_data) {
             Ok(Ok(data)) if !data.is_empty() => {
-                content.first.get_or_insert_with(|| clock.now().since(start));
+                content
+                    .first
+                    .get_or_insert_with(|| clock.now().since(start));
                 content.bytes.extend_from_slice(&data);
                 if call.leave {
                     content.broken = true;
@@ -199,7 +266,11 @@ async fn listen(answer: http::Response<Body>, call: &Call, clock: &StillClock, s
         }
     }
     content.end = clock.now().since(start);
-    Reply { head: Some(head), content, trouble: String::new() }
+    Reply {
+        head: Some(head),
+        content,
+        trouble: String::new(),
+    }
 }
 
 struct Alarm(AtomicBool);
@@ -216,7 +287,10 @@ impl http_body::Body for Pieces {
     type Data = Bytes;
     type Error = tidegate_core::body::BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 }
@@ -229,7 +303,12 @@ struct MapLedger {
 #[async_trait(?Send)]
 impl Ledger for MapLedger {
     async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault> {
-        Ok(self.accounts.borrow_mut().entry(account.into()).or_default().apply(entry, self.clock.now()))
+        Ok(self
+            .accounts
+            .borrow_mut()
+            .entry(account.into())
+            .or_default()
+            .apply(entry, self.clock.now()))
     }
 }
 
@@ -263,6 +342,8 @@ struct Records(RefCell<Vec<Value>>);
 
 impl Journal for Records {
     fn write(&self, record: &Record) {
-        self.0.borrow_mut().push(serde_json::to_value(record).expect("a record is JSON"));
+        self.0
+            .borrow_mut()
+            .push(serde_json::to_value(record).expect("a record is JSON"));
     }
 }

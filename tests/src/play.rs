@@ -33,10 +33,16 @@ pub fn play(scenario: &Scenario, stage: &dyn Stage) -> Result<(), String> {
         let reply = perform(step, &expect, stage, Cut::AsWritten).map_err(|wrong| at(&wrong))?;
         if scenario.stream {
             for cut in cuts(stage.runtime(), step) {
-                let again = perform(step, &expect, stage, cut).map_err(|wrong| at(&[format!("cut {cut:?}"), wrong.join("\n  ")]))?;
+                let again = perform(step, &expect, stage, cut)
+                    .map_err(|wrong| at(&[format!("cut {cut:?}"), wrong.join("\n  ")]))?;
                 if again.content.bytes != reply.content.bytes {
-                    let text = |reply: &Reply| String::from_utf8_lossy(&reply.content.bytes).into_owned();
-                    return Err(format!("cut {cut:?}, the caller got\n{}\n  instead of\n{}", text(&again), text(&reply)));
+                    let text =
+                        |reply: &Reply| String::from_utf8_lossy(&reply.content.bytes).into_owned();
+                    return Err(format!(
+                        "cut {cut:?}, the caller got\n{}\n  instead of\n{}",
+                        text(&again),
+                        text(&reply)
+                    ));
                 }
             }
         }
@@ -49,16 +55,34 @@ pub fn play(scenario: &Scenario, stage: &dyn Stage) -> Result<(), String> {
 
 /// The gateway answers, whatever it has been through.
 fn alive(stage: &dyn Stage) -> Result<(), String> {
-    let health = Call { path: "/_tidegate/health".into(), ..Call::default() };
+    let health = Call {
+        path: "/_tidegate/health".into(),
+        ..Call::default()
+    };
     match stage.calls(&health, 1).pop() {
-        Some(reply) if reply.status() == 200 && reply.content.bytes.starts_with(b"{\"status\":\"ok\"") => Ok(()),
-        reply => Err(format!("after it, /_tidegate/health says {reply:?}\n{}", stage.overheard())),
+        Some(reply)
+            if reply.status() == 200 && reply.content.bytes.starts_with(b"{\"status\":\"ok\"") =>
+        {
+            Ok(())
+        }
+        reply => Err(format!(
+            "after it, /_tidegate/health says {reply:?}\n{}",
+            stage.overheard()
+        )),
     }
 }
 
-fn perform(step: &Step, expect: &Expect, stage: &dyn Stage, cut: Cut) -> Result<Reply, Vec<String>> {
+fn perform(
+    step: &Step,
+    expect: &Expect,
+    stage: &dyn Stage,
+    cut: Cut,
+) -> Result<Reply, Vec<String>> {
     stage.script().load(&step.upstream, cut);
-    let count = step.concurrent.as_ref().map_or(1, |concurrent| concurrent.calls);
+    let count = step
+        .concurrent
+        .as_ref()
+        .map_or(1, |concurrent| concurrent.calls);
     let replies = stage.calls(&step.call, count);
     let mut wrong = Vec::new();
     if let Some(concurrent) = &step.concurrent {
@@ -67,8 +91,14 @@ fn perform(step: &Step, expect: &Expect, stage: &dyn Stage, cut: Cut) -> Result<
             *statuses.entry(reply.status().to_string()).or_default() += 1;
         }
         if statuses != concurrent.expect {
-            let trouble = replies.iter().find(|reply| reply.head.is_none()).map(|reply| &reply.trouble);
-            wrong.push(format!("{statuses:?} instead of {:?} {trouble:?}", concurrent.expect));
+            let trouble = replies
+                .iter()
+                .find(|reply| reply.head.is_none())
+                .map(|reply| &reply.trouble);
+            wrong.push(format!(
+                "{statuses:?} instead of {:?} {trouble:?}",
+                concurrent.expect
+            ));
         }
     }
     for reply in &replies {
@@ -83,17 +113,36 @@ fn perform(step: &Step, expect: &Expect, stage: &dyn Stage, cut: Cut) -> Result<
     wrong.extend(check::leaks(&reply, stage));
     wrong.sort();
     wrong.dedup();
-    if wrong.is_empty() { Ok(reply) } else { Err(wrong) }
+    if wrong.is_empty() {
+        Ok(reply)
+    } else {
+        Err(wrong)
+    }
 }
 
 /// Every position in memory; one byte a write and some positions where each costs real time.
 fn cuts(runtime: Runtime, step: &Step) -> Vec<Cut> {
-    let size = |answer: &crate::scenario::Answer| answer.payload().map_or(0, |pieces| pieces.concat().len());
-    let longest = step.upstream.values().flatten().map(size).max().unwrap_or(0);
+    let size = |answer: &crate::scenario::Answer| {
+        answer.payload().map_or(0, |pieces| pieces.concat().len())
+    };
+    let longest = step
+        .upstream
+        .values()
+        .flatten()
+        .map(size)
+        .max()
+        .unwrap_or(0);
     let positions: Vec<_> = if runtime == Runtime::Memory {
         (1..longest).collect()
     } else {
-        (1..6).map(|part| longest * part / 6).filter(|position| (1..longest).contains(position)).collect()
+        (1..6)
+            .map(|part| longest * part / 6)
+            .filter(|position| (1..longest).contains(position))
+            .collect()
     };
-    positions.into_iter().map(Cut::At).chain([Cut::Bytes]).collect()
+    positions
+        .into_iter()
+        .map(Cut::At)
+        .chain([Cut::Bytes])
+        .collect()
 }

@@ -39,13 +39,26 @@ pub struct Process {
 
 impl Process {
     /// Starts `config` on `runtime`.
-    pub fn start(runtime: Runtime, config: &str, secrets: &BTreeMap<String, String>) -> Result<Self, String> {
+    pub fn start(
+        runtime: Runtime,
+        config: &str,
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
         let upstreams = Upstreams::start().map_err(|error| error.to_string())?;
-        let folder = tempfile::Builder::new().prefix("tidegate-").tempdir().map_err(|error| error.to_string())?;
+        let folder = tempfile::Builder::new()
+            .prefix("tidegate-")
+            .tempdir()
+            .map_err(|error| error.to_string())?;
         let text = upstreams.address(config);
         fs::write(folder.path().join("tidegate.toml"), text).map_err(|error| error.to_string())?;
         let running = Running::start(runtime, folder.path(), secrets)?;
-        Ok(Self { runtime, running, upstreams, folder, secrets: secrets.clone() })
+        Ok(Self {
+            runtime,
+            running,
+            upstreams,
+            folder,
+            secrets: secrets.clone(),
+        })
     }
 
     /// Kills it as a power cut would, and starts it again on what it has left behind.
@@ -71,7 +84,9 @@ impl Stage for Process {
             return vec![client::call(port, call, &self.secrets)];
         }
         thread::scope(|scope| {
-            let calls: Vec<_> = (0..count).map(|_| scope.spawn(|| client::call(port, call, &self.secrets))).collect();
+            let calls: Vec<_> = (0..count)
+                .map(|_| scope.spawn(|| client::call(port, call, &self.secrets)))
+                .collect();
             calls.into_iter().map(|call| call.join().unwrap()).collect()
         })
     }
@@ -81,7 +96,12 @@ impl Stage for Process {
     }
 
     fn record(&self, id: &str) -> Option<Value> {
-        let said = self.running.said.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = self
+            .running
+            .said
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let find = |said: &Said| said.records.get(id).cloned();
         let (said, _) = self
             .running
@@ -93,14 +113,23 @@ impl Stage for Process {
     }
 
     fn overheard(&self) -> String {
-        self.running.said.lines.lock().unwrap_or_else(PoisonError::into_inner).text.clone()
+        self.running
+            .said
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .text
+            .clone()
     }
 
     fn peak(&self) -> Option<u64> {
         // The others hold an engine as well.
         (self.runtime == Runtime::Native).then_some(())?;
-        let status = fs::read_to_string(format!("/proc/{}/status", self.running.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.running.child.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? / 1024)
     }
 
@@ -122,7 +151,10 @@ pub fn compile(folder: &Path) -> Result<PathBuf, String> {
     if run.status.success() {
         Ok(compiled)
     } else {
-        Err(format!("tidegate compile: {}", String::from_utf8_lossy(&run.stderr)))
+        Err(format!(
+            "tidegate compile: {}",
+            String::from_utf8_lossy(&run.stderr)
+        ))
     }
 }
 
@@ -137,17 +169,27 @@ fn target() -> PathBuf {
 
 /// The root of the repository.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_path_buf()
 }
 
 /// What the variable `name` says, or `default`; it must be there.
 fn artefact(name: &str, default: &Path) -> Result<PathBuf, String> {
     let path = std::env::var_os(name).map_or_else(|| default.to_path_buf(), PathBuf::from);
-    let path = if path.is_relative() && path.components().count() > 1 { workspace().join(path) } else { path };
+    let path = if path.is_relative() && path.components().count() > 1 {
+        workspace().join(path)
+    } else {
+        path
+    };
     if path.exists() {
         Ok(path)
     } else {
-        Err(format!("{} is not there: build it, or say with {name} where it is", path.display()))
+        Err(format!(
+            "{} is not there: build it, or say with {name} where it is",
+            path.display()
+        ))
     }
 }
 
@@ -172,7 +214,11 @@ struct Said {
 }
 
 impl Running {
-    fn start(runtime: Runtime, folder: &Path, secrets: &BTreeMap<String, String>) -> Result<Self, String> {
+    fn start(
+        runtime: Runtime,
+        folder: &Path,
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<Self, String> {
         let mut command = command(runtime, folder, secrets)?;
         let mut child = command
             .stdin(Stdio::piped())
@@ -184,18 +230,29 @@ impl Running {
             .map_err(|error| format!("{command:?}: {error}"))?;
         let said = Arc::new(Ear::default());
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        for (stream, last) in [(Box::new(out) as Box<dyn std::io::Read + Send>, false), (Box::new(err), true)] {
+        for (stream, last) in [
+            (Box::new(out) as Box<dyn std::io::Read + Send>, false),
+            (Box::new(err), true),
+        ] {
             let said = Arc::clone(&said);
             thread::spawn(move || hear(stream, last, &said));
         }
-        let mut running = Self { child, port: 0, said };
+        let mut running = Self {
+            child,
+            port: 0,
+            said,
+        };
         running.port = running.wait_for_port()?;
         Ok(running)
     }
 
     fn wait_for_port(&self) -> Result<u16, String> {
         let deadline = Instant::now() + START;
-        let mut said = self.said.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self
+            .said
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(port) = said.port {
                 return Ok(port);
@@ -204,7 +261,12 @@ impl Running {
             if said.over || left.is_zero() {
                 return Err(format!("it does not start:\n{}", said.text));
             }
-            said = self.said.more.wait_timeout(said, left).unwrap_or_else(PoisonError::into_inner).0;
+            said = self
+                .said
+                .more
+                .wait_timeout(said, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -235,52 +297,88 @@ fn hear(stream: impl std::io::Read, last: bool, said: &Ear) {
         let line = String::from_utf8_lossy(&line).into_owned();
         let mut lines = said.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(address) = line.strip_prefix("listening on http://") {
-            lines.port = address.rsplit(':').next().and_then(|port| port.trim().parse().ok());
+            lines.port = address
+                .rsplit(':')
+                .next()
+                .and_then(|port| port.trim().parse().ok());
         }
         if let Ok(record) = serde_json::from_str::<Value>(&line)
             && let Some(id) = record["id"].as_str()
+            && let Some(twice) = lines.records.insert(id.into(), record.clone())
         {
-            if let Some(twice) = lines.records.insert(id.into(), record.clone()) {
-                // Nothing reads this id again, so that the request's own check fails.
-                lines.records.insert(id.into(), serde_json::json!({ "written twice": [twice, record] }));
-            }
+            // Nothing that is expected of a record is found in this.
+            lines.records.insert(
+                id.into(),
+                serde_json::json!({ "written twice": [twice, record] }),
+            );
         }
         lines.text += &line;
         lines.text.push('\n');
         said.more.notify_all();
     }
     if last {
-        said.lines.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        said.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .over = true;
         said.more.notify_all();
     }
 }
 
-fn command(runtime: Runtime, folder: &Path, secrets: &BTreeMap<String, String>) -> Result<Command, String> {
+fn command(
+    runtime: Runtime,
+    folder: &Path,
+    secrets: &BTreeMap<String, String>,
+) -> Result<Command, String> {
     match runtime {
         Runtime::Memory => Err("memory is no process".into()),
         Runtime::Native => {
             let mut command = Command::new(binary()?);
-            command.arg("serve").arg("--config").arg(folder.join("tidegate.toml"));
+            command
+                .arg("serve")
+                .arg("--config")
+                .arg(folder.join("tidegate.toml"));
             command.args(["--listen", "127.0.0.1:0", "--until-stdin-closes"]);
             command.envs(secrets).env("TIDEGATE_LOG", "json");
             Ok(command)
         }
         Runtime::Spin => {
-            let host = artefact("TIDEGATE_SPIN_HOST", &target().join("release/tidegate-spin-host"))?;
-            let wasm = artefact("TIDEGATE_SPIN_WASM", &target().join("wasm32-wasip2/release/tidegate_spin.wasm"))?;
+            let host = artefact(
+                "TIDEGATE_SPIN_HOST",
+                &target().join("release/tidegate-spin-host"),
+            )?;
+            let wasm = artefact(
+                "TIDEGATE_SPIN_WASM",
+                &target().join("wasm32-wasip2/release/tidegate_spin.wasm"),
+            )?;
             let mut command = Command::new(host);
-            command.arg("--component").arg(wasm).arg("--config").arg(compile(folder)?);
+            command
+                .arg("--component")
+                .arg(wasm)
+                .arg("--config")
+                .arg(compile(folder)?);
             command.arg("--state").arg(state(folder)?);
             command.args(["--listen", "127.0.0.1:0", "--until-stdin-closes"]);
-            command.envs(secrets.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{name}"), value)));
+            command.envs(
+                secrets
+                    .iter()
+                    .map(|(name, value)| (format!("SPIN_VARIABLE_{name}"), value)),
+            );
             Ok(command)
         }
         Runtime::Workerd => {
             let harness = artefact("TIDEGATE_WORKERD_DIR", &workspace().join("tests/workerd"))?;
             let node = std::env::var_os("TIDEGATE_NODE").unwrap_or_else(|| "node".into());
             let mut command = Command::new(node);
-            command.arg(harness.join("serve.mjs")).arg("--config").arg(compile(folder)?);
-            command.arg("--persist").arg(state(folder)?).args(["--port", "0", "--until-stdin-closes"]);
+            command
+                .arg(harness.join("serve.mjs"))
+                .arg("--config")
+                .arg(compile(folder)?);
+            command.arg("--persist").arg(state(folder)?).args([
+                "--port",
+                "0",
+                "--until-stdin-closes",
+            ]);
             for name in secrets.keys() {
                 command.args(["--secret", name]);
             }

@@ -59,10 +59,16 @@ impl Script {
     /// Sets what is answered from here on, and forgets what was seen.
     pub fn load(&self, upstreams: &BTreeMap<String, Vec<Answer>>, cut: Cut) {
         let answers = upstreams.iter().map(|(name, answers)| {
-            let all = answers.iter().flat_map(|answer| std::iter::repeat_n(answer.clone(), answer.times.unwrap_or(1)));
+            let all = answers
+                .iter()
+                .flat_map(|answer| std::iter::repeat_n(answer.clone(), answer.times.unwrap_or(1)));
             (name.clone(), all.collect())
         });
-        *self.scene() = Scene { answers: answers.collect(), cut: Some(cut), ..Scene::default() };
+        *self.scene() = Scene {
+            answers: answers.collect(),
+            cut: Some(cut),
+            ..Scene::default()
+        };
     }
 
     /// Takes down a request for `target`, which begins with the upstream's name, and gives what is answered.
@@ -74,8 +80,13 @@ impl Script {
         request.path = rest[end..].to_owned();
         let answer = scene.answers.get_mut(&name).and_then(VecDeque::pop_front);
         if answer.is_none() {
-            let Request { method, path, body, .. } = &request;
-            let problem = format!("upstream {name} was asked once too often: {method} {path} with {} bytes", body.len());
+            let Request {
+                method, path, body, ..
+            } = &request;
+            let problem = format!(
+                "upstream {name} was asked once too often: {method} {path} with {} bytes",
+                body.len()
+            );
             scene.problems.push(problem);
         }
         scene.seen.entry(name).or_default().push(request);
@@ -97,7 +108,9 @@ impl Script {
 
     /// The pieces that the body of `answer` is sent in.
     pub fn pieces(&self, answer: &Answer) -> Vec<Vec<u8>> {
-        let pieces = answer.payload().expect("payloads were read with the scenario");
+        let pieces = answer
+            .payload()
+            .expect("payloads were read with the scenario");
         if answer.raw.is_some() {
             return pieces;
         }
@@ -106,14 +119,20 @@ impl Script {
             Cut::At(position) => {
                 let whole = pieces.concat();
                 let (head, tail) = whole.split_at(position.min(whole.len()));
-                [head, tail].into_iter().filter(|piece| !piece.is_empty()).map(<[u8]>::to_vec).collect()
+                [head, tail]
+                    .into_iter()
+                    .filter(|piece| !piece.is_empty())
+                    .map(<[u8]>::to_vec)
+                    .collect()
             }
             Cut::Bytes => pieces.concat().into_iter().map(|byte| vec![byte]).collect(),
         }
     }
 
     fn scene(&self) -> MutexGuard<'_, Scene> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -133,7 +152,12 @@ impl Upstreams {
         let port = listener.local_addr()?.port();
         // Bound and not listening: the port belongs to nobody else, and connections to it are refused.
         let refused = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        refused.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())?;
+        refused.bind(
+            &"127.0.0.1:0"
+                .parse::<std::net::SocketAddr>()
+                .unwrap()
+                .into(),
+        )?;
         let script = Arc::new(Script::default());
         let over = Arc::new(AtomicBool::new(false));
         let (played, end) = (Arc::clone(&script), Arc::clone(&over));
@@ -148,13 +172,22 @@ impl Upstreams {
                 });
             }
         });
-        Ok(Self { script, port, refused, over })
+        Ok(Self {
+            script,
+            port,
+            refused,
+            over,
+        })
     }
 
     /// A configuration with the upstreams' addresses in it.
     pub fn address(&self, config: &str) -> String {
         let refused = self.refused.local_addr().unwrap().as_socket().unwrap();
-        address(config, &format!("http://127.0.0.1:{}", self.port), &format!("http://{refused}"))
+        address(
+            config,
+            &format!("http://127.0.0.1:{}", self.port),
+            &format!("http://{refused}"),
+        )
     }
 }
 
@@ -168,7 +201,9 @@ impl Drop for Upstreams {
 /// A configuration with these addresses in it.
 pub fn address(config: &str, base: &str, refused: &str) -> String {
     let config = config.replace("{refused}", refused);
-    ('a'..='h').fold(config, |text, name| text.replace(&format!("{{{name}}}"), &format!("{base}/{name}")))
+    ('a'..='h').fold(config, |text, name| {
+        text.replace(&format!("{{{name}}}"), &format!("{base}/{name}"))
+    })
 }
 
 fn serve(script: &Script, stream: &TcpStream) -> io::Result<()> {
@@ -181,11 +216,25 @@ fn serve(script: &Script, stream: &TcpStream) -> io::Result<()> {
             // Half a request was never asked.
             return Ok(());
         }
-        let Head { method, target, headers, .. } = head;
-        let request = Request { method: method.clone(), path: String::new(), headers, body: content.bytes };
+        let Head {
+            method,
+            target,
+            headers,
+            ..
+        } = head;
+        let request = Request {
+            method: method.clone(),
+            path: String::new(),
+            headers,
+            body: content.bytes,
+        };
         let Some(answer) = script.take(&target, request) else {
             let body = "nobody told this upstream what to answer";
-            write!(&*stream, "HTTP/1.1 599 Unscripted\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+            write!(
+                &*stream,
+                "HTTP/1.1 599 Unscripted\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )?;
             continue;
         };
         if !deliver(script, &answer, &method, stream)? {
@@ -196,7 +245,12 @@ fn serve(script: &Script, stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Sends `answer`; says whether the connection lives on.
-fn deliver(script: &Script, answer: &Answer, method: &str, mut stream: &TcpStream) -> io::Result<bool> {
+fn deliver(
+    script: &Script,
+    answer: &Answer,
+    method: &str,
+    mut stream: &TcpStream,
+) -> io::Result<bool> {
     let pieces = script.pieces(answer);
     let framing = answer.framing();
     thread::sleep(Duration::from_millis(answer.delay_ms));
@@ -212,7 +266,9 @@ fn deliver(script: &Script, answer: &Answer, method: &str, mut stream: &TcpStrea
         if method == "HEAD" {
             break;
         } else if answer.raw.is_none() && framing == Framing::Chunked {
-            stream.write_all(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())?;
+            stream.write_all(
+                &[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat(),
+            )?;
         } else {
             stream.write_all(piece)?;
         }
@@ -253,7 +309,9 @@ fn head(answer: &Answer, framing: Framing, length: usize) -> Vec<u8> {
         Framing::Close => "connection: close\r\n".into(),
         Framing::Length if matches!(status, 204 | 304) => String::new(),
         // More than comes, where the end does not come either.
-        Framing::Length if answer.cut || answer.stall => format!("content-length: {}\r\n", length + 100),
+        Framing::Length if answer.cut || answer.stall => {
+            format!("content-length: {}\r\n", length + 100)
+        }
         Framing::Length => format!("content-length: {length}\r\n"),
     };
     (head + "\r\n").into_bytes()

@@ -27,7 +27,10 @@ impl Head {
 
 /// The first value of the header `name`.
 pub fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
-    headers.iter().find(|(is, _)| is.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    headers
+        .iter()
+        .find(|(is, _)| is.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }
 
 /// A body as it came.
@@ -45,7 +48,9 @@ pub struct Content {
 
 /// Reads the head of a request; nothing if the peer has left.
 pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
-    let Some(bytes) = read_head(reader)? else { return Ok(None) };
+    let Some(bytes) = read_head(reader)? else {
+        return Ok(None);
+    };
     let mut space = vec![httparse::EMPTY_HEADER; 2000];
     let mut request = httparse::Request::new(&mut space);
     request.parse(&bytes).map_err(io::Error::other)?;
@@ -60,13 +65,19 @@ pub fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
 /// Reads the head of an answer; nothing if the peer has left.
 pub fn read_answer(reader: &mut impl BufRead) -> io::Result<Option<Head>> {
     loop {
-        let Some(bytes) = read_head(reader)? else { return Ok(None) };
+        let Some(bytes) = read_head(reader)? else {
+            return Ok(None);
+        };
         let mut space = vec![httparse::EMPTY_HEADER; 2000];
         let mut answer = httparse::Response::new(&mut space);
         answer.parse(&bytes).map_err(io::Error::other)?;
         let status = answer.code.unwrap_or_default();
         if status != 100 {
-            return Ok(Some(Head { status, headers: owned(answer.headers), ..Head::default() }));
+            return Ok(Some(Head {
+                status,
+                headers: owned(answer.headers),
+                ..Head::default()
+            }));
         }
     }
 }
@@ -80,9 +91,14 @@ pub fn read_body(
     mut on_piece: impl FnMut() -> bool,
 ) -> Content {
     let mut content = Content::default();
-    let bodiless = asked_with.is_some_and(|method| method == "HEAD" || matches!(head.status, 204 | 304));
-    let chunked = head.header("transfer-encoding").is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
-    let length = head.header("content-length").map(|length| length.parse::<u64>());
+    let bodiless =
+        asked_with.is_some_and(|method| method == "HEAD" || matches!(head.status, 204 | 304));
+    let chunked = head
+        .header("transfer-encoding")
+        .is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"));
+    let length = head
+        .header("content-length")
+        .map(|length| length.parse::<u64>());
     let result = if bodiless {
         Ok(())
     } else if chunked {
@@ -106,7 +122,10 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     loop {
         let before = bytes.len();
-        reader.by_ref().take(4_000_000).read_until(b'\n', &mut bytes)?;
+        reader
+            .by_ref()
+            .take(4_000_000)
+            .read_until(b'\n', &mut bytes)?;
         match &bytes[before..] {
             [] if bytes.is_empty() => return Ok(None),
             [] => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "half a head")),
@@ -119,7 +138,12 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 fn owned(headers: &[httparse::Header<'_>]) -> Vec<(String, String)> {
     headers
         .iter()
-        .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()))
+        .map(|header| {
+            (
+                header.name.to_ascii_lowercase(),
+                String::from_utf8_lossy(header.value).into_owned(),
+            )
+        })
         .collect()
 }
 
@@ -185,9 +209,17 @@ fn read_to_end(
     }
 }
 
-fn take_piece(content: &mut Content, start: Instant, on_piece: &mut impl FnMut() -> bool) -> io::Result<()> {
+fn take_piece(
+    content: &mut Content,
+    start: Instant,
+    on_piece: &mut impl FnMut() -> bool,
+) -> io::Result<()> {
     content.first.get_or_insert_with(|| start.elapsed());
-    if on_piece() { Ok(()) } else { Err(io::Error::other("the caller leaves")) }
+    if on_piece() {
+        Ok(())
+    } else {
+        Err(io::Error::other("the caller leaves"))
+    }
 }
 
 #[cfg(test)]
@@ -204,12 +236,18 @@ mod tests {
     #[test]
     fn a_body_that_is_cut_is_known_from_a_whole_one() {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
-        assert_eq!(read(&format!("{chunked}0\r\n\r\n")), (200, b"abc".to_vec(), false));
+        assert_eq!(
+            read(&format!("{chunked}0\r\n\r\n")),
+            (200, b"abc".to_vec(), false)
+        );
         assert_eq!(read(chunked), (200, b"abc".to_vec(), true));
         let length = "HTTP/1.1 404 x\r\nContent-Length: 4\r\n\r\nabc";
         assert_eq!(read(&format!("{length}d")), (404, b"abcd".to_vec(), false));
         assert_eq!(read(length), (404, b"abc".to_vec(), true));
-        assert_eq!(read("HTTP/1.1 200 x\r\n\r\nabc"), (200, b"abc".to_vec(), false));
+        assert_eq!(
+            read("HTTP/1.1 200 x\r\n\r\nabc"),
+            (200, b"abc".to_vec(), false)
+        );
     }
 
     #[test]

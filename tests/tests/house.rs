@@ -1,7 +1,12 @@
 //! The house: the core knows no platform, nothing imports upwards, and what is promised can be written.
 
 // A test tells what went wrong by failing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +21,32 @@ use tidegate_tests::process::{binary, workspace};
 
 /// Platforms, runtimes, clocks and sources of randomness: none of them may stand under the core.
 const OUTSIDE: [&str; 26] = [
-    "async-std", "chrono", "futures", "getrandom", "hyper", "hyper-util", "js-sys", "libc", "log", "mio", "rand",
-    "redis", "regex", "reqwest", "ring", "rusqlite", "rustls", "socket2", "spin-sdk", "time", "tokio", "tracing", "url",
-    "wasm-bindgen", "web-sys", "worker",
+    "async-std",
+    "chrono",
+    "futures",
+    "getrandom",
+    "hyper",
+    "hyper-util",
+    "js-sys",
+    "libc",
+    "log",
+    "mio",
+    "rand",
+    "redis",
+    "regex",
+    "reqwest",
+    "ring",
+    "rusqlite",
+    "rustls",
+    "socket2",
+    "spin-sdk",
+    "time",
+    "tokio",
+    "tracing",
+    "url",
+    "wasm-bindgen",
+    "web-sys",
+    "worker",
 ];
 
 #[test]
@@ -29,13 +57,22 @@ fn the_core_stands_on_no_platform() {
         .current_dir(workspace())
         .output()
         .unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&run.stdout).unwrap();
     let names: BTreeMap<&str, &str> = metadata["packages"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|package| (package["id"].as_str().unwrap(), package["name"].as_str().unwrap()))
+        .map(|package| {
+            (
+                package["id"].as_str().unwrap(),
+                package["name"].as_str().unwrap(),
+            )
+        })
         .collect();
     let below: BTreeMap<&str, Vec<&str>> = metadata["resolve"]["nodes"]
         .as_array()
@@ -43,7 +80,11 @@ fn the_core_stands_on_no_platform() {
         .iter()
         .map(|node| (node["id"].as_str().unwrap(), normal_dependencies(node)))
         .collect();
-    let core = names.iter().find(|(_, name)| **name == "tidegate-core").unwrap().0;
+    let core = names
+        .iter()
+        .find(|(_, name)| **name == "tidegate-core")
+        .unwrap()
+        .0;
     let mut open = vec![*core];
     let mut found = BTreeSet::new();
     while let Some(id) = open.pop() {
@@ -51,19 +92,37 @@ fn the_core_stands_on_no_platform() {
             open.extend(&below[id]);
         }
     }
-    assert!(found.contains("http") && found.len() > 10, "this does not see the tree: {found:?}");
-    let outside: Vec<_> = found.iter().filter(|name| OUTSIDE.contains(*name)).collect();
+    assert!(
+        found.contains("http") && found.len() > 10,
+        "this does not see the tree: {found:?}"
+    );
+    let outside: Vec<_> = found
+        .iter()
+        .filter(|name| OUTSIDE.contains(*name))
+        .collect();
     assert!(outside.is_empty(), "the core depends on {outside:?}");
-    assert!(found.len() <= 45, "the core stands on {} packages: {found:?}", found.len());
+    assert!(
+        found.len() <= 45,
+        "the core stands on {} packages: {found:?}",
+        found.len()
+    );
 }
 
 /// What is compiled into the thing itself, on the platforms that it is for.
 fn normal_dependencies(node: &Value) -> Vec<&str> {
     let is_normal = |dependency: &Value| {
-        dependency["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null() && kind["target"].is_null())
+        dependency["dep_kinds"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|kind| kind["kind"].is_null() && kind["target"].is_null())
     };
     let dependencies = node["deps"].as_array().unwrap();
-    dependencies.iter().filter(|is| is_normal(is)).map(|is| is["pkg"].as_str().unwrap()).collect()
+    dependencies
+        .iter()
+        .filter(|is| is_normal(is))
+        .map(|is| is["pkg"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -75,7 +134,15 @@ fn no_import_of_the_core_runs_upwards_or_in_a_circle() {
     let mut imports = 0;
     for path in rust_files(&source) {
         let inside = path.strip_prefix(&source).unwrap();
-        let module = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        let module = inside
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs")
+            .to_owned();
         if module == "lib" {
             continue;
         }
@@ -86,34 +153,58 @@ fn no_import_of_the_core_runs_upwards_or_in_a_circle() {
         };
         let code = code(&fs::read_to_string(&path).unwrap());
         if inside.components().count() == 1 && code.contains("super::") {
-            wrong.push(format!("{}: `super::` is the crate itself", inside.display()));
+            wrong.push(format!(
+                "{}: `super::` is the crate itself",
+                inside.display()
+            ));
         }
         for import in imported(&code) {
             imports += 1;
             match floors.get(&import) {
                 _ if import == module => {}
                 Some(below) if below < floor => {}
-                Some(_) => wrong.push(format!("{}: `{import}` is not below `{module}`", inside.display())),
-                None => wrong.push(format!("{}: `crate::{import}` is on no floor", inside.display())),
+                Some(_) => wrong.push(format!(
+                    "{}: `{import}` is not below `{module}`",
+                    inside.display()
+                )),
+                None => wrong.push(format!(
+                    "{}: `crate::{import}` is on no floor",
+                    inside.display()
+                )),
             }
         }
     }
-    let gone: Vec<_> = floors.keys().filter(|module| !modules.contains(*module)).collect();
-    assert!(gone.is_empty(), "lib.rs has floors for {gone:?}, which are not there");
+    let gone: Vec<_> = floors
+        .keys()
+        .filter(|module| !modules.contains(*module))
+        .collect();
+    assert!(
+        gone.is_empty(),
+        "lib.rs has floors for {gone:?}, which are not there"
+    );
     assert!(imports > 30, "this does not see the imports");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The floor of each module, as the architecture page names them from the ground.
 fn floors(page: &str) -> BTreeMap<String, usize> {
-    let text: String = page.lines().filter_map(|line| line.strip_prefix("//!")).collect::<Vec<_>>().join(" ");
-    let list = text.split("from the ground:").nth(1).expect("lib.rs names the floors `from the ground:`");
+    let text: String = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let list = text
+        .split("from the ground:")
+        .nth(1)
+        .expect("lib.rs names the floors `from the ground:`");
     let list = list.split(". ").next().unwrap();
     let floors: BTreeMap<_, _> = list
         .split('·')
         .enumerate()
         .flat_map(|(floor, modules)| {
-            modules.split_whitespace().map(move |module| (module.trim_matches(['`', '/']).to_owned(), floor))
+            modules
+                .split_whitespace()
+                .map(move |module| (module.trim_matches(['`', '/']).to_owned(), floor))
         })
         .filter(|(module, _)| !module.is_empty())
         .collect();
@@ -127,7 +218,9 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|is| is == "rs") && path.file_stem().is_some_and(|name| name != "tests") {
+        } else if path.extension().is_some_and(|is| is == "rs")
+            && path.file_stem().is_some_and(|name| name != "tests")
+        {
             files.push(path);
         }
     }
@@ -137,7 +230,10 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// A file without its comments and its tests, which may know everything.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+    text.lines()
+        .map(|line| line.split("//").next().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The modules that are named behind `crate::`.
@@ -169,12 +265,15 @@ fn imported(code: &str) -> BTreeSet<String> {
 }
 
 fn identifier(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
 }
 
 #[test]
 fn imports_are_read_as_rust_reads_them() {
-    let code = "use crate::{\n a::{self, b::C},\n d,\n};\nfn f() -> crate::e::E {}\npub(crate) fn g() {}";
+    let code =
+        "use crate::{\n a::{self, b::C},\n d,\n};\nfn f() -> crate::e::E {}\npub(crate) fn g() {}";
     assert_eq!(imported(code), ["a", "d", "e"].map(String::from).into());
 }
 
@@ -184,8 +283,17 @@ fn every_example_passes_check() {
     let examples = toml_files(&workspace().join("examples"));
     assert!(!examples.is_empty(), "there are no examples");
     for example in examples {
-        let run = Command::new(&binary).arg("check").arg(&example).output().unwrap();
-        assert!(run.status.success(), "{}: {}", example.display(), String::from_utf8_lossy(&run.stderr));
+        let run = Command::new(&binary)
+            .arg("check")
+            .arg(&example)
+            .output()
+            .unwrap();
+        assert!(
+            run.status.success(),
+            "{}: {}",
+            example.display(),
+            String::from_utf8_lossy(&run.stderr)
+        );
     }
 }
 
@@ -205,9 +313,16 @@ fn toml_files(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn all_that_a_configuration_may_say_is_known_by_name() {
     let document: config::Value = toml::from_str(EVERYTHING).unwrap();
-    for runtime in [config::Runtime::Native, config::Runtime::Cloudflare, config::Runtime::Spin] {
+    for runtime in [
+        config::Runtime::Native,
+        config::Runtime::Cloudflare,
+        config::Runtime::Spin,
+    ] {
         // What is there already gives no problem; the rest gives exactly this one.
-        for problem in Config::build(&document, None, runtime).err().unwrap_or_default() {
+        for problem in Config::build(&document, None, runtime)
+            .err()
+            .unwrap_or_default()
+        {
             let problem = problem.to_string();
             assert!(problem.contains("not available"), "{runtime:?}: {problem}");
         }

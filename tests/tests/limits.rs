@@ -1,7 +1,12 @@
 //! What holds of an account, whatever is done to it in whatever order.
 
 // A test tells what went wrong by failing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::num::NonZeroU64;
 
@@ -47,7 +52,11 @@ impl Ledger {
 
     /// What was spent from `since` to `until`, both counted.
     fn spent(&self, since: u64, until: u64) -> u64 {
-        self.held.iter().filter(|held| (since..=until).contains(&held.at.0)).map(|held| held.units).sum()
+        self.held
+            .iter()
+            .filter(|held| (since..=until).contains(&held.at.0))
+            .map(|held| held.units)
+            .sum()
     }
 
     fn width(&self) -> u64 {
@@ -56,18 +65,27 @@ impl Ledger {
 
     fn hold(&mut self, units: u64) {
         let before = self.account.clone();
-        let entry = Entry::Hold { quota: self.quota, units };
+        let entry = Entry::Hold {
+            quota: self.quota,
+            units,
+        };
         let balance = self.apply(entry);
         let (limit, per) = (self.quota.limit.get(), self.quota.per.get());
         if balance.granted {
-            self.held.push(Held { at: balance.at, units });
+            self.held.push(Held {
+                at: balance.at,
+                units,
+            });
             let spent = self.spent(balance.at.0.saturating_sub(per), balance.at.0);
             assert!(spent <= limit, "{spent} of {limit} within a window");
             assert!(balance.until >= balance.at);
         } else {
             let since = balance.at.0.saturating_sub(per + self.width());
             let spent = self.spent(since, balance.at.0);
-            assert!(spent + units > limit, "refused with {spent} of {limit} spent");
+            assert!(
+                spent + units > limit,
+                "refused with {spent} of {limit} spent"
+            );
             self.refused_until(&before, entry, balance);
         }
         self.told_right(balance);
@@ -77,13 +95,24 @@ impl Ledger {
     fn refused_until(&self, before: &Account, entry: Entry, balance: Balance) {
         assert!(balance.until > balance.at);
         if balance.until.0 == u64::MAX {
-            let Entry::Hold { units, .. } = entry else { return };
+            let Entry::Hold { units, .. } = entry else {
+                return;
+            };
             assert!(units > self.quota.limit.get(), "refused for ever");
             return;
         }
         for start in [before, &self.account] {
-            assert!(start.clone().apply(entry, balance.until).granted, "refused at the instant it was told to come");
-            assert!(!start.clone().apply(entry, Timestamp(balance.until.0 - 1)).granted, "granted before");
+            assert!(
+                start.clone().apply(entry, balance.until).granted,
+                "refused at the instant it was told to come"
+            );
+            assert!(
+                !start
+                    .clone()
+                    .apply(entry, Timestamp(balance.until.0 - 1))
+                    .granted,
+                "granted before"
+            );
         }
     }
 
@@ -94,7 +123,11 @@ impl Ledger {
         let number = number % self.held.len();
         let units = units.min(self.held[number].units);
         let held = self.held[number].at;
-        let balance = self.apply(Entry::Release { quota: self.quota, units, held });
+        let balance = self.apply(Entry::Release {
+            quota: self.quota,
+            units,
+            held,
+        });
         self.held[number].units -= units;
         assert!(balance.granted);
         self.told_right(balance);
@@ -102,7 +135,18 @@ impl Ledger {
 
     /// What is said to be left is granted, and one more is not.
     fn told_right(&self, balance: Balance) {
-        let ask = |units| self.account.clone().apply(Entry::Hold { quota: self.quota, units }, balance.at).granted;
+        let ask = |units| {
+            self.account
+                .clone()
+                .apply(
+                    Entry::Hold {
+                        quota: self.quota,
+                        units,
+                    },
+                    balance.at,
+                )
+                .granted
+        };
         assert!(ask(balance.remaining));
         assert!(!ask(balance.remaining + 1));
     }

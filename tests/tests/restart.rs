@@ -1,7 +1,12 @@
 //! What was spent stays spent when the power fails.
 
 // A test tells what went wrong by failing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::BTreeMap;
 
@@ -57,7 +62,11 @@ fn spend_kill_spend(runtime: Runtime) {
     gateway.kill_and_restart().unwrap();
     assert_eq!(granted(&gateway, 2), 2, "after one restart");
     gateway.kill_and_restart().unwrap();
-    assert_eq!(granted(&gateway, 20), 5, "exactly what is left after two restarts");
+    assert_eq!(
+        granted(&gateway, 20),
+        5,
+        "exactly what is left after two restarts"
+    );
     gateway.kill_and_restart().unwrap();
     assert_eq!(granted(&gateway, 5), 0, "nothing is left");
 }
@@ -65,15 +74,31 @@ fn spend_kill_spend(runtime: Runtime) {
 /// How many of `count` calls at once are let in.
 fn granted(gateway: &Process, count: usize) -> usize {
     let body = r#"{"object":"chat.completion","choices":[]}"#.to_owned();
-    let answer = Answer { body: Some(body), times: Some(count), spare: true, ..Answer::default() };
-    gateway.script().load(&BTreeMap::from([("a".to_owned(), vec![answer])]), Cut::AsWritten);
+    let answer = Answer {
+        body: Some(body),
+        times: Some(count),
+        spare: true,
+        ..Answer::default()
+    };
+    gateway.script().load(
+        &BTreeMap::from([("a".to_owned(), vec![answer])]),
+        Cut::AsWritten,
+    );
     let call = Call {
         path: "/v1/chat/completions".into(),
         key: Some("WEB_KEY".into()),
         body: Some(r#"{"model":"smart","messages":[]}"#.into()),
         ..Call::default()
     };
-    let statuses: Vec<_> = gateway.calls(&call, count).iter().map(|reply| reply.status()).collect();
-    assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}\n{}", gateway.overheard());
+    let statuses: Vec<_> = gateway
+        .calls(&call, count)
+        .iter()
+        .map(|reply| reply.status())
+        .collect();
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 429)),
+        "{statuses:?}\n{}",
+        gateway.overheard()
+    );
     statuses.iter().filter(|status| **status == 200).count()
 }

@@ -4,7 +4,12 @@
 //! arguments of a test binary choose scenarios.
 
 // A test tells what went wrong by failing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::{
     collections::VecDeque,
@@ -27,7 +32,10 @@ use tidegate_tests::{
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let (books, runtimes) = match (Book::read_all(&workspace().join("tests/scenarios")), Runtime::asked_for()) {
+    let (books, runtimes) = match (
+        Book::read_all(&workspace().join("tests/scenarios")),
+        Runtime::asked_for(),
+    ) {
         (Ok(books), Ok(runtimes)) => (books, runtimes),
         (Err(problem), _) | (_, Err(problem)) => {
             eprintln!("{problem}");
@@ -41,9 +49,23 @@ fn main() -> ExitCode {
         let book = Arc::new(book);
         for runtime in &runtimes {
             for config in book.config.keys() {
-                let mut group = Group { runtime: *runtime, book: Arc::clone(&book), config: config.clone(), parts: Vec::new() };
-                for (number, scenario) in book.scenarios.iter().enumerate().filter(|(_, scenario)| scenario.config == *config) {
-                    let name = format!("{runtime}::{}::{}", book.name, scenario.name.replace(' ', "_"));
+                let mut group = Group {
+                    runtime: *runtime,
+                    book: Arc::clone(&book),
+                    config: config.clone(),
+                    parts: Vec::new(),
+                };
+                for (number, scenario) in book
+                    .scenarios
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, scenario)| scenario.config == *config)
+                {
+                    let name = format!(
+                        "{runtime}::{}::{}",
+                        book.name,
+                        scenario.name.replace(' ', "_")
+                    );
                     if let Some(reason) = scenario.skip.get(runtime) {
                         skipped.push(format!("{name}: {reason}"));
                         continue;
@@ -81,12 +103,17 @@ struct Group {
 
 fn play_all(groups: VecDeque<Group>) {
     let groups = Arc::new(Mutex::new(groups));
-    let jobs = std::env::var("TIDEGATE_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(4);
+    let jobs = std::env::var("TIDEGATE_JOBS")
+        .ok()
+        .and_then(|jobs| jobs.parse().ok())
+        .unwrap_or(4);
     for _ in 0..jobs {
         let groups = Arc::clone(&groups);
         thread::spawn(move || {
             loop {
-                let Some(group) = groups.lock().unwrap().pop_front() else { return };
+                let Some(group) = groups.lock().unwrap().pop_front() else {
+                    return;
+                };
                 group.play();
             }
         });
@@ -108,7 +135,11 @@ impl Group {
         }
     }
 
-    fn play_one(&self, scenario: &Scenario, shared: &mut Option<Box<dyn Stage>>) -> Result<(), String> {
+    fn play_one(
+        &self,
+        scenario: &Scenario,
+        shared: &mut Option<Box<dyn Stage>>,
+    ) -> Result<(), String> {
         let start = || start(self.runtime, &self.book, &self.config);
         // In memory a gateway costs nothing.
         if scenario.fresh || self.runtime == Runtime::Memory {
@@ -130,6 +161,12 @@ fn trial(name: String, heard: Receiver<Result<(), String>>) -> Trial {
 
 /// As the test runner chooses.
 fn chosen(arguments: &Arguments, name: &str) -> bool {
-    let fits = |pattern: &String| if arguments.exact { name == pattern } else { name.contains(pattern.as_str()) };
+    let fits = |pattern: &String| {
+        if arguments.exact {
+            name == pattern
+        } else {
+            name.contains(pattern.as_str())
+        }
+    };
     arguments.filter.as_ref().is_none_or(fits) && !arguments.skip.iter().any(fits)
 }

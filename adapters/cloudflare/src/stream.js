@@ -16,8 +16,8 @@ export class Pieces {
 }
 
 // A stream that holds nothing back: a piece is taken out of Rust when it is asked for. `context` is kept until it has
-// ended, so that a caller who leaves does not take with him what has to be done then.
-export function pulled(body, context) {
+// ended, so that a caller who leaves does not take with him what has to be done then. `exchange` is aborted if it breaks.
+export function pulled(body, context, exchange) {
   const { promise, resolve } = Promise.withResolvers();
   context?.waitUntil(promise);
   let ended = false;
@@ -35,6 +35,7 @@ export function pulled(body, context) {
           const piece = next instanceof Promise ? await next : next;
           if (piece !== undefined) return controller.enqueue(piece);
         } catch (error) {
+          exchange?.abort();
           end();
           throw error;
         }
@@ -48,9 +49,9 @@ export function pulled(body, context) {
 }
 
 // The same with its length declared.
-export function fixed(body, size) {
+export function fixed(body, size, exchange) {
   const { readable, writable } = new FixedLengthStream(size);
   // A failure shows on `readable` as well, where it is heard.
-  pulled(body, undefined).pipeTo(writable).catch(() => {});
+  pulled(body, undefined, exchange).pipeTo(writable).catch(() => {});
   return readable;
 }

@@ -16,6 +16,7 @@ use js_sys::{
 };
 use tidegate_core::{Body, body::BoxError};
 use wasm_bindgen::prelude::*;
+use web_sys::AbortController;
 
 use crate::{caller::Caller, text, upstream::Exchange};
 
@@ -122,20 +123,23 @@ impl Outgoing {
                 reading,
                 _caller: Some(caller),
             },
-            &context,
+            Some(&context),
+            None,
         )
     }
 
     /// A `ReadableStream` of `body` for an upstream, with its size declared where it is known.
-    pub(crate) fn to_upstream(body: Body) -> JsValue {
+    ///
+    /// Should the body break, `exchange` is aborted first: the runtime ends a request whose stream fails as if it were whole.
+    pub(crate) fn to_upstream(body: Body, exchange: Option<&AbortController>) -> JsValue {
         let size = body.size();
         let body = Self {
             reading: Reading::new(body),
             _caller: None,
         };
         match size {
-            Some(size) => fixed(body, size as f64),
-            None => pulled(body, &JsValue::UNDEFINED),
+            Some(size) => fixed(body, size as f64, exchange),
+            None => pulled(body, None, exchange),
         }
     }
 }
@@ -231,6 +235,11 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn release(this: &Pieces);
 
-    fn pulled(body: Outgoing, context: &JsValue) -> JsValue;
-    fn fixed(body: Outgoing, size: f64) -> JsValue;
+    fn pulled(
+        body: Outgoing,
+        context: Option<&JsValue>,
+        exchange: Option<&AbortController>,
+    ) -> JsValue;
+
+    fn fixed(body: Outgoing, size: f64, exchange: Option<&AbortController>) -> JsValue;
 }

@@ -38,12 +38,10 @@ impl Upstream for Fetch {
         let _ = write!(text, "{}\n{}", parts.method, parts.uri);
         head::write(&parts.headers, &mut text);
         let exchange = Exchange::begin()?;
-        let answer = send(
-            &text,
-            &outgoing(body, Outgoing::to_upstream),
-            exchange.signal(),
-        )
-        .map_err(|error| failure(&error))?;
+        let body = outgoing(body, |body| {
+            Outgoing::to_upstream(body, exchange.0.as_ref())
+        });
+        let answer = send(&text, &body, exchange.signal()).map_err(|error| failure(&error))?;
         let answer = promised(answer).await.map_err(|error| failure(&error))?;
         let Some((status, headers)) = answer_head(&answer) else {
             return Err(Failure {

@@ -20,7 +20,11 @@ pub(crate) struct Clock;
 impl platform::Clock for Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the Clock port")]
     fn now(&self) -> Timestamp {
-        Timestamp(std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
+        Timestamp(
+            std::time::SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, millis),
+        )
     }
 
     async fn sleep(&self, duration: Duration) {

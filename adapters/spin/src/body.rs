@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, header::CONTENT_LENGTH};
 use http_body::{Frame, SizeHint};
-use spin_sdk::wasip3::http_compat::{IncomingBody, IncomingMessage, IncomingRequestBody, IncomingResponseBody};
+use spin_sdk::wasip3::http_compat::{
+    IncomingBody, IncomingMessage, IncomingRequestBody, IncomingResponseBody,
+};
 use tidegate_core::body::{Arriving, Body, BoxError, Foreign};
 
 use crate::wire;
@@ -19,17 +21,31 @@ pub(crate) fn arrived(request: Request<IncomingRequestBody>) -> Request<Body> {
     let (parts, body) = request.into_parts();
     let size = declared(&parts.headers);
     // The host does not tell "no body" from "a body to come": these methods have none unless they say how long it is.
-    let bare = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE) && size.is_none();
-    let body = if bare || size == Some(0) { Body::empty() } else { Body::foreign(Incoming { body, size }) };
+    let bare = matches!(
+        parts.method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    ) && size.is_none();
+    let body = if bare || size == Some(0) {
+        Body::empty()
+    } else {
+        Body::foreign(Incoming { body, size })
+    };
     Request::from_parts(parts, body)
 }
 
 /// What an upstream answered to a request of `method`, its body still with the host.
-pub(crate) fn answered(method: &Method, response: Response<IncomingResponseBody>) -> Response<Body> {
+pub(crate) fn answered(
+    method: &Method,
+    response: Response<IncomingResponseBody>,
+) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let size = declared(&parts.headers);
     let bare = wire::is_bare(method, parts.status) || size == Some(0);
-    let body = if bare { Body::empty() } else { Body::foreign(Incoming { body, size }) };
+    let body = if bare {
+        Body::empty()
+    } else {
+        Body::foreign(Incoming { body, size })
+    };
     Response::from_parts(parts, body)
 }
 
@@ -56,7 +72,10 @@ impl<T: IncomingMessage> http_body::Body for Incoming<T> {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         frame.map_err(|code| wire::describe(&code).into())
     }

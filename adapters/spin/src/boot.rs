@@ -64,15 +64,18 @@ impl Trouble {
         });
         let mut response = Response::new(Body::from(text.to_string()));
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 }
 
 async fn config() -> Result<Config, Trouble> {
-    let text = std::fs::read(PATH).map_err(|error| Trouble::new([format!("cannot read {PATH}: {error}")]))?;
-    let document: Value =
-        serde_json::from_slice(&text).map_err(|error| Trouble::new([format!("{PATH} is not JSON: {error}")]))?;
+    let text = std::fs::read(PATH)
+        .map_err(|error| Trouble::new([format!("cannot read {PATH}: {error}")]))?;
+    let document: Value = serde_json::from_slice(&text)
+        .map_err(|error| Trouble::new([format!("{PATH} is not JSON: {error}")]))?;
     let mut secrets = BTreeMap::new();
     for name in Config::secrets(&document) {
         match variables::get(name.to_lowercase()).await {
@@ -81,7 +84,11 @@ async fn config() -> Result<Config, Trouble> {
             }
             // Left out: the configuration says which value it stands in.
             Err(variables::Error::Undefined(_) | variables::Error::InvalidName(_)) => {}
-            Err(error) => return Err(Trouble::new([format!("cannot read the variable for ${name}: {error}")])),
+            Err(error) => {
+                return Err(Trouble::new([format!(
+                    "cannot read the variable for ${name}: {error}"
+                )]));
+            }
         }
     }
     Config::build(&document, Some(&secrets), Runtime::Spin)
@@ -93,10 +100,26 @@ fn assemble(config: Config) -> Gateway {
     let tasks = Rc::new(ambient::Tasks);
     let dice = Rc::new(RefCell::new(ambient::dice()));
     let ledger: Rc<dyn Ledger> = match &config.store {
-        Store::Embedded => Rc::new(Accounts::new(Sqlite::default(), clock.clone(), tasks.clone(), dice.clone())),
-        Store::Redis(url) => Rc::new(Accounts::new(Redis::new(url), clock.clone(), tasks.clone(), dice.clone())),
+        Store::Embedded => Rc::new(Accounts::new(
+            Sqlite::default(),
+            clock.clone(),
+            tasks.clone(),
+            dice.clone(),
+        )),
+        Store::Redis(url) => Rc::new(Accounts::new(
+            Redis::new(url),
+            clock.clone(),
+            tasks.clone(),
+            dice.clone(),
+        )),
     };
-    let platform =
-        Platform { upstream: Rc::new(Upstream), ledger, clock, tasks, journal: Rc::new(ambient::Journal), dice };
+    let platform = Platform {
+        upstream: Rc::new(Upstream),
+        ledger,
+        clock,
+        tasks,
+        journal: Rc::new(ambient::Journal),
+        dice,
+    };
     Gateway::new(Rc::new(config), platform)
 }

@@ -31,7 +31,11 @@ impl Guest for Component {
         let peer = take_peer(&mut parts.headers);
         let method = parts.method.clone();
         let answer = match boot::gateway().await {
-            Ok(gateway) => gateway.serve(http::Request::from_parts(parts, body), peer).await,
+            Ok(gateway) => {
+                gateway
+                    .serve(http::Request::from_parts(parts, body), peer)
+                    .await
+            }
             Err(trouble) => trouble.answer(),
         };
         wire::answer(&method, answer)
@@ -40,10 +44,20 @@ impl Guest for Component {
 
 /// The address that Spin vouches for, with Spin's own headers taken off: they are no part of what the caller sent.
 fn take_peer(headers: &mut HeaderMap) -> Option<IpAddr> {
-    let peer = headers.get("spin-client-addr").and_then(|value| value.to_str().ok()).and_then(|text| {
-        text.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| text.parse()).ok()
-    });
-    let spins: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("spin-")).cloned().collect();
+    let peer = headers
+        .get("spin-client-addr")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| {
+            text.parse::<SocketAddr>()
+                .map(|address| address.ip())
+                .or_else(|_| text.parse())
+                .ok()
+        });
+    let spins: Vec<_> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("spin-"))
+        .cloned()
+        .collect();
     for name in spins {
         headers.remove(name);
     }
@@ -60,9 +74,18 @@ mod tests {
     fn the_peer_is_read_and_spins_headers_are_gone() {
         let mut headers = HeaderMap::new();
         headers.insert("spin-client-addr", HeaderValue::from_static("[::1]:8777"));
-        headers.insert("spin-full-url", HeaderValue::from_static("http://localhost/"));
+        headers.insert(
+            "spin-full-url",
+            HeaderValue::from_static("http://localhost/"),
+        );
         headers.insert("accept", HeaderValue::from_static("*/*"));
-        assert_eq!(take_peer(&mut headers), Some(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])));
-        assert_eq!(headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["accept"]);
+        assert_eq!(
+            take_peer(&mut headers),
+            Some(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]))
+        );
+        assert_eq!(
+            headers.keys().map(|name| name.as_str()).collect::<Vec<_>>(),
+            ["accept"]
+        );
     }
 }

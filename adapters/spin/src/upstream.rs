@@ -55,7 +55,10 @@ fn failure(code: &ErrorCode) -> Failure {
         | ErrorCode::HttpResponseTimeout => FailureReason::Timeout,
         _ => FailureReason::Broken,
     };
-    Failure { reason, detail: wire::describe(code) }
+    Failure {
+        reason,
+        detail: wire::describe(code),
+    }
 }
 
 #[cfg(test)]
@@ -64,10 +67,25 @@ mod tests {
 
     #[test]
     fn what_never_reached_the_upstream_is_told_from_what_may_have() {
-        assert_eq!(failure(&ErrorCode::ConnectionRefused).reason, FailureReason::Connect);
-        assert_eq!(failure(&ErrorCode::HttpRequestDenied).reason, FailureReason::Connect);
-        assert_eq!(failure(&ErrorCode::ConnectionReadTimeout).reason, FailureReason::Timeout);
-        assert_eq!(failure(&ErrorCode::HttpProtocolError).reason, FailureReason::Broken);
-        assert_eq!(failure(&ErrorCode::InternalError(None)).reason, FailureReason::Broken);
+        assert_eq!(
+            failure(&ErrorCode::ConnectionRefused).reason,
+            FailureReason::Connect
+        );
+        assert_eq!(
+            failure(&ErrorCode::HttpRequestDenied).reason,
+            FailureReason::Connect
+        );
+        assert_eq!(
+            failure(&ErrorCode::ConnectionReadTimeout).reason,
+            FailureReason::Timeout
+        );
+        assert_eq!(
+            failure(&ErrorCode::HttpProtocolError).reason,
+            FailureReason::Broken
+        );
+        assert_eq!(
+            failure(&ErrorCode::InternalError(None)).reason,
+            FailureReason::Broken
+        );
     }
 }

@@ -5,8 +5,8 @@ use std::future::Future;
 use http::{
     HeaderMap, HeaderName, Method, Request, Response, StatusCode,
     header::{
-        CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING,
-        UPGRADE,
+        CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 use spin_sdk::wasip3::{
@@ -19,7 +19,10 @@ use spin_sdk::wasip3::{
 use tidegate_core::body::Body;
 
 /// The answer to a request of `method`, for the host to send; its body streams as the caller reads it.
-pub(crate) fn answer(method: &Method, answer: Response<Body>) -> Result<types::Response, ErrorCode> {
+pub(crate) fn answer(
+    method: &Method,
+    answer: Response<Body>,
+) -> Result<types::Response, ErrorCode> {
     let (mut parts, body) = answer.into_parts();
     let bare = is_bare(method, parts.status);
     if !bare {
@@ -28,7 +31,9 @@ pub(crate) fn answer(method: &Method, answer: Response<Body>) -> Result<types::R
     let headers = fields(&parts.headers)?;
     let (contents, end, sending) = contents(if bare { Body::empty() } else { body });
     let (response, _) = types::Response::new(headers, contents, end);
-    response.set_status_code(parts.status.as_u16()).map_err(|()| internal("the status is out of range"))?;
+    response
+        .set_status_code(parts.status.as_u16())
+        .map_err(|()| internal("the status is out of range"))?;
     if let Some(sending) = sending {
         wasip3::spawn(sending);
     }
@@ -38,17 +43,25 @@ pub(crate) fn answer(method: &Method, answer: Response<Body>) -> Result<types::R
 /// The request for the host to send to `request`'s URI, whatever `Host` it came with.
 pub(crate) fn request(request: Request<Body>) -> Result<types::Request, ErrorCode> {
     let (mut parts, body) = request.into_parts();
-    if body.size() != Some(0) || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+    if body.size() != Some(0) || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH)
+    {
         declare_size(&mut parts.headers, &body);
     }
     let headers = fields(&parts.headers)?;
     let (contents, end, sending) = contents(body);
     let (request, _) = types::Request::new(headers, contents, end, None);
-    let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    request.set_method(&(&parts.method).into()).map_err(|()| ErrorCode::HttpRequestMethodInvalid)?;
+    let path = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    request
+        .set_method(&(&parts.method).into())
+        .map_err(|()| ErrorCode::HttpRequestMethodInvalid)?;
     request
         .set_scheme(parts.uri.scheme().map(Into::into).as_ref())
-        .and_then(|()| request.set_authority(parts.uri.authority().map(http::uri::Authority::as_str)))
+        .and_then(|()| {
+            request.set_authority(parts.uri.authority().map(http::uri::Authority::as_str))
+        })
         .and_then(|()| request.set_path_with_query(Some(path)))
         .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
     if let Some(sending) = sending {
@@ -93,7 +106,11 @@ pub(crate) fn describe(code: &ErrorCode) -> String {
 /// A body as the host takes it: the bytes, how they end, and the work that sends them.
 fn contents(
     body: Body,
-) -> (Option<StreamReader<u8>>, FutureReader<BodyResult>, Option<impl Future<Output = ()> + 'static>) {
+) -> (
+    Option<StreamReader<u8>>,
+    FutureReader<BodyResult>,
+    Option<impl Future<Output = ()> + 'static>,
+) {
     if body.size() == Some(0) {
         // Dropping the writer is what writes the end.
         let (_, end) = wit_future::new(|| Ok(None));
@@ -122,11 +139,20 @@ fn fields(headers: &HeaderMap) -> Result<types::Fields, ErrorCode> {
         .filter(|(name, _)| !is_the_hosts(name))
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
         .collect::<Vec<_>>();
-    types::Fields::from_list(&kept).map_err(|error| internal(&format!("the host refused the headers: {error:?}")))
+    types::Fields::from_list(&kept)
+        .map_err(|error| internal(&format!("the host refused the headers: {error:?}")))
 }
 
 fn is_the_hosts(name: &HeaderName) -> bool {
-    [CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TRANSFER_ENCODING, UPGRADE].contains(name)
+    [
+        CONNECTION,
+        HOST,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ]
+    .contains(name)
         || ["keep-alive", "proxy-connection", "http2-settings"].contains(&name.as_str())
 }
 

@@ -32,7 +32,11 @@ impl Arguments {
         let (mut listen, mut state) = ("127.0.0.1:3000".to_owned(), PathBuf::from(".spin"));
         let mut until_stdin_closes = false;
         while let Some(word) = words.next() {
-            let mut value = || words.next().with_context(|| format!("{word} needs a value"));
+            let mut value = || {
+                words
+                    .next()
+                    .with_context(|| format!("{word} needs a value"))
+            };
             match word.as_str() {
                 "--component" => component = Some(PathBuf::from(value()?)),
                 "--config" => config = Some(PathBuf::from(value()?)),
@@ -48,8 +52,18 @@ impl Arguments {
         let config = config.context("--config is needed")?;
         let cache = match cache {
             Some(cache) => cache,
-            None => component.parent().unwrap_or(&component).join("spin-host-cache"),
+            None => component
+                .parent()
+                .unwrap_or(&component)
+                .join("spin-host-cache"),
         };
-        Ok(Some(Self { component, config, listen, state, cache, until_stdin_closes }))
+        Ok(Some(Self {
+            component,
+            config,
+            listen,
+            state,
+            cache,
+            until_stdin_closes,
+        }))
     }
 }

@@ -16,7 +16,8 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::{
     handler::{
-        HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, ViewFn, WorkerExpiration, WorkerState, WorkerStatus,
+        HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, ViewFn, WorkerExpiration,
+        WorkerState, WorkerStatus,
     },
     p3::{WasiHttpView, bindings::ServicePre},
 };
@@ -37,13 +38,19 @@ pub(crate) struct Instances {
 
 impl Instances {
     /// Loads the component at `path`, compiled once and then kept in `cache`.
-    pub(crate) fn new(path: &Path, cache: &Path, services: Arc<Services>) -> wasmtime::Result<Handler> {
+    pub(crate) fn new(
+        path: &Path,
+        cache: &Path,
+        services: Arc<Services>,
+    ) -> wasmtime::Result<Handler> {
         let cache = std::path::absolute(cache)?;
         std::fs::create_dir_all(&cache)?;
         let mut cached = CacheConfig::new();
         cached.with_directory(&cache);
         let mut config = Config::new();
-        config.wasm_component_model_async(true).cache(Some(Cache::new(cached)?));
+        config
+            .wasm_component_model_async(true)
+            .cache(Some(Cache::new(cached)?));
         let engine = Engine::new(&config)?;
 
         let mut linker = Linker::<Data>::new(&engine);
@@ -60,7 +67,10 @@ impl Instances {
         let component = Component::from_file(&engine, path)?;
         drop(lock);
         let component = linker.instantiate_pre(&component)?;
-        Ok(ProxyHandler::new(Self { component: ServicePre::new(component)?, services }))
+        Ok(ProxyHandler::new(Self {
+            component: ServicePre::new(component)?,
+            services,
+        }))
     }
 }
 
@@ -73,7 +83,13 @@ impl HandlerState for Instances {
         let mut store = Store::new(self.component.engine(), Data::new(self.services.clone())?);
         let proxy = Proxy::P3(self.component.instantiate_async(&mut store).await?);
         let expiration = Idleness(Box::pin(tokio::time::sleep(IDLE)));
-        Ok(Instance { store, proxy, view: ViewFn::P3(<Data as WasiHttpView>::http), expiration, state: Reuse })
+        Ok(Instance {
+            store,
+            proxy,
+            view: ViewFn::P3(<Data as WasiHttpView>::http),
+            expiration,
+            state: Reuse,
+        })
     }
 }
 
@@ -81,7 +97,12 @@ impl HandlerState for Instances {
 pub(crate) struct Idleness(Pin<Box<Sleep>>);
 
 impl WorkerExpiration for Idleness {
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, status: WorkerStatus, start: Instant) -> Poll<()> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        status: WorkerStatus,
+        start: Instant,
+    ) -> Poll<()> {
         if status != WorkerStatus::Idle {
             return Poll::Pending;
         }

@@ -5,14 +5,11 @@
 //! (variables come from `SPIN_VARIABLE_…` alone), `allowed_outbound_hosts` is not enforced, upstreams are reached without
 //! TLS, and sockets have `TCP_NODELAY`.
 
-// What fails here must fail loudly, and nothing shares the process.
-#![allow(clippy::expect_used)]
-
 mod arguments;
 mod bindings;
 mod instances;
-mod output;
 mod outbound;
+mod output;
 mod redis;
 mod server;
 mod sqlite;
@@ -37,10 +34,13 @@ async fn main() -> anyhow::Result<()> {
         return Ok(());
     };
     let services = Arc::new(Services::new(&arguments.state, &arguments.config)?);
-    let instances = Instances::new(&arguments.component, &arguments.cache, services)
-        .map_err(|error| anyhow::anyhow!("cannot load {}: {error:#}", arguments.component.display()))?;
-    let listener =
-        TcpListener::bind(&arguments.listen).await.with_context(|| format!("cannot bind {}", arguments.listen))?;
+    let instances =
+        Instances::new(&arguments.component, &arguments.cache, services).map_err(|error| {
+            anyhow::anyhow!("cannot load {}: {error:#}", arguments.component.display())
+        })?;
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .with_context(|| format!("cannot bind {}", arguments.listen))?;
     let address = listener.local_addr()?;
     eprintln!("listening on http://{address}");
 

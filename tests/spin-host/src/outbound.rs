@@ -3,11 +3,7 @@
 use std::{error::Error as _, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    Request, Response, Uri,
-    header::HOST,
-    uri::Scheme,
-};
+use http::{Request, Response, Uri, header::HOST, uri::Scheme};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper_util::{
     client::legacy::Client,
@@ -52,7 +48,9 @@ async fn send(
     options: RequestOptions,
 ) -> Result<(Response<Body>, Io), ErrorCode> {
     if request.uri().scheme() == Some(&Scheme::HTTPS) {
-        return Err(ErrorCode::InternalError(Some("this test host does not speak TLS".into())));
+        return Err(ErrorCode::InternalError(Some(
+            "this test host does not speak TLS".into(),
+        )));
     }
     // hyper sets it from the URI.
     request.headers_mut().remove(HOST);
@@ -61,11 +59,19 @@ async fn send(
         .await
         .map_err(|_| ErrorCode::ConnectionReadTimeout)?
         .map_err(|error| {
-            let cause = error.source().and_then(|cause| cause.downcast_ref::<ErrorCode>());
+            let cause = error
+                .source()
+                .and_then(|cause| cause.downcast_ref::<ErrorCode>());
             cause.cloned().unwrap_or(ErrorCode::HttpProtocolError)
         })?;
     let end: Io = Box::new(async { Ok(()) });
-    Ok((response.map(|body| body.map_err(|_| ErrorCode::HttpProtocolError).boxed_unsync()), end))
+    Ok((
+        response.map(|body| {
+            body.map_err(|_| ErrorCode::HttpProtocolError)
+                .boxed_unsync()
+        }),
+        end,
+    ))
 }
 
 /// How Spin waits where the component does not say: for an answer, and for a connection.
@@ -80,7 +86,10 @@ impl tower_service::Service<Uri> for Connector {
     type Error = ErrorCode;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ErrorCode>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), ErrorCode>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), ErrorCode>> {
         std::task::Poll::Ready(Ok(()))
     }
 
@@ -93,9 +102,16 @@ async fn connect(uri: &Uri) -> Result<TcpStream, ErrorCode> {
     let host = uri.host().ok_or(ErrorCode::HttpRequestUriInvalid)?;
     // An IPv6 address stands in brackets in a URI, and without them everywhere else.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let unknown = || ErrorCode::DnsError(DnsErrorPayload { rcode: Some("address not available".into()), info_code: Some(0) });
-    let addresses: Vec<_> =
-        tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await.map_err(|_| unknown())?.collect();
+    let unknown = || {
+        ErrorCode::DnsError(DnsErrorPayload {
+            rcode: Some("address not available".into()),
+            info_code: Some(0),
+        })
+    };
+    let addresses: Vec<_> = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)))
+        .await
+        .map_err(|_| unknown())?
+        .collect();
     let stream = timeout(DEFAULT_TIMEOUT, TcpStream::connect(&*addresses))
         .await
         .map_err(|_| ErrorCode::ConnectionTimeout)?

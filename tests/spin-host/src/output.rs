@@ -32,7 +32,10 @@ impl Lines {
     }
 
     fn to(write: fn(&[u8])) -> Self {
-        Self { write, begun: Arc::default() }
+        Self {
+            write,
+            begun: Arc::default(),
+        }
     }
 
     fn push(&self, bytes: &[u8]) {
@@ -82,7 +85,11 @@ impl Pollable for Lines {
 }
 
 impl AsyncWrite for Lines {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         self.push(bytes);
         Poll::Ready(Ok(bytes.len()))
     }

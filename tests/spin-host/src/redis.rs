@@ -29,8 +29,13 @@ type Handle = Resource<Connection>;
 impl HostConnectionWithStore<Data> for Spin {
     async fn open(accessor: &Accessor<Data, Self>, address: String) -> Result<Handle, Error> {
         let client = ::redis::Client::open(address).map_err(|_| Error::InvalidAddress)?;
-        let connection = client.get_multiplexed_async_connection().await.map_err(other)?;
-        accessor.with(|mut access| access.get().table.push(Connection(connection))).map_err(other)
+        let connection = client
+            .get_multiplexed_async_connection()
+            .await
+            .map_err(other)?;
+        accessor
+            .with(|mut access| access.get().table.push(Connection(connection)))
+            .map_err(other)
     }
 
     async fn publish(
@@ -42,19 +47,36 @@ impl HostConnectionWithStore<Data> for Spin {
         ask(accessor, &connection, "PUBLISH", (channel, payload)).await
     }
 
-    async fn get(accessor: &Accessor<Data, Self>, connection: Handle, key: String) -> Result<Option<Vec<u8>>, Error> {
+    async fn get(
+        accessor: &Accessor<Data, Self>,
+        connection: Handle,
+        key: String,
+    ) -> Result<Option<Vec<u8>>, Error> {
         ask(accessor, &connection, "GET", key).await
     }
 
-    async fn set(accessor: &Accessor<Data, Self>, connection: Handle, key: String, value: Vec<u8>) -> Result<(), Error> {
+    async fn set(
+        accessor: &Accessor<Data, Self>,
+        connection: Handle,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<(), Error> {
         ask(accessor, &connection, "SET", (key, value)).await
     }
 
-    async fn incr(accessor: &Accessor<Data, Self>, connection: Handle, key: String) -> Result<i64, Error> {
+    async fn incr(
+        accessor: &Accessor<Data, Self>,
+        connection: Handle,
+        key: String,
+    ) -> Result<i64, Error> {
         ask(accessor, &connection, "INCR", key).await
     }
 
-    async fn del(accessor: &Accessor<Data, Self>, connection: Handle, keys: Vec<String>) -> Result<u32, Error> {
+    async fn del(
+        accessor: &Accessor<Data, Self>,
+        connection: Handle,
+        keys: Vec<String>,
+    ) -> Result<u32, Error> {
         ask(accessor, &connection, "DEL", keys).await
     }
 
@@ -67,7 +89,11 @@ impl HostConnectionWithStore<Data> for Spin {
         ask(accessor, &connection, "SADD", (key, values)).await
     }
 
-    async fn smembers(accessor: &Accessor<Data, Self>, connection: Handle, key: String) -> Result<Vec<String>, Error> {
+    async fn smembers(
+        accessor: &Accessor<Data, Self>,
+        connection: Handle,
+        key: String,
+    ) -> Result<Vec<String>, Error> {
         ask(accessor, &connection, "SMEMBERS", key).await
     }
 
@@ -121,14 +147,20 @@ fn flatten(value: ::redis::Value, results: &mut Vec<RedisResult>) -> Result<(), 
         ::redis::Value::BulkString(bytes) => results.push(RedisResult::Binary(bytes)),
         ::redis::Value::SimpleString(status) => results.push(RedisResult::Status(status)),
         ::redis::Value::Okay => results.push(RedisResult::Status("OK".into())),
-        ::redis::Value::Array(values) => values.into_iter().try_for_each(|value| flatten(value, results))?,
+        ::redis::Value::Array(values) => values
+            .into_iter()
+            .try_for_each(|value| flatten(value, results))?,
         _ => return Err(Error::TypeError),
     }
     Ok(())
 }
 
 fn fault(error: RedisError) -> Error {
-    if error.kind() == ::redis::ErrorKind::TypeError { Error::TypeError } else { other(error) }
+    if error.kind() == ::redis::ErrorKind::TypeError {
+        Error::TypeError
+    } else {
+        other(error)
+    }
 }
 
 fn other(error: impl std::fmt::Display) -> Error {

@@ -13,7 +13,11 @@ use wasmtime_wasi_http::{handler::ErrorCode, p3::bindings::http::types};
 use crate::instances::Handler;
 
 /// Answers everything that comes to `listener`, which listens at `address`.
-pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, handler: Handler) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    handler: Handler,
+) -> anyhow::Result<()> {
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -32,7 +36,10 @@ pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, handler: H
                 async move { Ok::<_, Infallible>(answer(handler, request, address, peer).await) }
             });
             // An error here is a caller who left.
-            let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -43,15 +50,19 @@ async fn answer(
     address: SocketAddr,
     peer: SocketAddr,
 ) -> Response<UnsyncBoxBody<Bytes, std::io::Error>> {
-    let request = prepare(request, address, peer)
-        .map(|body| body.map_err(|_| ErrorCode::P3(types::ErrorCode::HttpProtocolError)).boxed_unsync());
+    let request = prepare(request, address, peer).map(|body| {
+        body.map_err(|_| ErrorCode::P3(types::ErrorCode::HttpProtocolError))
+            .boxed_unsync()
+    });
     match handler.handle((), request).await {
-        Ok(response) => {
-            response.map(|body| body.map_err(|error| std::io::Error::other(format!("{error:#}"))).boxed_unsync())
-        }
+        Ok(response) => response.map(|body| {
+            body.map_err(|error| std::io::Error::other(format!("{error:#}")))
+                .boxed_unsync()
+        }),
         Err(error) => {
             eprintln!("a request failed: {error:?}");
-            let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+            let mut response =
+                Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         }
@@ -59,10 +70,22 @@ async fn answer(
 }
 
 /// The request as Spin hands it on for the route `/...`: at the address that listens, with Spin's headers.
-fn prepare(mut request: Request<Incoming>, address: SocketAddr, peer: SocketAddr) -> Request<Incoming> {
-    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
+fn prepare(
+    mut request: Request<Incoming>,
+    address: SocketAddr,
+    peer: SocketAddr,
+) -> Request<Incoming> {
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", PathAndQuery::as_str)
+        .to_owned();
     let path_info = request.uri().path().to_owned();
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("localhost");
     let full_url = format!("http://{host}{path}");
     let headers = [
         ("spin-path-info", path_info),
@@ -78,7 +101,12 @@ fn prepare(mut request: Request<Incoming>, address: SocketAddr, peer: SocketAddr
             request.headers_mut().insert(name, value);
         }
     }
-    if let Ok(uri) = Uri::builder().scheme("http").authority(address.to_string()).path_and_query(path).build() {
+    if let Ok(uri) = Uri::builder()
+        .scheme("http")
+        .authority(address.to_string())
+        .path_and_query(path)
+        .build()
+    {
         *request.uri_mut() = uri;
     }
     request

@@ -34,7 +34,9 @@ impl HostConnection for Data {
     }
 
     fn last_insert_rowid(&mut self, connection: Resource<Connection>) -> i64 {
-        find(self, &connection).map_or(0, |connection| connection.with(|open| open.last_insert_rowid()))
+        find(self, &connection).map_or(0, |connection| {
+            connection.with(|open| open.last_insert_rowid())
+        })
     }
 
     fn changes(&mut self, connection: Resource<Connection>) -> u64 {
@@ -48,10 +50,17 @@ impl HostConnection for Data {
 }
 
 /// Rows, and how the reading of them ended.
-type Streamed = (Vec<String>, StreamReader<RowResult>, FutureReader<Result<(), Error>>);
+type Streamed = (
+    Vec<String>,
+    StreamReader<RowResult>,
+    FutureReader<Result<(), Error>>,
+);
 
 impl HostConnectionWithStore<Data> for Spin {
-    async fn open_async(accessor: &Accessor<Data, Self>, database: String) -> Result<Resource<Connection>, Error> {
+    async fn open_async(
+        accessor: &Accessor<Data, Self>,
+        database: String,
+    ) -> Result<Resource<Connection>, Error> {
         accessor.with(|mut access| open(access.get(), &database))
     }
 
@@ -62,20 +71,28 @@ impl HostConnectionWithStore<Data> for Spin {
         parameters: Vec<Value>,
     ) -> Result<Streamed, Error> {
         let connection = accessor.with(|mut access| find(access.get(), &connection))?;
-        let result = tokio::task::spawn_blocking(move || connection.query(&statement, parameters)).await;
+        let result =
+            tokio::task::spawn_blocking(move || connection.query(&statement, parameters)).await;
         let QueryResult { columns, rows } = result.map_err(io)??;
         accessor.with(|mut access| {
             let rows = StreamReader::new(&mut access, rows).map_err(io)?;
-            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) }).map_err(io)?;
+            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })
+                .map_err(io)?;
             Ok((columns, rows, end))
         })
     }
 
-    async fn last_insert_rowid_async(accessor: &Accessor<Data, Self>, connection: Resource<Connection>) -> i64 {
+    async fn last_insert_rowid_async(
+        accessor: &Accessor<Data, Self>,
+        connection: Resource<Connection>,
+    ) -> i64 {
         accessor.with(|mut access| access.get().last_insert_rowid(connection))
     }
 
-    async fn changes_async(accessor: &Accessor<Data, Self>, connection: Resource<Connection>) -> u64 {
+    async fn changes_async(
+        accessor: &Accessor<Data, Self>,
+        connection: Resource<Connection>,
+    ) -> u64 {
         accessor.with(|mut access| access.get().changes(connection))
     }
 }
@@ -88,12 +105,19 @@ impl Connection {
     fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<QueryResult, Error> {
         self.with(|open| {
             let mut statement = open.prepare_cached(statement)?;
-            let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let columns: Vec<String> = statement
+                .column_names()
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
             let parameters = rusqlite::params_from_iter(parameters.into_iter().map(parameter));
             let rows = statement
                 .query_map(parameters, |row| {
-                    let values = (0..columns.len()).map(|column| row.get::<_, Cell>(column).map(|cell| cell.0));
-                    Ok(RowResult { values: values.collect::<Result<_, _>>()? })
+                    let values = (0..columns.len())
+                        .map(|column| row.get::<_, Cell>(column).map(|cell| cell.0));
+                    Ok(RowResult {
+                        values: values.collect::<Result<_, _>>()?,
+                    })
                 })?
                 .collect::<Result<_, _>>()?;
             Ok(QueryResult { columns, rows })
@@ -107,11 +131,16 @@ fn open(data: &mut Data, database: &str) -> Result<Resource<Connection>, Error> 
         return Err(Error::AccessDenied);
     }
     let connection = rusqlite::Connection::open(&data.services.database).map_err(io)?;
-    data.table.push(Connection(Arc::new(Mutex::new(connection)))).map_err(io)
+    data.table
+        .push(Connection(Arc::new(Mutex::new(connection))))
+        .map_err(io)
 }
 
 fn find(data: &Data, connection: &Resource<Connection>) -> Result<Connection, Error> {
-    data.table.get(connection).cloned().map_err(|_| Error::InvalidConnection)
+    data.table
+        .get(connection)
+        .cloned()
+        .map_err(|_| Error::InvalidConnection)
 }
 
 fn io(error: impl std::fmt::Display) -> Error {

@@ -29,10 +29,15 @@ impl Services {
     pub(crate) fn new(state: &Path, config: &Path) -> anyhow::Result<Self> {
         // One a process: several hosts may share a database.
         let mount = state.join(format!("files-{}", std::process::id()));
-        std::fs::create_dir_all(&mount).with_context(|| format!("cannot make {}", mount.display()))?;
+        std::fs::create_dir_all(&mount)
+            .with_context(|| format!("cannot make {}", mount.display()))?;
         std::fs::copy(config, mount.join("tidegate.json"))
             .with_context(|| format!("cannot read {}", config.display()))?;
-        Ok(Self { mount, database: state.join("sqlite_db.db"), outbound: Outbound::new() })
+        Ok(Self {
+            mount,
+            database: state.join("sqlite_db.db"),
+            outbound: Outbound::new(),
+        })
     }
 }
 
@@ -62,13 +67,20 @@ impl Data {
 
 impl WasiView for Data {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for Data {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.outbound,
+        }
     }
 }
 

@@ -26,19 +26,29 @@ struct Face {
 impl Default for StillClock {
     fn default() -> Self {
         let now = Cell::new(Timestamp(1_800_000_000_000));
-        Self(Rc::new(Face { now, sleepers: RefCell::default(), names: Cell::default() }))
+        Self(Rc::new(Face {
+            now,
+            sleepers: RefCell::default(),
+            names: Cell::default(),
+        }))
     }
 }
 
 impl StillClock {
     /// The next instant that somebody waits for.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.0.sleepers.borrow().first_key_value().map(|((until, _), _)| *until)
+        self.0
+            .sleepers
+            .borrow()
+            .first_key_value()
+            .map(|((until, _), _)| *until)
     }
 
     /// Goes on to the next instant that somebody waits for.
     pub(super) fn skip_ahead(&self) -> bool {
-        let Some(next) = self.next() else { return false };
+        let Some(next) = self.next() else {
+            return false;
+        };
         self.set(next);
         for ((until, _), waker) in &*self.0.sleepers.borrow() {
             if *until <= next {

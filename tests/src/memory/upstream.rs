@@ -35,7 +35,10 @@ pub(super) struct ScriptedUpstream {
 #[async_trait(?Send)]
 impl Upstream for ScriptedUpstream {
     async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Failure> {
-        let failure = |reason, detail: &str| Failure { reason, detail: detail.into() };
+        let failure = |reason, detail: &str| Failure {
+            reason,
+            detail: detail.into(),
+        };
         let (parts, body) = request.into_parts();
         if parts.uri.host() != Some("upstream.test") {
             return Err(failure(FailureReason::Connect, "connection refused"));
@@ -45,7 +48,10 @@ impl Upstream for ScriptedUpstream {
             return Err(failure(FailureReason::Broken, "the request broke off"));
         };
         let headers = parts.headers.iter().map(|(name, value)| {
-            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            (
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
         });
         let request = Request {
             method: parts.method.to_string(),
@@ -53,30 +59,55 @@ impl Upstream for ScriptedUpstream {
             headers: headers.collect(),
             body: body.to_vec(),
         };
-        let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or("/", http::uri::PathAndQuery::as_str);
         let Some(answer) = self.script.take(target, request) else {
-            return Ok(http::Response::builder().status(599).body(Body::empty()).unwrap());
+            return Ok(http::Response::builder()
+                .status(599)
+                .body(Body::empty())
+                .unwrap());
         };
-        self.clock.sleep(Duration::from_millis(answer.delay_ms)).await;
+        self.clock
+            .sleep(Duration::from_millis(answer.delay_ms))
+            .await;
         self.answer(&answer, &parts.method).await
     }
 }
 
 impl ScriptedUpstream {
-    async fn answer(&self, answer: &Answer, method: &http::Method) -> Result<http::Response<Body>, Failure> {
+    async fn answer(
+        &self,
+        answer: &Answer,
+        method: &http::Method,
+    ) -> Result<http::Response<Body>, Failure> {
         let pieces = self.script.pieces(answer);
         if answer.stall && answer.status.is_none() && (pieces.is_empty() || answer.raw.is_some()) {
             std::future::pending::<()>().await;
         }
         let (head, pieces, broken) = match &answer.raw {
-            None => (head(answer, pieces.iter().map(Vec::len).sum()), pieces, answer.cut),
+            None => (
+                head(answer, pieces.iter().map(Vec::len).sum()),
+                pieces,
+                answer.cut,
+            ),
             Some(_) => {
                 let bytes = pieces.concat();
                 let mut reader = bytes.as_slice();
                 let Ok(Some(head)) = wire::read_answer(&mut reader) else {
-                    return Err(Failure { reason: FailureReason::Broken, detail: "no HTTP".into() });
+                    return Err(Failure {
+                        reason: FailureReason::Broken,
+                        detail: "no HTTP".into(),
+                    });
                 };
-                let content = wire::read_body(&mut reader, &head, Some(method.as_str()), Instant::now(), || true);
+                let content = wire::read_body(
+                    &mut reader,
+                    &head,
+                    Some(method.as_str()),
+                    Instant::now(),
+                    || true,
+                );
                 (head, vec![content.bytes], content.broken || answer.cut)
             }
         };
@@ -84,17 +115,38 @@ impl ScriptedUpstream {
         for (name, value) in &head.headers {
             builder = builder.header(name, value);
         }
-        let pieces = if method == http::Method::HEAD { Vec::new() } else { pieces };
+        let pieces = if method == http::Method::HEAD {
+            Vec::new()
+        } else {
+            pieces
+        };
         let body = ScriptedBody {
-            pieces: pieces.into_iter().filter(|piece| !piece.is_empty()).map(Bytes::from).collect(),
+            pieces: pieces
+                .into_iter()
+                .filter(|piece| !piece.is_empty())
+                .map(Bytes::from)
+                .collect(),
             pause: Duration::from_millis(answer.pause_ms),
-            end: if answer.stall { End::Never } else if broken { End::Broken } else { End::Whole },
+            end: if answer.stall {
+                End::Never
+            } else if broken {
+                End::Broken
+            } else {
+                End::Whole
+            },
             clock: self.clock.clone(),
             sleeping: None,
             begun: false,
         };
-        let body = if body.pieces.is_empty() && body.end == End::Whole { Body::empty() } else { Body::arriving(body) };
-        builder.body(body).map_err(|error| Failure { reason: FailureReason::Broken, detail: error.to_string() })
+        let body = if body.pieces.is_empty() && body.end == End::Whole {
+            Body::empty()
+        } else {
+            Body::arriving(body)
+        };
+        builder.body(body).map_err(|error| Failure {
+            reason: FailureReason::Broken,
+            detail: error.to_string(),
+        })
     }
 }
 
@@ -108,7 +160,11 @@ fn head(answer: &Answer, length: usize) -> Head {
         // A platform's HTTP client takes the framing off.
         Framing::Chunked | Framing::Close => {}
     }
-    Head { status: answer.status.unwrap_or(200), headers, ..Head::default() }
+    Head {
+        status: answer.status.unwrap_or(200),
+        headers,
+        ..Head::default()
+    }
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -131,10 +187,15 @@ impl http_body::Body for ScriptedBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.begun && !self.pieces.is_empty() && !self.pause.is_zero() {
             let (clock, pause) = (self.clock.clone(), self.pause);
-            let sleeping = self.sleeping.get_or_insert_with(|| Sleep::new(clock, pause));
+            let sleeping = self
+                .sleeping
+                .get_or_insert_with(|| Sleep::new(clock, pause));
             std::task::ready!(Pin::new(sleeping).poll(cx));
             self.sleeping = None;
         }
@@ -147,4 +208,3 @@ impl http_body::Body for ScriptedBody {
         }
     }
 }
-

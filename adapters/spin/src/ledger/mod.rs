@@ -34,7 +34,13 @@ pub(crate) trait Store: 'static {
     async fn read(&self, id: &str) -> Result<Option<Kept>, Fault>;
 
     /// Keeps `next` until `expires`, if what is kept still has the version `expected` (nothing, if none); says whether.
-    async fn write(&self, id: &str, expected: Option<i64>, next: &Kept, expires: Timestamp) -> Result<bool, Fault>;
+    async fn write(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        next: &Kept,
+        expires: Timestamp,
+    ) -> Result<bool, Fault>;
 
     /// Forgets accounts that expired before `now`, where the store does not do that by itself.
     async fn sweep(&self, now: Timestamp) -> Result<(), Fault>;
@@ -77,10 +83,22 @@ struct Waiting {
 }
 
 impl<S: Store> Accounts<S> {
-    pub(crate) fn new(store: S, clock: Rc<dyn Clock>, tasks: Rc<dyn Tasks>, dice: Rc<RefCell<Dice>>) -> Self {
+    pub(crate) fn new(
+        store: S,
+        clock: Rc<dyn Clock>,
+        tasks: Rc<dyn Tasks>,
+        dice: Rc<RefCell<Dice>>,
+    ) -> Self {
         // The first write of an instance sweeps: many instances live for no more than a few requests.
         let writes = Cell::new(SWEEP_EVERY);
-        Self(Rc::new(Inner { store, clock, tasks, dice, desks: RefCell::default(), writes }))
+        Self(Rc::new(Inner {
+            store,
+            clock,
+            tasks,
+            dice,
+            desks: RefCell::default(),
+            writes,
+        }))
     }
 }
 
@@ -88,12 +106,22 @@ impl<S: Store> Accounts<S> {
 impl<S: Store> Ledger for Accounts<S> {
     async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault> {
         let (sender, answer) = oneshot::channel();
-        if self.0.wait(account, Waiting { entry, answer: sender }) {
+        if self.0.wait(
+            account,
+            Waiting {
+                entry,
+                answer: sender,
+            },
+        ) {
             // As work of its own, because those behind must be served even if the one who opened the desk gives up.
             let (inner, id) = (self.0.clone(), account.to_owned());
-            self.0.tasks.spawn(Box::pin(async move { inner.serve(&id).await }));
+            self.0
+                .tasks
+                .spawn(Box::pin(async move { inner.serve(&id).await }));
         }
-        answer.await.unwrap_or_else(|_| Err(Fault("the ledger's queue was dropped".into())))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Fault("the ledger's queue was dropped".into())))
     }
 }
 
@@ -142,7 +170,8 @@ impl<S: Store> Inner<S> {
         let mut desks = self.desks.borrow_mut();
         let desk = desks.get_mut(id)?;
         desk.open = !desk.waiting.is_empty();
-        desk.open.then(|| (std::mem::take(&mut desk.waiting), desk.seen.take()))
+        desk.open
+            .then(|| (std::mem::take(&mut desk.waiting), desk.seen.take()))
     }
 
     /// Changes the account by all of `entries`, in order and in one step; gives their balances and what is kept then.
@@ -160,8 +189,14 @@ impl<S: Store> Inner<S> {
                 None => self.store.read(id).await?,
             };
             let now = self.clock.now();
-            let mut account = kept.as_ref().map(|kept| kept.account.clone()).unwrap_or_default();
-            let balances: Vec<_> = entries.iter().map(|entry| account.apply(*entry, now)).collect();
+            let mut account = kept
+                .as_ref()
+                .map(|kept| kept.account.clone())
+                .unwrap_or_default();
+            let balances: Vec<_> = entries
+                .iter()
+                .map(|entry| account.apply(*entry, now))
+                .collect();
             if balances.iter().all(|balance| !balance.granted) {
                 if remembered {
                     // Another instance may have given units back since: refuse only what is refused at this moment.
@@ -170,9 +205,16 @@ impl<S: Store> Inner<S> {
                 // Nothing has changed, so nothing is to be kept.
                 return Ok((balances, kept));
             }
-            let expires = entries.iter().map(|entry| account.empty_at(quota(entry), now)).max().unwrap_or(now);
+            let expires = entries
+                .iter()
+                .map(|entry| account.empty_at(quota(entry), now))
+                .max()
+                .unwrap_or(now);
             let expected = kept.map(|kept| kept.version);
-            let next = Kept { version: self.version_after(expected), account };
+            let next = Kept {
+                version: self.version_after(expected),
+                account,
+            };
             if self.store.write(id, expected, &next, expires).await? {
                 self.writes.set(self.writes.get().saturating_add(1));
                 return Ok((balances, Some(next)));
@@ -184,13 +226,18 @@ impl<S: Store> Inner<S> {
                 self.clock.sleep(self.pause(attempt)).await;
             }
         }
-        Err(Fault(format!("the account {id} is changed by too many at once")))
+        Err(Fault(format!(
+            "the account {id} is changed by too many at once"
+        )))
     }
 
     /// A new account begins at a random version. Were it to begin at one, a write that was planned before an account expired
     /// could win against the account of the same name that came after.
     fn version_after(&self, expected: Option<i64>) -> i64 {
-        expected.map_or_else(|| (self.dice.borrow_mut().roll() >> 12).cast_signed(), |version| version.wrapping_add(1))
+        expected.map_or_else(
+            || (self.dice.borrow_mut().roll() >> 12).cast_signed(),
+            |version| version.wrapping_add(1),
+        )
     }
 
     /// Spreads out those that lost, wider with every loss.

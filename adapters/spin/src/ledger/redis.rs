@@ -33,15 +33,30 @@ impl Store for Redis {
         }
     }
 
-    async fn write(&self, id: &str, expected: Option<i64>, next: &Kept, expires: Timestamp) -> Result<bool, Fault> {
-        let state = serde_json::to_string(&next.account).map_err(|error| Fault(error.to_string()))?;
+    async fn write(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        next: &Kept,
+        expires: Timestamp,
+    ) -> Result<bool, Fault> {
+        let state =
+            serde_json::to_string(&next.account).map_err(|error| Fault(error.to_string()))?;
         // Redis counts down from when it hears this: a little longer is safe, shorter is not.
-        let lives = expires.0.saturating_sub(ambient::Clock.now().0).clamp(1, LONGEST) + MARGIN;
+        let lives = expires
+            .0
+            .saturating_sub(ambient::Clock.now().0)
+            .clamp(1, LONGEST)
+            + MARGIN;
         let arguments = [
             binary(COMPARE_AND_SET),
             binary("1"),
             key(id),
-            binary(&expected.map(|version| version.to_string()).unwrap_or_default()),
+            binary(
+                &expected
+                    .map(|version| version.to_string())
+                    .unwrap_or_default(),
+            ),
             binary(&format!("{} {state}", next.version)),
             binary(&lives.to_string()),
         ];
@@ -55,11 +70,19 @@ impl Store for Redis {
 
 impl Redis {
     pub(crate) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), connection: RefCell::default(), made: Cell::new(0) }
+        Self {
+            url: url.to_owned(),
+            connection: RefCell::default(),
+            made: Cell::new(0),
+        }
     }
 
     /// Runs a command; once more on a new connection if the one that was there has broken.
-    async fn execute(&self, command: &str, arguments: &[RedisParameter]) -> Result<Vec<RedisResult>, Fault> {
+    async fn execute(
+        &self,
+        command: &str,
+        arguments: &[RedisParameter],
+    ) -> Result<Vec<RedisResult>, Fault> {
         let (connection, made, fresh) = self.connection().await.map_err(fault)?;
         match connection.execute(command, arguments.to_vec()).await {
             // A write may have happened before the connection broke. Then the second one finds another version and loses,
@@ -69,7 +92,10 @@ impl Redis {
                     self.connection.borrow_mut().take();
                 }
                 let (connection, ..) = self.connection().await.map_err(fault)?;
-                connection.execute(command, arguments.to_vec()).await.map_err(fault)
+                connection
+                    .execute(command, arguments.to_vec())
+                    .await
+                    .map_err(fault)
             }
             other => other.map_err(fault),
         }
@@ -89,7 +115,10 @@ impl Redis {
 
 fn parse(text: &[u8]) -> Option<Kept> {
     let (version, state) = std::str::from_utf8(text).ok()?.split_once(' ')?;
-    Some(Kept { version: version.parse().ok()?, account: serde_json::from_str(state).ok()? })
+    Some(Kept {
+        version: version.parse().ok()?,
+        account: serde_json::from_str(state).ok()?,
+    })
 }
 
 fn key(id: &str) -> RedisParameter {
@@ -101,12 +130,17 @@ fn binary(text: &str) -> RedisParameter {
 }
 
 fn not_ours(id: &str) -> Fault {
-    Fault(format!("redis: the value of account {id} is not one of this gateway's"))
+    Fault(format!(
+        "redis: the value of account {id} is not one of this gateway's"
+    ))
 }
 
 fn fault(error: Error) -> Fault {
     Fault(match error {
-        Error::InvalidAddress => "redis: the address is wrong, or not among this component's allowed_outbound_hosts".into(),
+        Error::InvalidAddress => {
+            "redis: the address is wrong, or not among this component's allowed_outbound_hosts"
+                .into()
+        }
         Error::TooManyConnections => "redis: too many connections".into(),
         Error::TypeError => "redis: a value has the wrong type".into(),
         Error::Other(text) => format!("redis: {text}"),
@@ -135,7 +169,8 @@ mod tests {
         let kept = parse(br#"41 {"buckets":[[7,2]],"latest":12}"#);
         assert_eq!(kept.as_ref().map(|kept| kept.version), Some(41));
         assert_eq!(
-            kept.and_then(|kept| serde_json::to_string(&kept.account).ok()).as_deref(),
+            kept.and_then(|kept| serde_json::to_string(&kept.account).ok())
+                .as_deref(),
             Some(r#"{"buckets":[[7,2]],"latest":12}"#)
         );
         assert!(parse(b"41").is_none());

@@ -15,36 +15,79 @@ pub(crate) struct Sqlite(RefCell<Option<Rc<Connection>>>);
 #[async_trait(?Send)]
 impl Store for Sqlite {
     async fn read(&self, id: &str) -> Result<Option<Kept>, Fault> {
-        let rows = self.execute("SELECT version, state FROM accounts WHERE id = ?", [id.into()]).await?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let state = row.get::<&str>(1).and_then(|state| serde_json::from_str(state).ok());
+        let rows = self
+            .execute(
+                "SELECT version, state FROM accounts WHERE id = ?",
+                [id.into()],
+            )
+            .await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let state = row
+            .get::<&str>(1)
+            .and_then(|state| serde_json::from_str(state).ok());
         match (row.get(0), state) {
             (Some(version), Some(account)) => Ok(Some(Kept { version, account })),
-            _ => Err(Fault(format!("the row of account {id} is not one of this gateway's"))),
+            _ => Err(Fault(format!(
+                "the row of account {id} is not one of this gateway's"
+            ))),
         }
     }
 
-    async fn write(&self, id: &str, expected: Option<i64>, next: &Kept, expires: Timestamp) -> Result<bool, Fault> {
-        let state = serde_json::to_string(&next.account).map_err(|error| Fault(error.to_string()))?;
-        let (state, expires) = (Value::Text(state), Value::Integer(expires.0.min(i64::MAX.cast_unsigned()).cast_signed()));
+    async fn write(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        next: &Kept,
+        expires: Timestamp,
+    ) -> Result<bool, Fault> {
+        let state =
+            serde_json::to_string(&next.account).map_err(|error| Fault(error.to_string()))?;
+        let (state, expires) = (
+            Value::Text(state),
+            Value::Integer(expires.0.min(i64::MAX.cast_unsigned()).cast_signed()),
+        );
         let won = match expected {
             Some(expected) => {
-                self.execute(UPDATE, [next.version.into(), state, expires, id.into(), expected.into()]).await?
+                self.execute(
+                    UPDATE,
+                    [
+                        next.version.into(),
+                        state,
+                        expires,
+                        id.into(),
+                        expected.into(),
+                    ],
+                )
+                .await?
             }
-            None => self.execute(INSERT, [id.into(), next.version.into(), state, expires]).await?,
+            None => {
+                self.execute(INSERT, [id.into(), next.version.into(), state, expires])
+                    .await?
+            }
         };
         Ok(!won.is_empty())
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<(), Fault> {
         // The margin is for clocks that differ from one machine to the next.
-        let before = Value::Integer(now.0.saturating_sub(60_000).min(i64::MAX.cast_unsigned()).cast_signed());
+        let before = Value::Integer(
+            now.0
+                .saturating_sub(60_000)
+                .min(i64::MAX.cast_unsigned())
+                .cast_signed(),
+        );
         self.execute(SWEEP, [before]).await.map(drop)
     }
 }
 
 impl Sqlite {
-    async fn execute<const N: usize>(&self, statement: &str, parameters: [Value; N]) -> Result<Vec<RowResult>, Fault> {
+    async fn execute<const N: usize>(
+        &self,
+        statement: &str,
+        parameters: [Value; N],
+    ) -> Result<Vec<RowResult>, Fault> {
         let connection = self.connection().await.map_err(fault)?;
         run(&connection, statement, parameters).await.map_err(fault)
     }
@@ -61,7 +104,11 @@ impl Sqlite {
         for statement in SCHEMA {
             run(&connection, statement, []).await?;
         }
-        Ok(self.0.borrow_mut().get_or_insert_with(|| Rc::new(connection)).clone())
+        Ok(self
+            .0
+            .borrow_mut()
+            .get_or_insert_with(|| Rc::new(connection))
+            .clone())
     }
 }
 
@@ -70,14 +117,20 @@ async fn run<const N: usize>(
     statement: &str,
     parameters: [Value; N],
 ) -> Result<Vec<RowResult>, Error> {
-    connection.execute(statement, parameters).await?.collect().await
+    connection
+        .execute(statement, parameters)
+        .await?
+        .collect()
+        .await
 }
 
 fn fault(error: Error) -> Fault {
     Fault(match error {
         Error::Io(text) => format!("sqlite: {text}"),
         Error::NoSuchDatabase => "sqlite: Spin knows no database named default".into(),
-        Error::AccessDenied => "sqlite: the manifest does not give this component the default database".into(),
+        Error::AccessDenied => {
+            "sqlite: the manifest does not give this component the default database".into()
+        }
         other => format!("sqlite: {other:?}"),
     })
 }
@@ -90,11 +143,8 @@ const SCHEMA: [&str; 2] = [
     "CREATE INDEX IF NOT EXISTS accounts_expires ON accounts (expires)",
 ];
 
-const UPDATE: &str =
-    "UPDATE accounts SET version = ?, state = ?, expires = ? WHERE id = ? AND version = ? RETURNING version";
+const UPDATE: &str = "UPDATE accounts SET version = ?, state = ?, expires = ? WHERE id = ? AND version = ? RETURNING version";
 
-const INSERT: &str =
-    "INSERT INTO accounts (id, version, state, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING version";
+const INSERT: &str = "INSERT INTO accounts (id, version, state, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING version";
 
-const SWEEP: &str =
-    "DELETE FROM accounts WHERE id IN (SELECT id FROM accounts WHERE expires < ? ORDER BY expires LIMIT 1000)";
+const SWEEP: &str = "DELETE FROM accounts WHERE id IN (SELECT id FROM accounts WHERE expires < ? ORDER BY expires LIMIT 1000)";

@@ -29,7 +29,10 @@ fn no_more_are_granted_than_the_limit_however_many_instances_ask() {
     }
     world.run();
     assert_eq!(granted.get(), 50);
-    assert!(world.shelf.lost.get() > 0, "the instances never met, so nothing was proved");
+    assert!(
+        world.shelf.lost.get() > 0,
+        "the instances never met, so nothing was proved"
+    );
 }
 
 #[test]
@@ -50,7 +53,11 @@ fn a_refusal_is_not_made_of_what_is_out_of_date() {
     let (here, there) = (world.instance(1), world.instance(2));
     world.start(async move {
         let held = here.apply("a", hold(50)).await.unwrap();
-        let release = Entry::Release { quota: QUOTA, units: 50, held: held.at };
+        let release = Entry::Release {
+            quota: QUOTA,
+            units: 50,
+            held: held.at,
+        };
         assert!(there.apply("a", release).await.unwrap().granted);
         assert!(here.apply("a", hold(1)).await.unwrap().granted);
     });
@@ -86,10 +93,16 @@ fn a_store_that_fails_fails_everyone_who_waits_and_no_one_after() {
     world.run();
 }
 
-const QUOTA: Quota = Quota { limit: NonZeroU64::new(50).unwrap(), per: NonZeroU64::new(60_000).unwrap() };
+const QUOTA: Quota = Quota {
+    limit: NonZeroU64::new(50).unwrap(),
+    per: NonZeroU64::new(60_000).unwrap(),
+};
 
 fn hold(units: u64) -> Entry {
-    Entry::Hold { quota: QUOTA, units }
+    Entry::Hold {
+        quota: QUOTA,
+        units,
+    }
 }
 
 /// One store, and instances that share nothing else.
@@ -105,7 +118,12 @@ impl World {
     fn instance(&self, seed: u8) -> Rc<Accounts<Rc<Shelf>>> {
         let dice = Rc::new(RefCell::new(Dice::new([seed; 16])));
         let tasks = Rc::new(Spawner(self.pool.spawner()));
-        Rc::new(Accounts::new(self.shelf.clone(), Rc::new(Still), tasks, dice))
+        Rc::new(Accounts::new(
+            self.shelf.clone(),
+            Rc::new(Still),
+            tasks,
+            dice,
+        ))
     }
 
     fn start(&mut self, caller: impl Future<Output = ()> + 'static) {
@@ -144,7 +162,13 @@ impl Store for Rc<Shelf> {
         Ok(self.kept.borrow().get(id).cloned())
     }
 
-    async fn write(&self, id: &str, expected: Option<i64>, next: &Kept, _expires: Timestamp) -> Result<bool, Fault> {
+    async fn write(
+        &self,
+        id: &str,
+        expected: Option<i64>,
+        next: &Kept,
+        _expires: Timestamp,
+    ) -> Result<bool, Fault> {
         yielding().await;
         let won = self.kept.borrow().get(id).map(|kept| kept.version) == expected;
         if won {
