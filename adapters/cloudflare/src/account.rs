@@ -10,7 +10,7 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::{clock::now, promised};
+use crate::{clock::now, promised::promised};
 
 /// How long an account is left lying at least, so that one in use does not wake for nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ impl Account {
             self.row.replace(Some(row));
             return wake(&self.storage, next_look(empty_at, now));
         }
-        promised(forget(&self.storage)?).await.map(drop)
+        promised(&forget(&self.storage)?).await.map(drop)
     }
 }
 

@@ -12,7 +12,7 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::{promised, stream::Incoming, text, upstream::Exchange};
+use crate::{promised::promised, stream::Incoming, text, upstream::Exchange};
 
 /// The body of a `Request` or a `Response` that nobody has opened.
 pub(crate) struct WorkersBody {
@@ -65,7 +65,7 @@ impl Foreign for WorkersBody {
             return Err(BodyError::TooLarge);
         }
         // A declared size is held to by the runtime, so one crossing brings all of it.
-        let bytes = promised(collect(&self.source, limit as f64, self.size.is_some()))
+        let bytes = promised(&collect(&self.source, limit as f64, self.size.is_some()))
             .await
             .map_err(|error| BodyError::Broken(text(&error).into()))?;
         if bytes.is_undefined() {

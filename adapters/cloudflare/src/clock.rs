@@ -1,12 +1,6 @@
 //! Time.
 
-use std::{
-    cell::{Cell, RefCell},
-    future::poll_fn,
-    rc::Rc,
-    task::{Poll, Waker},
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_core::{
@@ -14,6 +8,8 @@ use tidegate_core::{
     time::{Timestamp, millis},
 };
 use wasm_bindgen::prelude::*;
+
+use crate::promised::{Promised, Settled};
 
 /// JavaScript's clock and timers.
 ///
@@ -28,8 +24,9 @@ impl Clock for Date {
 
     async fn sleep(&self, duration: Duration) {
         // The longest that `setTimeout` knows, 24 days; no call lasts that long.
-        let timer = Timer::start(millis(duration).min(0x7FFF_FFFF) as i32);
-        timer.rings().await;
+        let mut timer = Timer::start(millis(duration).min(0x7FFF_FFFF) as i32);
+        // A timer is never broken as a promise may be.
+        let _ = (&mut timer.rings).await;
     }
 }
 
@@ -43,59 +40,31 @@ pub(crate) fn now() -> Timestamp {
 /// Unlike `worker::Delay` it wakes whoever polled it last: a deadline that is set while the head of an answer is awaited
 /// is often still running while its body is, in another task.
 struct Timer {
-    id: JsValue,
-    state: Rc<State>,
-    _callback: Closure<dyn FnMut()>,
-}
-
-#[derive(Default)]
-struct State {
-    rung: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    rings: Promised,
+    timeout: JsValue,
 }
 
 impl Timer {
     fn start(millis: i32) -> Self {
-        let state = Rc::new(State::default());
-        let ringing = Rc::clone(&state);
-        let callback = Closure::<dyn FnMut()>::new(move || {
-            ringing.rung.set(true);
-            let waker = ringing.waker.take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        });
-        Self {
-            id: set_timeout(&callback, millis),
-            state,
-            _callback: callback,
-        }
-    }
-
-    async fn rings(&self) {
-        poll_fn(|cx| {
-            if self.state.rung.get() {
-                return Poll::Ready(());
-            }
-            self.state.waker.replace(Some(cx.waker().clone()));
-            Poll::Pending
-        })
-        .await
+        let (rings, timeout) =
+            Promised::begin(|id, settled| set_timeout(settled, millis, id, true));
+        Self { rings, timeout }
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if !self.state.rung.get() {
-            clear_timeout(&self.id);
+        if self.rings.is_pending() {
+            clear_timeout(&self.timeout);
         }
     }
 }
 
 #[wasm_bindgen]
 extern "C" {
+    /// Calls `callback` with `id` and `kept` once `millis` have passed.
     #[wasm_bindgen(js_name = setTimeout)]
-    fn set_timeout(callback: &Closure<dyn FnMut()>, millis: i32) -> JsValue;
+    fn set_timeout(callback: &Settled, millis: i32, id: u32, kept: bool) -> JsValue;
 
     #[wasm_bindgen(js_name = clearTimeout)]
     fn clear_timeout(id: &JsValue);

@@ -8,7 +8,7 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::{promised, text};
+use crate::{promised::promised, text};
 
 /// The accounts behind the binding `LEDGER` of the environment within. Each is changed by one call of its object.
 pub(crate) struct Accounts(pub(crate) JsValue);
@@ -18,7 +18,7 @@ impl Ledger for Accounts {
     async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault> {
         let entry = serde_json::to_string(&entry).map_err(|error| Fault(error.to_string()))?;
         let promise = apply(&self.0, account, &entry).map_err(|error| Fault(text(&error)))?;
-        let balance = promised(promise)
+        let balance = promised(&promise)
             .await
             .map_err(|error| Fault(text(&error)))?;
         let balance = balance

@@ -22,6 +22,7 @@ mod door;
 mod head;
 mod journal;
 mod ledger;
+mod promised;
 mod settings;
 mod stream;
 mod tasks;
@@ -29,7 +30,6 @@ mod upstream;
 
 use std::{cell::RefCell, rc::Rc};
 
-use js_sys::futures::JsFuture;
 use tidegate_core::{Gateway, Platform, dice::Dice};
 use wasm_bindgen::prelude::*;
 use web_sys::{Request, Response};
@@ -82,11 +82,6 @@ pub async fn answer(
 #[wasm_bindgen]
 pub fn leave(call: u32) {
     caller::leave(call);
-}
-
-/// Awaits what JavaScript promised.
-async fn promised(promise: js_sys::Promise) -> Result<JsValue, JsValue> {
-    JsFuture::from(promise).await
 }
 
 /// What JavaScript says of an error.

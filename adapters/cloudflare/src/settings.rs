@@ -15,7 +15,7 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::{clock::now, journal::complain, promised, tasks::WaitUntil, text};
+use crate::{clock::now, journal::complain, promised::promised, tasks::WaitUntil, text};
 
 /// How long a configuration serves before it is looked for again.
 const FRESH: Duration = Duration::from_secs(30);
@@ -134,7 +134,7 @@ fn deployed(env: &JsValue, bundled: &JsValue) -> String {
 }
 
 async fn in_kv(env: &JsValue) -> Option<String> {
-    match promised(stored(env)).await {
+    match promised(&stored(env)).await {
         Ok(document) => document.as_string(),
         Err(error) => {
             complain(&format!(

@@ -10,20 +10,22 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use js_sys::{
-    Promise, Uint8Array,
-    futures::{JsFuture, future_to_promise},
-};
+use js_sys::{Promise, Uint8Array, futures::future_to_promise};
 use tidegate_core::{Body, body::BoxError};
 use wasm_bindgen::prelude::*;
 use web_sys::AbortController;
 
-use crate::{caller::Caller, text, upstream::Exchange};
+use crate::{
+    caller::Caller,
+    promised::{Promised, promised},
+    text,
+    upstream::Exchange,
+};
 
 /// A stream of JavaScript's, read by Rust.
 pub(crate) struct Incoming {
     pieces: Pieces,
-    piece: Option<JsFuture>,
+    piece: Option<Promised>,
     left: Option<u64>,
     exchange: Option<Exchange>,
     ended: bool,
@@ -63,7 +65,7 @@ impl http_body::Body for Incoming {
         let this = &mut *self;
         let piece = this
             .piece
-            .get_or_insert_with(|| JsFuture::from(this.pieces.next()));
+            .get_or_insert_with(|| promised(&this.pieces.next()));
         let piece = ready!(Pin::new(piece).poll(cx));
         self.piece = None;
         Poll::Ready(match piece {

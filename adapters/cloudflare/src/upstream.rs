@@ -22,7 +22,7 @@ use crate::{
     body::{WorkersBody, outgoing},
     head,
     head::Lines,
-    promised,
+    promised::promised,
     stream::Outgoing,
     text,
 };
@@ -42,7 +42,7 @@ impl Upstream for Fetch {
             Outgoing::to_upstream(body, exchange.0.as_ref())
         });
         let answer = send(&text, &body, exchange.signal()).map_err(|error| failure(&error))?;
-        let answer = promised(answer).await.map_err(|error| failure(&error))?;
+        let answer = promised(&answer).await.map_err(|error| failure(&error))?;
         let Some((status, headers)) = answer_head(&answer) else {
             return Err(Failure {
                 reason: FailureReason::Broken,
