@@ -1,17 +1,19 @@
 //! What an upstream's answer is worth: something for the caller, or a reason to ask somebody else.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 
 use crate::{
-    body::Body,
+    body::{Body, join},
     dialect::{Meter, dify, openai},
     dispatch::is_for_caller,
     exchange::Reading,
     headers::{from_dify, from_provider, is_encoded, is_type},
-    upstream::{Failure, FailureReason, Outcome},
+    refusal::RETRY_AFTER,
+    sse::Framer,
+    upstream::{Failure, FailureReason, Origin, Outcome},
     usage::Usage,
 };
 
@@ -50,63 +52,83 @@ pub(crate) struct Miss {
     pub(crate) detail: Option<String>,
 }
 
-/// Takes an answer as `reading` says.
-pub(crate) async fn take(reading: &Reading, response: Response<Body>) -> Result<Reply, Miss> {
+/// Takes the answer of `origin` as `reading` says.
+pub(crate) async fn take(
+    reading: &Reading,
+    origin: &Origin,
+    response: Response<Body>,
+) -> Result<Reply, Miss> {
     let (head, body) = response.into_parts();
-    match reading {
+    if head.status.is_informational() {
+        return Err(Miss::garbled("neither an answer nor an error"));
+    }
+    let is_stream = head.status.is_success() && is_stream(&head.headers);
+    let (content, mut headers) = match reading {
         Reading::Model { hide_usage } => {
             check_provider(&head)?;
-            let is_stream = head.status.is_success() && is_stream(&head.headers);
             let content = if is_stream {
-                Content::Stream(body, Meter::OpenAi(openai::Meter::new(*hide_usage)))
+                let meter = Meter::OpenAi(openai::Meter::new(*hide_usage));
+                Content::Stream(begun(body).await?, meter)
             } else {
                 read_whole(&head, body, openai::usage).await?
             };
-            Ok(Reply {
-                status: head.status,
-                headers: from_provider(&head.headers),
-                content,
-            })
+            (content, from_provider(&head.headers))
         }
         Reading::Provider => {
             check_provider(&head)?;
-            Ok(Reply {
-                status: head.status,
-                headers: from_provider(&head.headers),
-                content: Content::Untouched(body),
-            })
+            (Content::Untouched(body), from_provider(&head.headers))
         }
         Reading::Run | Reading::Service => {
             check_dify(&head)?;
-            let content = if is_stream(&head.headers) {
-                Content::Stream(body, Meter::Dify(dify::Meter::default()))
-            } else if *reading == Reading::Run
-                && head.status.is_success()
-                && !is_encoded(&head.headers)
-            {
+            let is_run = *reading == Reading::Run && head.status.is_success();
+            let content = if is_stream {
+                Content::Stream(begun(body).await?, Meter::Dify(dify::Meter::default()))
+            } else if is_run && !is_encoded(&head.headers) {
                 read_whole(&head, body, dify::usage).await?
             } else {
                 Content::Untouched(body)
             };
-            let mut headers = from_dify(&head.headers, false);
-            if !matches!(content, Content::Untouched(_)) {
-                headers.remove(header::CONTENT_LENGTH);
-            }
-            Ok(Reply {
-                status: head.status,
-                headers,
-                content,
-            })
+            (content, from_dify(&head.headers, &origin.base, false))
         }
-        Reading::Untouched { cookies } => {
-            let headers = from_dify(&head.headers, *cookies);
-            Ok(Reply {
-                status: head.status,
-                headers,
-                content: Content::Untouched(body),
-            })
-        }
+        Reading::Untouched { cookies } => (
+            Content::Untouched(body),
+            from_dify(&head.headers, &origin.base, *cookies),
+        ),
+    };
+    if !matches!(content, Content::Untouched(_)) {
+        headers.remove(header::CONTENT_LENGTH);
     }
+    let owes_wait = matches!(
+        head.status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
+    if owes_wait && !headers.contains_key(header::RETRY_AFTER) {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+    }
+    Ok(Reply {
+        status: head.status,
+        headers,
+        content,
+    })
+}
+
+/// The same stream once its first event is there: until then nothing has gone to the caller, and somebody else can be asked.
+async fn begun(body: Body) -> Result<Body, Miss> {
+    let mut body = body;
+    let mut framer = Framer::default();
+    let mut pieces = Vec::new();
+    let mut has_begun = false;
+    while !has_begun {
+        let piece = body
+            .piece()
+            .await
+            .ok_or_else(|| Miss::garbled("the stream ended before its first event"))?;
+        let piece = piece.map_err(broken)?;
+        pieces.push(piece.clone());
+        let pushed = framer.push(piece, |_| has_begun = true);
+        pushed.map_err(|oversized| Miss::garbled(&oversized.to_string()))?;
+    }
+    Ok(body.behind(join(pieces)))
 }
 
 impl Miss {
@@ -129,24 +151,42 @@ impl From<Failure> for Miss {
     }
 }
 
-/// A provider's failure is not for the caller; neither is what nobody asked for, such as a redirect.
+fn broken(error: impl Display) -> Miss {
+    Miss {
+        outcome: Outcome::Failed(FailureReason::Broken),
+        retry_after: None,
+        detail: Some(error.to_string()),
+    }
+}
+
+/// A provider's failure is not for the caller; neither is what nobody asked for, such as a redirect, nor an error that
+/// the provider's own API would put differently, such as a proxy's page.
 fn check_provider(head: &Parts) -> Result<(), Miss> {
     if is_for_caller(head.status) {
-        return Ok(());
+        return if head.status.is_success() || is_readable(head) {
+            Ok(())
+        } else {
+            Err(Miss::garbled("an error that is not JSON"))
+        };
     }
-    if head.status.is_redirection() || head.status.is_informational() {
+    if head.status.is_redirection() {
         return Err(Miss::garbled("neither an answer nor an error"));
     }
     Err(failed(head))
 }
 
-/// What Dify says of its own failures is for the caller; what a proxy before it says is not.
+/// What Dify says of failures is for the caller; what a proxy before it says is not.
 fn check_dify(head: &Parts) -> Result<(), Miss> {
-    if head.status.is_server_error() && !is_type(&head.headers, "application/json") {
+    let is_failure = head.status.is_client_error() || head.status.is_server_error();
+    if is_failure && !is_type(&head.headers, "application/json") {
         Err(failed(head))
     } else {
         Ok(())
     }
+}
+
+fn is_readable(head: &Parts) -> bool {
+    is_type(&head.headers, "application/json") && !is_encoded(&head.headers)
 }
 
 fn failed(head: &Parts) -> Miss {
@@ -166,11 +206,7 @@ async fn read_whole(
     body: Body,
     usage: impl FnOnce(&[u8]) -> Result<Usage, serde_json::Error>,
 ) -> Result<Content, Miss> {
-    let bytes = body.read(LONGEST_ANSWER).await.map_err(|error| Miss {
-        outcome: Outcome::Failed(FailureReason::Broken),
-        retry_after: None,
-        detail: Some(error.to_string()),
-    })?;
+    let bytes = body.read(LONGEST_ANSWER).await.map_err(broken)?;
     if !head.status.is_success() {
         return Ok(Content::Whole(bytes, Usage::default()));
     }

@@ -34,8 +34,8 @@ pub struct Keyring(Vec<(Digest, Rc<Consumer>)>);
 /// What the headers of a request say about its caller.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// One of the consumers, by the key in this header.
-    Known(Rc<Consumer>, HeaderName),
+    /// One of the consumers.
+    Known(Rc<Consumer>),
     /// There is a key, and it is nobody's.
     Unknown,
     /// There is no key.
@@ -44,7 +44,7 @@ pub enum Caller {
 
 impl Digest {
     /// The hash of `key`.
-    pub fn of(key: &str) -> Self {
+    pub fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
 
@@ -85,30 +85,26 @@ impl Keyring {
     /// Who is calling. A key that is known wins over one that is not, whichever header it stands in.
     pub fn identify(&self, headers: &HeaderMap) -> Caller {
         let mut caller = Caller::Anonymous;
-        for name in KEY_HEADERS {
-            for value in headers.get_all(&name) {
-                let key = value.to_str().ok().and_then(|text| {
-                    if name == AUTHORIZATION {
-                        bearer(text)
-                    } else {
-                        Some(text)
-                    }
-                });
-                // An empty header is what a client sends that has no key to send.
-                let Some(key) = key.map(str::trim).filter(|key| !key.is_empty()) else {
-                    continue;
-                };
-                match self.find(key) {
-                    Some(consumer) => return Caller::Known(consumer, name),
-                    None => caller = Caller::Unknown,
-                }
+        for key in keys(headers).map(|(_, key)| key) {
+            match self.find(key) {
+                Some(consumer) => return Caller::Known(consumer),
+                None => caller = Caller::Unknown,
             }
         }
         caller
     }
 
+    /// Takes out every header that carries a key of ours; others may carry an upstream's.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        let ours = keys(headers).filter(|(_, key)| self.find(key).is_some());
+        let names: Vec<_> = ours.map(|(name, _)| name).collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+
     /// Looks at every key, so that the time tells nothing of which one it was.
-    fn find(&self, key: &str) -> Option<Rc<Consumer>> {
+    fn find(&self, key: &[u8]) -> Option<Rc<Consumer>> {
         let digest = Digest::of(key);
         let found = self.0.iter().fold(None, |found, (known, consumer)| {
             if known.equals(&digest) {
@@ -121,10 +117,27 @@ impl Keyring {
     }
 }
 
+/// Every key in the headers, and where it stands. An empty header is what a client sends that has no key to send.
+fn keys(headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, &[u8])> {
+    KEY_HEADERS.into_iter().flat_map(|name| {
+        headers.get_all(&name).iter().filter_map(move |value| {
+            let value = value.as_bytes();
+            let key = if name == AUTHORIZATION {
+                bearer(value)?
+            } else {
+                value
+            };
+            let key = key.trim_ascii();
+            (!key.is_empty()).then(|| (name.clone(), key))
+        })
+    })
+}
+
 /// The token of `Bearer <token>`; the scheme in any case.
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let value = value.trim_ascii();
+    let (scheme, token) = value.split_at_checked("bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 #[cfg(test)]
@@ -140,7 +153,7 @@ mod tests {
                 name: name.into(),
                 limits: Vec::new(),
             });
-            ring.add(Digest::of(&format!("key-of-{name}")), consumer);
+            ring.add(Digest::of(format!("key-of-{name}").as_bytes()), consumer);
         }
         ring
     }
@@ -151,7 +164,7 @@ mod tests {
             .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
             .collect();
         match ring().identify(&map) {
-            Caller::Known(consumer, header) => format!("{} by {header}", consumer.name),
+            Caller::Known(consumer) => consumer.name.to_string(),
             Caller::Unknown => "unknown".into(),
             Caller::Anonymous => "anonymous".into(),
         }
@@ -160,22 +173,16 @@ mod tests {
     #[test]
     fn a_key_is_taken_from_three_headers() {
         let table: [(&[(&str, &str)], &str); 9] = [
-            (
-                &[("authorization", "Bearer key-of-ann")],
-                "ann by authorization",
-            ),
-            (
-                &[("authorization", "bEARER  key-of-ann ")],
-                "ann by authorization",
-            ),
-            (&[("x-api-key", "key-of-bob")], "bob by x-api-key"),
-            (&[("api-key", "key-of-bob")], "bob by api-key"),
+            (&[("authorization", "Bearer key-of-ann")], "ann"),
+            (&[("authorization", "bEARER  key-of-ann ")], "ann"),
+            (&[("x-api-key", "key-of-bob")], "bob"),
+            (&[("api-key", "key-of-bob")], "bob"),
             (
                 &[
                     ("authorization", "Bearer theirs"),
                     ("x-api-key", "key-of-bob"),
                 ],
-                "bob by x-api-key",
+                "bob",
             ),
             (&[("authorization", "Bearer key-of-anna")], "unknown"),
             (&[("authorization", "Basic key-of-ann")], "anonymous"),
@@ -188,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_ours_is_taken_out_and_no_other() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", HeaderValue::from_static("Bearer app-1"));
+        headers.insert("x-api-key", HeaderValue::from_static("key-of-ann"));
+        headers.insert("api-key", HeaderValue::from_static("key-of-bob"));
+        ring().strip(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers["authorization"], "Bearer app-1");
+    }
+
+    #[test]
     fn a_hash_is_64_hexadecimal_digits() {
         let hex: String = Sha256::digest("key-of-ann")
             .iter()
@@ -196,7 +214,7 @@ mod tests {
         assert!(
             Digest::parse(&hex)
                 .unwrap()
-                .equals(&Digest::of("key-of-ann"))
+                .equals(&Digest::of(b"key-of-ann"))
         );
         for wrong in [
             "",

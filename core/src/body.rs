@@ -132,22 +132,48 @@ impl Body {
             Kind::Foreign(body) => return body.read(limit).await,
             Kind::Arriving(_) => {}
         }
-        let mut body = Pin::new(&mut self);
-        let mut pieces: Vec<Bytes> = Vec::new();
-        let mut size = 0u64;
-        while let Some(frame) =
-            std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await
-        {
-            let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
-                continue;
-            };
-            size += data.len() as u64;
-            if size > limit {
+        // A body of one piece is not copied; one of many small pieces takes no more room than its bytes.
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(piece) = self.piece().await {
+            let data = piece.map_err(BodyError::Broken)?;
+            if (first.len() + rest.len() + data.len()) as u64 > limit {
                 return Err(BodyError::TooLarge);
             }
-            pieces.push(data);
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+            } else {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+                rest.extend_from_slice(&data);
+            }
         }
-        Ok(join(pieces))
+        Ok(if rest.is_empty() {
+            first
+        } else {
+            rest.freeze()
+        })
+    }
+
+    /// The next piece of it; nothing at its end.
+    pub(crate) async fn piece(&mut self) -> Option<Result<Bytes, BoxError>> {
+        let mut body = Pin::new(self);
+        loop {
+            let frame =
+                std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await?;
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => return Some(Ok(data)),
+                Ok(Err(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// The same body with `first` before it.
+    pub(crate) fn behind(self, first: Bytes) -> Self {
+        Self(Kind::Arriving(Box::pin(Behind {
+            first: Some(first),
+            rest: self,
+        })))
     }
 
     /// The same body, which breaks once more than `limit` bytes have come, and then says so in `exceeded`.
@@ -261,6 +287,26 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+}
+
+struct Behind {
+    first: Option<Bytes>,
+    rest: Body,
+}
+
+impl http_body::Body for Behind {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
     }
 }
 

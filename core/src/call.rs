@@ -13,9 +13,9 @@ pub struct Call {
     pub scheme: String,
     /// The host that was asked, in lower case, without its port; empty if it was not said.
     pub host: String,
-    /// The host as it was written, with its port.
+    /// The host with its port, as it was written.
     pub authority: String,
-    /// The path, as it was written: [safe](Call::read), never decoded.
+    /// The path, as it was written, never decoded.
     pub path: String,
     /// What stands behind the question mark.
     pub query: Option<String>,
@@ -26,26 +26,22 @@ pub struct Call {
 }
 
 impl Call {
-    /// Reads the head of a request, or says what is wrong with its path.
-    ///
-    /// A path is safe if it means the same to everybody who reads it: no empty, `.` or `..` segment, no encoded slash,
-    /// backslash or control character. Otherwise what a route allows and what an upstream serves could differ.
-    pub fn read(head: Parts, peer: Option<IpAddr>) -> Result<Self, &'static str> {
+    /// Reads the head of a request. The scheme and the authority of its URI, where it has them, are the platform's word.
+    pub fn read(head: Parts, peer: Option<IpAddr>) -> Self {
         let Parts {
             method,
             uri,
             headers,
             ..
         } = head;
-        safe(uri.path())?;
-        let written = headers
-            .get(HOST)
-            .and_then(|value| value.to_str().ok())
-            .map(str::to_owned);
-        let authority = written
-            .or_else(|| uri.authority().map(ToString::to_string))
-            .unwrap_or_default();
-        Ok(Self {
+        let written = headers.get(HOST).and_then(|value| value.to_str().ok());
+        let authority = uri
+            .authority()
+            .map(|authority| authority.as_str())
+            .or(written)
+            .unwrap_or_default()
+            .to_owned();
+        Self {
             method,
             scheme: uri.scheme_str().unwrap_or("http").to_owned(),
             host: host(&authority).to_ascii_lowercase(),
@@ -54,7 +50,19 @@ impl Call {
             query: uri.query().map(str::to_owned),
             headers,
             peer,
-        })
+        }
+    }
+
+    /// Says what is wrong with it, if it could be read in two ways.
+    ///
+    /// A path must mean the same to everybody who reads it: no empty, `.` or `..` segment, no encoded slash, backslash or
+    /// control character. Otherwise what a route allows and what an upstream serves could differ.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+        if self.headers.get_all(HOST).iter().count() > 1 || !self.authority.bytes().all(of_host) {
+            return Err("the host is not one host");
+        }
+        safe(&self.path)
     }
 }
 

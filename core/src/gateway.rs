@@ -1,16 +1,16 @@
 //! The life of a request, from top to bottom:
-//! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, record.
+//! find the route, authenticate, admit, read what is asked, dispatch with fallback, relay, record.
 
 use std::{net::IpAddr, rc::Rc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::{
     answer::{self, Content, Miss, Reply},
     auth::{Caller, Consumer},
     body::Body,
-    call::Call,
+    call::{Call, below},
     config::{Config, OnLedgerFailure},
     dialect::Dialect,
     dispatch::{Attempts, Target},
@@ -23,8 +23,9 @@ use crate::{
     refusal::{Refusal, whole_seconds},
     relay,
     route::{Access, Route, Service},
-    time::millis,
+    time::{Timestamp, millis},
     upstream::{Failure, FailureReason},
+    usage::Usage,
 };
 
 /// The gateway: a configuration, and a platform to play it on. Cheap to make and to clone.
@@ -37,6 +38,13 @@ pub struct Gateway {
 /// Where the gateway's own paths begin.
 const OWN: &str = "/_tidegate";
 
+const HEALTH: &str = "/_tidegate/health";
+
+/// What the record says where nobody was left to hear a status; nginx's number for it.
+const CALLER_LEFT: u16 = 499;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
 impl Gateway {
     /// A gateway of `config` on `platform`.
     pub fn new(config: Rc<Config>, platform: Platform) -> Self {
@@ -45,71 +53,49 @@ impl Gateway {
 
     /// Answers `request`, which came from `peer`: the address that the platform vouches for.
     pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Response<Body> {
-        let now = self.platform.clock.now();
         let (head, body) = request.into_parts();
-        let id = self.platform.dice.borrow_mut().id();
-        let mut visit = Visit {
-            record: Record::begin(id, now, head.method.as_str(), head.uri.path()),
-            dialect: Dialect::OpenAi,
-            standing: None,
-            degraded: false,
-        };
-        let reply = match Call::read(head, peer) {
-            Err(why) => Err(Refusal::UnsafePath(why)),
-            Ok(call) if call.path == OWN || call.path.starts_with("/_tidegate/") => {
-                return own(&call, &visit);
-            }
-            Ok(call) => self.answer(&mut visit, &call, body).await,
-        };
-        match reply {
+        let call = Call::read(head, peer);
+        if below(OWN, &call.path) {
+            return own(&call.path);
+        }
+        let mut visit = Visit::begin(self.platform.clone(), &call);
+        match self.answer(&mut visit, &call, body).await {
             Ok(reply) => self.relay(visit, reply),
-            Err(refusal) => self.refuse(visit, &refusal),
+            Err(refusal) => refuse(visit, &refusal),
         }
     }
 
     async fn answer(&self, visit: &mut Visit, call: &Call, body: Body) -> Result<Reply, Refusal> {
-        if matches!(call.method, Method::CONNECT | Method::TRACE) {
-            return Err(Refusal::Method);
-        }
-        let route = Route::find(&self.config.routes, call).ok_or(Refusal::NoRoute)?;
-        visit.dialect = route.service.dialect();
-        visit.record.route = Some(route.name.to_string());
+        let route = Route::find(&self.config.routes, call);
+        visit.dialect = route.map_or(Dialect::OpenAi, |route| route.service.dialect());
+        visit.record.route = route.map(|route| route.name.to_string());
+        call.check().map_err(Refusal::UnsafePath)?;
+        let route = route.ok_or(Refusal::NoRoute)?;
         let caller = self.config.keyring.identify(&call.headers);
         let consumer = authenticate(route, &caller)?;
         visit.record.consumer = consumer.map(|consumer| consumer.name.to_string());
-        let errand = self.read(route, &caller, call, body).await?;
-        if let Errand::Ask(exchange) = &errand {
-            (visit.record.model, visit.record.stream) = exchange.asked();
-        }
         self.admit(visit, route, consumer).await?;
-        match errand {
+        match self.read(route, call, body).await? {
             Errand::Known(answer) => Ok(known(&answer)),
-            Errand::Ask(exchange) => self.dispatch(visit, *exchange).await,
+            Errand::Ask(exchange) => {
+                (visit.record.model, visit.record.stream) = exchange.asked();
+                self.dispatch(visit, *exchange).await
+            }
         }
     }
 
     /// What the call asks for, in the terms of whoever can answer it.
-    async fn read(
-        &self,
-        route: &Route,
-        caller: &Caller,
-        call: &Call,
-        body: Body,
-    ) -> Result<Errand, Refusal> {
+    async fn read(&self, route: &Route, call: &Call, body: Body) -> Result<Errand, Refusal> {
         let path = route.rest(&call.path);
+        if matches!(call.method, Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method(
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            ));
+        }
         match &route.service {
             Service::Models => intake::models(&self.config, call, path, body).await,
-            Service::App(installation, app) => {
-                intake::app(&self.config, installation, app, call, path, body)
-            }
-            Service::Dify(installation) => {
-                let key = if let Caller::Known(_, header) = caller {
-                    Some(header)
-                } else {
-                    None
-                };
-                intake::installation(&self.config, installation, call, path, key, body)
-            }
+            Service::App(dify, app) => intake::app(&self.config, dify, app, call, path, body),
+            Service::Dify(dify) => intake::installation(&self.config, dify, call, path, body),
         }
     }
 
@@ -235,7 +221,7 @@ impl Gateway {
         };
         let sent = async {
             let response = self.platform.upstream.send(request).await?;
-            answer::take(&exchange.reading, response).await
+            answer::take(&exchange.reading, &target.origin, response).await
         };
         within(&*self.platform.clock, self.config.patience, sent)
             .await
@@ -249,57 +235,39 @@ impl Gateway {
         *response.headers_mut() = reply.headers;
         visit.record.status = reply.status.as_u16();
         visit.stamp(response.headers_mut());
-        let now = self.platform.clock.now();
         *response.body_mut() = match reply.content {
             Content::Whole(bytes, usage) => {
                 visit.record.usage = usage;
-                visit.record.close(Ending::Whole, now, now);
-                self.platform.journal.write(&visit.record);
+                visit.close(Ending::Whole, None);
                 bytes.into()
             }
             Content::Untouched(body) => {
-                visit.record.close(Ending::PassedOn, now, now);
-                self.platform.journal.write(&visit.record);
+                visit.close(Ending::PassedOn, None);
                 body
             }
             Content::Stream(body, meter) => {
-                let (body, receipt) =
-                    relay::watch(body, meter, visit.dialect, self.platform.clock.clone());
-                let platform = self.platform.clone();
-                let mut record = visit.record;
-                record.stream = true;
+                let clock = self.platform.clock.clone();
+                let (body, receipt) = relay::watch(body, meter, visit.dialect, clock);
+                visit.record.stream = true;
                 self.platform.tasks.spawn(Box::pin(async move {
                     let closing = receipt.await;
-                    let now = platform.clock.now();
-                    record.usage = closing.usage;
-                    record.fault = record.fault.or(closing.detail);
-                    record.close(closing.ended, closing.first_byte.unwrap_or(now), now);
-                    platform.journal.write(&record);
+                    visit.record.usage = closing.usage;
+                    visit.record.fault = visit.record.fault.take().or(closing.detail);
+                    visit.close(closing.ended, closing.first_byte);
                 }));
                 body
             }
         };
         response
     }
-
-    fn refuse(&self, mut visit: Visit, refusal: &Refusal) -> Response<Body> {
-        let mut response = refusal.answer(visit.dialect);
-        visit.stamp(response.headers_mut());
-        visit.record.status = refusal.status().as_u16();
-        visit.record.refusal = Some(refusal.code());
-        if let Refusal::NoModel(name) = refusal {
-            visit.record.model = Some(name.clone());
-        }
-        let now = self.platform.clock.now();
-        visit.record.close(Ending::Refused, now, now);
-        self.platform.journal.write(&visit.record);
-        response
-    }
 }
 
-/// What is known of a request while it is being answered.
+/// What is known of a request while it is being answered. Its record is written once, however it ends: a caller who leaves
+/// before there is an answer takes everything else with it.
 struct Visit {
+    platform: Platform,
     record: Record,
+    is_recorded: bool,
     dialect: Dialect,
     /// Where the tightest of its limits stands.
     standing: Option<Standing>,
@@ -308,6 +276,27 @@ struct Visit {
 }
 
 impl Visit {
+    fn begin(platform: Platform, call: &Call) -> Self {
+        let id = platform.dice.borrow_mut().id();
+        let record = Record::begin(id, platform.clock.now(), call.method.as_str(), &call.path);
+        Self {
+            platform,
+            record,
+            is_recorded: false,
+            dialect: Dialect::OpenAi,
+            standing: None,
+            degraded: false,
+        }
+    }
+
+    /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.
+    fn close(&mut self, ended: Ending, first_byte: Option<Timestamp>) {
+        let now = self.platform.clock.now();
+        self.record.close(ended, first_byte.unwrap_or(now), now);
+        self.platform.journal.write(&self.record);
+        self.is_recorded = true;
+    }
+
     /// Says on every answer whose it is and how it came about.
     fn stamp(&self, headers: &mut HeaderMap) {
         let mut say = |name: &'static str, value: &str| {
@@ -336,10 +325,33 @@ impl Visit {
     }
 }
 
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if !self.is_recorded {
+            if self.record.status == 0 {
+                self.record.status = CALLER_LEFT;
+            }
+            self.close(Ending::Abandoned, None);
+        }
+    }
+}
+
+fn refuse(mut visit: Visit, refusal: &Refusal) -> Response<Body> {
+    let mut response = refusal.answer(visit.dialect);
+    visit.stamp(response.headers_mut());
+    visit.record.status = refusal.status().as_u16();
+    visit.record.refusal = Some(refusal.code());
+    if let Refusal::NoModel(name) = refusal {
+        visit.record.model = Some(name.clone());
+    }
+    visit.close(Ending::Refused, None);
+    response
+}
+
 /// Who is calling, if the route lets them in.
 fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Consumer>, Refusal> {
     match (caller, route.access) {
-        (Caller::Known(consumer, _), _) => Ok(Some(consumer)),
+        (Caller::Known(consumer), _) => Ok(Some(consumer)),
         (_, Access::Public) => Ok(None),
         (Caller::Unknown, Access::Consumers) => Err(Refusal::InvalidKey),
         (Caller::Anonymous, Access::Consumers) => Err(Refusal::MissingKey),
@@ -348,26 +360,19 @@ fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Cons
 
 /// An answer of the gateway's own.
 fn known(answer: &Value) -> Reply {
-    let json = HeaderValue::from_static("application/json");
     Reply {
-        status: http::StatusCode::OK,
-        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, json)]),
-        content: Content::Whole(answer.to_string().into(), crate::usage::Usage::default()),
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
+        content: Content::Whole(answer.to_string().into(), Usage::default()),
     }
 }
 
 /// Answers what is the gateway's own; it leaves no record, since nobody's work is asked for.
-fn own(call: &Call, visit: &Visit) -> Response<Body> {
-    let mut response = if call.path == "/_tidegate/health" {
-        let mut response = Response::new(Body::from(String::from(r#"{"status":"ok"}"#)));
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
-        response
-    } else {
-        Refusal::NoRoute.answer(visit.dialect)
-    };
-    visit.stamp(response.headers_mut());
+fn own(path: &str) -> Response<Body> {
+    if path != HEALTH {
+        return Refusal::NoRoute.answer(Dialect::OpenAi);
+    }
+    let mut response = Response::new(Body::from(String::from(r#"{"status":"ok"}"#)));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
     response
 }

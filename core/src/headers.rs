@@ -1,6 +1,6 @@
 //! Which headers go where.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use crate::{auth::KEY_HEADERS, call::Call};
 
@@ -16,8 +16,9 @@ const TO_PROVIDER: [&str; 7] = [
 ];
 
 /// What a caller is told of a provider's headers.
-const FROM_PROVIDER: [&str; 5] = [
+const FROM_PROVIDER: [&str; 6] = [
     "content-type",
+    "content-encoding",
     "content-disposition",
     "cache-control",
     "retry-after",
@@ -38,12 +39,18 @@ const HOP_BY_HOP: [&str; 9] = [
 ];
 
 /// By what somebody outside could pretend to be a proxy that is trusted.
-const IDENTITY: [&str; 5] = [
-    "forwarded",
-    "x-real-ip",
+const IDENTITY: [&str; 11] = [
     "cf-connecting-ip",
-    "true-client-ip",
+    "client-ip",
     "dify-hook-url",
+    "forwarded",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-host",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
 ];
 
 /// What Dify says of itself to everybody who asks.
@@ -69,8 +76,10 @@ pub(crate) fn strip_keys(headers: &mut HeaderMap) {
 /// Takes out what only the gateway may say of a request: who asks, and from where.
 fn strip_identity(headers: &mut HeaderMap) {
     strip(headers, |name| {
-        let ours = ["x-tidegate-", "x-forwarded-", "x-consumer"];
-        ours.iter().any(|prefix| name.starts_with(prefix)) || IDENTITY.contains(&name)
+        // Some servers take `_` for `-`.
+        let name = name.replace('_', "-");
+        let ours = ["x-tidegate-", "x-forwarded", "x-consumer"];
+        ours.iter().any(|prefix| name.starts_with(prefix)) || IDENTITY.contains(&name.as_str())
     });
 }
 
@@ -87,6 +96,7 @@ pub(crate) fn to_dify(call: &Call) -> HeaderMap {
     say("x-forwarded-proto", &call.scheme);
     if !call.authority.is_empty() {
         say("x-forwarded-host", &call.authority);
+        say("x-forwarded-port", port(&call.authority, &call.scheme));
     }
     if let Some(peer) = call.peer {
         say("x-forwarded-for", &peer.to_string());
@@ -95,8 +105,19 @@ pub(crate) fn to_dify(call: &Call) -> HeaderMap {
     headers
 }
 
+fn port<'a>(authority: &'a str, scheme: &str) -> &'a str {
+    let otherwise = if scheme == "https" { "443" } else { "80" };
+    let written = authority
+        .rsplit_once(':')
+        .map(|(_, port)| port)
+        .filter(|port| !port.is_empty());
+    written
+        .filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .unwrap_or(otherwise)
+}
+
 /// The headers of Dify's answer, for the caller. Cookies go on only to those who sign in at Dify itself.
-pub(crate) fn from_dify(headers: &HeaderMap, cookies: bool) -> HeaderMap {
+pub(crate) fn from_dify(headers: &HeaderMap, origin: &Uri, cookies: bool) -> HeaderMap {
     let mut headers = end_to_end(headers);
     strip(&mut headers, |name| name.starts_with("x-tidegate-"));
     for name in TELLTALE {
@@ -104,6 +125,12 @@ pub(crate) fn from_dify(headers: &HeaderMap, cookies: bool) -> HeaderMap {
     }
     if !cookies {
         headers.remove(header::SET_COOKIE);
+    }
+    if let Some(location) = headers
+        .get(header::LOCATION)
+        .and_then(|location| outside(location, origin))
+    {
+        headers.insert(header::LOCATION, location);
     }
     headers
 }
@@ -117,6 +144,18 @@ fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
         .collect();
     for name in names {
         headers.remove(name);
+    }
+}
+
+/// A location at `origin` as a caller may see it: without the address, which is the gateway's to know.
+fn outside(location: &HeaderValue, origin: &Uri) -> Option<HeaderValue> {
+    let base = format!("{}://{}", origin.scheme()?, origin.authority()?);
+    let path = location.to_str().ok()?.strip_prefix(&base)?;
+    match path.bytes().next() {
+        Some(b'/') => path.parse().ok(),
+        None | Some(b'?' | b'#') => format!("/{path}").parse().ok(),
+        // Another host whose name only begins alike.
+        Some(_) => None,
     }
 }
 
@@ -202,6 +241,52 @@ mod tests {
             to_provider(&headers),
             map(&[("content-type", "application/json")])
         );
+    }
+
+    #[test]
+    fn a_location_does_not_tell_the_address() {
+        let origin = "http://10.0.0.7:5001".parse().unwrap();
+        for (location, expected) in [
+            ("http://10.0.0.7:5001/apps?x", "/apps?x"),
+            ("http://10.0.0.7:5001", "/"),
+            ("http://10.0.0.7:50010/x", "http://10.0.0.7:50010/x"),
+            ("https://elsewhere.example/", "https://elsewhere.example/"),
+            ("/apps", "/apps"),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(header::LOCATION, HeaderValue::from_static(location))]);
+            assert_eq!(
+                from_dify(&headers, &origin, true)["location"],
+                expected,
+                "{location}"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_outside_says_who_asks() {
+        let call = Call::read(
+            http::Request::get("https://a.example/")
+                .header("x-forwarded-for", "1.1.1.1")
+                .header("X_Forwarded_For", "1.1.1.1")
+                .header("cf_connecting_ip", "1.1.1.1")
+                .header("x-original-url", "/admin")
+                .header("x-kept", "1")
+                .body(())
+                .unwrap()
+                .into_parts()
+                .0,
+            Some([10, 0, 0, 1].into()),
+        );
+        let expected = map(&[
+            ("x-kept", "1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
+        ]);
+        assert_eq!(to_dify(&call), expected);
     }
 
     #[test]

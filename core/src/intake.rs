@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
@@ -39,10 +40,7 @@ pub(crate) async fn models(
     if let Some(known) = catalogue(config, &call.method, endpoint) {
         return known.map(Errand::Known);
     }
-    let needs_model = openai::needs_model(endpoint);
-    if needs_model && call.method != Method::POST {
-        return Err(Refusal::Method);
-    }
+    let needs_model = call.method == Method::POST && openai::needs_model(endpoint);
     let mut exchange = Exchange {
         method: call.method.clone(),
         path: with_query(endpoint, call),
@@ -57,39 +55,23 @@ pub(crate) async fn models(
         },
         exceeded: Rc::default(),
     };
-    if needs_model || (call.method == Method::POST && is_type(&call.headers, "application/json")) {
-        let asked = Asked::read(read(body, config.max_body.get()).await?, endpoint)?;
-        match &asked.model {
-            Some(name) => {
-                let model = config
-                    .models
-                    .get(name.as_str())
-                    .ok_or_else(|| Refusal::no_model(name))?;
-                exchange.targets.clone_from(&model.targets);
-                exchange.retry = model.retry;
-            }
-            None if needs_model => {
-                return Err(Malformed {
-                    message: "`model` is missing".into(),
-                    param: Some("model"),
-                }
-                .into());
-            }
-            None => {}
+    let is_json = call.method == Method::POST && is_type(&call.headers, "application/json");
+    if needs_model || is_json {
+        let body = read(body, config.max_body.get()).await?;
+        if body.is_empty() && !needs_model {
+            // What is done to a thing by its name alone, such as cancelling it, is sent so.
+            exchange.payload = Payload::Once(Body::empty());
+        } else {
+            ask(config, endpoint, body, needs_model, &mut exchange)?;
         }
-        if needs_model {
-            exchange.reading = Reading::Model {
-                hide_usage: asked.hide_usage,
-            };
-        }
-        exchange.payload = Payload::Asked(asked);
     } else {
-        exchange.payload = Payload::Once(bounded(
+        let body = bounded(
             body,
             &call.headers,
             config.max_body.get(),
             &exchange.exceeded,
-        )?);
+        )?;
+        exchange.payload = Payload::Once(body);
     }
     if exchange.targets.is_empty() {
         // Files, batches and the like belong to one provider, and nothing in the call says to which.
@@ -99,6 +81,42 @@ pub(crate) async fn models(
             .push(alone(provider.name.clone(), provider.clone()));
     }
     Ok(Errand::Ask(Box::new(exchange)))
+}
+
+/// Makes the request in `body` what is asked, of the targets of the model that it names.
+fn ask(
+    config: &Config,
+    endpoint: &str,
+    body: Bytes,
+    needs_model: bool,
+    exchange: &mut Exchange,
+) -> Result<(), Refusal> {
+    let asked = Asked::read(body, endpoint)?;
+    match &asked.model {
+        Some(name) => {
+            let model = config
+                .models
+                .get(name.as_str())
+                .ok_or_else(|| Refusal::no_model(name))?;
+            exchange.targets.clone_from(&model.targets);
+            exchange.retry = model.retry;
+        }
+        None if needs_model => {
+            return Err(Malformed {
+                message: "`model` is missing".into(),
+                param: Some("model"),
+            }
+            .into());
+        }
+        None => {}
+    }
+    if needs_model {
+        exchange.reading = Reading::Model {
+            hide_usage: asked.hide_usage,
+        };
+    }
+    exchange.payload = Payload::Asked(asked);
+    Ok(())
 }
 
 /// A call to the service API of an app of Dify's; `path` is what the route leaves of it.
@@ -134,20 +152,17 @@ pub(crate) fn app(
     )
 }
 
-/// A call to any service of a Dify installation. The header that brought the gateway's own key stays here.
+/// A call to any service of a Dify installation. The gateway's own keys stay here.
 pub(crate) fn installation(
     config: &Config,
     installation: &Installation,
     call: &Call,
     path: &str,
-    key: Option<&header::HeaderName>,
     body: Body,
 ) -> Result<Errand, Refusal> {
     let origin = installation.serves(path).ok_or(Refusal::NoRoute)?;
     let mut headers = to_dify(call);
-    if let Some(name) = key {
-        headers.remove(name);
-    }
+    config.keyring.strip(&mut headers);
     if dify::is_plugin(path)
         && let Ok(url) = HeaderValue::from_str(&format!(
             "{}://{}{}",
@@ -192,7 +207,12 @@ fn to_installation(
     origin: &Rc<Origin>,
     body: Body,
 ) -> Result<Errand, Refusal> {
-    if call.headers.contains_key(header::UPGRADE) {
+    // Any other upgrade is an offer, which may be left alone.
+    if call
+        .headers
+        .get(header::UPGRADE)
+        .is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
         return Err(Refusal::Upgrade);
     }
     let exceeded = Rc::default();
@@ -229,7 +249,7 @@ fn catalogue(config: &Config, method: &Method, endpoint: &str) -> Option<Result<
     Some(if method == Method::GET {
         known
     } else {
-        Err(Refusal::Method)
+        Err(Refusal::Method("GET"))
     })
 }
 
@@ -248,7 +268,7 @@ fn with_query(path: &str, call: &Call) -> String {
     }
 }
 
-async fn read(body: Body, limit: u64) -> Result<bytes::Bytes, Refusal> {
+async fn read(body: Body, limit: u64) -> Result<Bytes, Refusal> {
     body.read(limit).await.map_err(|error| match error {
         BodyError::TooLarge => Refusal::TooLarge(limit),
         BodyError::Broken(_) => Refusal::BrokenBody,

@@ -28,8 +28,8 @@
 //! |---|---|---|
 //! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] |
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
-//! | read | what is asked, in the terms of whoever can answer: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | one request is held on every limit that it falls under: all or none | [`limit`] |
+//! | read | what is asked, in the terms of whoever can answer: an `Exchange` | `intake`, [`dialect`] |
 //! | order, dispatch | targets in order, and the next one while nobody has answered | [`dispatch`] |
 //! | take the answer | something for the caller, or a reason to ask somebody else | `answer`, [`upstream`] |
 //! | relay | the answer goes on: whole, untouched, or event by event | `relay`, [`sse`] |

@@ -29,9 +29,9 @@ pub enum Refusal {
     NoRoute,
     /// No model has this name.
     NoModel(String),
-    /// The method does not fit the path.
-    Method,
-    /// The connection is to become another one.
+    /// The method does not fit the path; these do.
+    Method(&'static str),
+    /// The connection is to become a WebSocket.
     Upgrade,
     /// The body is longer than this many bytes.
     TooLarge(u64),
@@ -59,7 +59,7 @@ pub enum Refusal {
 const LONGEST_NAME: usize = 100;
 
 /// How long a caller shall wait where nobody knows.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Refusal {
     /// No model has this name, of which not more is repeated than can be one.
@@ -75,7 +75,7 @@ impl Refusal {
             }
             Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::LimitExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
@@ -100,7 +100,7 @@ impl Refusal {
             Self::InvalidKey => "invalid_key",
             Self::NoRoute => "route_not_found",
             Self::NoModel(_) => "model_not_found",
-            Self::Method => "method_not_allowed",
+            Self::Method(_) => "method_not_allowed",
             Self::Upgrade => "upgrade_unsupported",
             Self::TooLarge(_) => "body_too_large",
             Self::LimitExceeded { .. } => "limit_exceeded",
@@ -141,8 +141,8 @@ impl Refusal {
             Self::InvalidKey => "the key is not known".into(),
             Self::NoRoute => "nothing is served here".into(),
             Self::NoModel(name) => format!("no model is named `{name}`").into(),
-            Self::Method => "this method is not served here".into(),
-            Self::Upgrade => "upgrading the connection is not available".into(),
+            Self::Method(_) => "this method is not served here".into(),
+            Self::Upgrade => "WebSocket is not available".into(),
             Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
             Self::LimitExceeded { scope, .. } => {
                 format!("the limit on requests of the {scope} is used up").into()
@@ -186,6 +186,9 @@ impl Refusal {
         );
         if let Some(wait) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, whole_seconds(wait).into());
+        }
+        if let Self::Method(allowed) = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(

@@ -3,16 +3,24 @@
 use std::{
     any::Any,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tidegate_core::body::{Arriving, Body, BoxError, Foreign};
+use tokio::time::{Sleep, sleep};
 
-/// A request's body as it comes from the caller's connection.
-pub(crate) struct Inbound(Incoming);
+/// How long a caller may take from one piece of a body to the next.
+const PIECE_TIME: Duration = Duration::from_secs(30);
+
+/// A request's body as it comes from the caller's connection; it breaks when the caller falls silent.
+pub(crate) struct Inbound {
+    incoming: Incoming,
+    silence: Option<Pin<Box<Sleep>>>,
+}
 
 impl Inbound {
     /// The body of a request; one that is over before it begins is none.
@@ -20,7 +28,10 @@ impl Inbound {
         if incoming.is_end_stream() {
             Body::empty()
         } else {
-            Body::foreign(Self(incoming))
+            Body::foreign(Self {
+                incoming,
+                silence: None,
+            })
         }
     }
 }
@@ -31,7 +42,7 @@ impl Foreign for Inbound {
     }
 
     fn size(&self) -> Option<u64> {
-        self.0.size_hint().exact()
+        self.incoming.size_hint().exact()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -47,15 +58,25 @@ impl http_body::Body for Inbound {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            self.silence = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        // Time runs only while somebody waits for the caller: a slow upstream is not its fault.
+        let silence = self
+            .silence
+            .get_or_insert_with(|| Box::pin(sleep(PIECE_TIME)));
+        ready!(silence.as_mut().poll(cx));
+        let silent = format!("nothing more came for {} s", PIECE_TIME.as_secs());
+        Poll::Ready(Some(Err(silent.into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.incoming.size_hint()
     }
 }
 

@@ -7,18 +7,16 @@ use tidegate_core::{
     config::{Runtime, Value},
 };
 
-use crate::{arguments, failed::Failed, source};
+use crate::{arguments, failed::Failed, say::give, source};
 
 /// Says that a configuration is fine and which secrets it needs, or everything that is wrong with it.
 pub(crate) fn check(arguments: &arguments::Check) -> Result<(), Failed> {
     let document = checked(&arguments.file, arguments.runtime.into())?;
-    println!("{}: fine", arguments.file.display());
+    give(format_args!("{}: fine", arguments.file.display()));
     let secrets = Config::secrets(&document);
     if !secrets.is_empty() {
-        println!(
-            "secrets: {}",
-            secrets.into_iter().collect::<Vec<_>>().join(", ")
-        );
+        let names: Vec<_> = secrets.into_iter().collect();
+        give(format_args!("secrets: {}", names.join(", ")));
     }
     Ok(())
 }
@@ -36,8 +34,8 @@ pub(crate) fn compile(arguments: &arguments::Compile) -> Result<(), Failed> {
 
 fn checked(file: &Path, runtime: Runtime) -> Result<Value, Failed> {
     let document = source::document(file)?;
-    match Config::build(&document, None, runtime) {
-        Ok(_) => Ok(document),
+    match document.build(None, runtime) {
+        Ok(_) => Ok(document.value),
         Err(problems) => Err(Failed::configuration(file, &problems)),
     }
 }

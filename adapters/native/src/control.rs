@@ -2,6 +2,7 @@
 
 use std::{
     io::Read,
+    mem,
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -15,7 +16,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{failed::Failed, source::Source};
+use crate::{failed::Failed, say::say, source::Source};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -39,7 +40,8 @@ impl Control {
         let mut closed = pin!(stdin_closed(self.until_stdin_closes));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = self.file.as_deref().and_then(appearance);
+        let mut read = self.file.as_deref().and_then(appearance);
+        let mut seen = read;
         loop {
             let asked = tokio::select! {
                 _ = terminate.recv() => return Ok(()),
@@ -50,12 +52,15 @@ impl Control {
             };
             let Some(file) = &self.file else { continue };
             let now = appearance(file);
-            // A file that is not there is being replaced; the next look finds it.
-            if asked || now.is_some() && now != seen {
-                seen = now;
+            // A file that is not there is being replaced, and one that changes between two looks is being written.
+            let settled = now.is_some() && now == mem::replace(&mut seen, now);
+            if asked || settled && now != read {
+                read = now;
                 match self.reload(file) {
-                    Ok(()) => eprintln!("tidegate: {} was read again", file.display()),
-                    Err(failed) => eprintln!("{failed}\ntidegate: what was read before stays"),
+                    Ok(()) => say(format_args!("tidegate: {} was read again", file.display())),
+                    Err(failed) => say(format_args!(
+                        "{failed}\ntidegate: what was read before stays"
+                    )),
                 }
             }
         }
@@ -67,7 +72,7 @@ impl Control {
         let config = source.config().map_err(wrong)?;
         let before = Arc::clone(&self.source.borrow()).config().map_err(wrong)?;
         if (&config.listen, &config.data_dir) != (&before.listen, &before.data_dir) {
-            eprintln!("tidegate: another `listen` or `data_dir` holds from the next start on");
+            say("tidegate: another `listen` or `data_dir` holds from the next start on");
         }
         self.source.send_replace(Arc::new(source));
         Ok(())

@@ -13,6 +13,7 @@ use crate::{
     arguments, document,
     failed::Failed,
     journal::Format,
+    say::say,
     serve::{self, LISTEN, Serving},
     source::Source,
 };
@@ -38,7 +39,7 @@ pub(crate) fn demo(arguments: &arguments::Demo) -> Result<(), Failed> {
     let directory = Directory::make()?;
     let serving = Serving::prepare(source, &directory.0, format)?;
     serving.run(listeners, None, false, || {
-        eprint!("{}", invitation(address))
+        say(invitation(address))
     })
 }
 
@@ -58,7 +59,9 @@ fn simulate() -> Result<SocketAddr, Failed> {
             tidegate_fakes::serve(tokio::net::TcpListener::from_std(listener)?).await
         });
         if let Err(error) = served {
-            eprintln!("tidegate: the simulated upstreams have ended: {error}");
+            say(format_args!(
+                "tidegate: the simulated upstreams have ended: {error}"
+            ));
         }
     };
     thread::Builder::new()
@@ -71,8 +74,7 @@ fn simulate() -> Result<SocketAddr, Failed> {
 fn source(simulated: SocketAddr) -> Result<Source, Failed> {
     let wrong =
         |problems: Vec<_>| Failed::configuration(Path::new("examples/demo.toml"), &problems);
-    let document = document::parse(&CONFIGURATION.replace(SIMULATED, &simulated.to_string()))
-        .map_err(wrong)?;
+    let document = document::parse(&CONFIGURATION.replace(SIMULATED, &simulated.to_string()));
     let secrets = SECRETS.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let source = Source::new(document, BTreeMap::from(secrets));
     source.config().map_err(wrong)?;
@@ -84,7 +86,7 @@ fn listen(asked: Option<&str>) -> Result<(SocketAddr, Vec<TcpListener>), Failed>
     match asked {
         Some(address) => serve::listen(address),
         None => serve::listen(LISTEN).or_else(|failed| {
-            eprintln!("{failed}; a free port is used instead");
+            say(format_args!("{failed}; a free port is used instead"));
             serve::listen("127.0.0.1:0")
         }),
     }
@@ -106,7 +108,6 @@ Try, in another terminal:
   curl http://{address}/dify/v1/workflows/run -H 'authorization: Bearer demo' -H 'content-type: application/json' -d '{{"inputs":{{"text":"Hello"}},"response_mode":"blocking","user":"me"}}'
 
 More than 5 requests in 10 seconds are refused. What happened:
-
 "#
     )
 }

@@ -4,6 +4,12 @@
 //! [`Gateway`](tidegate_core::Gateway) runs on it as it does in an isolate at the edge. What threads share is the
 //! [`ledger`], the [`journal`] and the configuration's text ([`source`]), and nothing else.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic once nobody reads: `say` does not"
+)]
+
 mod arguments;
 mod body;
 mod check;
@@ -15,6 +21,7 @@ mod failed;
 mod journal;
 mod ledger;
 mod listen;
+mod say;
 mod serve;
 mod server;
 mod source;
@@ -41,7 +48,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            eprintln!("{failed}");
+            say::say(&failed);
             failed.code()
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     journal::{Format, Writer},
     ledger::{Keeper, Ledger},
     listen,
+    say::say,
     server::{self, Shared},
     source::Source,
 };
@@ -59,7 +60,7 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
         listeners,
         Some(file.clone()),
         arguments.until_stdin_closes,
-        || eprintln!("listening on http://{address}"),
+        || say(format_args!("listening on http://{address}")),
     )
 }
 
@@ -136,7 +137,7 @@ impl Serving {
         stop.cancel();
         for thread in threads {
             if thread.join().is_err() {
-                eprintln!("tidegate: a thread had ended by a panic");
+                say("tidegate: a thread had ended by a panic");
             }
         }
         keeper.finish();

@@ -11,9 +11,10 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, Request, Uri, header::HOST, uri};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_core::{Gateway, Platform, dice::Dice};
+use tidegate_core::{Gateway, Platform, body::Body, dice::Dice};
 use tokio::{
     net::TcpStream,
     runtime::{Builder, LocalOptions},
@@ -34,6 +35,9 @@ use crate::{
 
 /// How long what runs may go on when the process is to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the records of what was cut off then may take.
+const LAST_RECORDS: Duration = Duration::from_secs(1);
 
 /// How long a caller may take to say what it wants.
 const HEAD_TIME: Duration = Duration::from_secs(30);
@@ -106,13 +110,17 @@ fn run(
         let listener =
             tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
         let tasks = TaskTracker::new();
-        let thread = Thread::new(shared, tasks.clone())?;
+        let cut = CancellationToken::new();
+        let thread = Thread::new(shared, tasks.clone(), cut.clone())?;
         // Whoever waits for this has given up if it cannot be sent.
         let _ = serving.send(Ok(()));
         thread.accept(listener).await;
         tasks.close();
-        // What is left after that is cut off.
-        let _ = time::timeout(PATIENCE, tasks.wait()).await;
+        if time::timeout(PATIENCE, tasks.wait()).await.is_err() {
+            // Callers first: what they were still getting ends by that, and then its record can be written.
+            cut.cancel();
+            let _ = time::timeout(LAST_RECORDS, tasks.wait()).await;
+        }
         Ok(())
     })
 }
@@ -122,11 +130,12 @@ struct Thread {
     platform: Platform,
     pool: Rc<Pool>,
     tasks: TaskTracker,
+    cut: CancellationToken,
     gateway: Rc<RefCell<Rc<Gateway>>>,
 }
 
 impl Thread {
-    fn new(shared: Shared, tasks: TaskTracker) -> Result<Self, String> {
+    fn new(shared: Shared, tasks: TaskTracker, cut: CancellationToken) -> Result<Self, String> {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let pool = Rc::new(Pool::default());
@@ -145,6 +154,7 @@ impl Thread {
             platform,
             pool,
             tasks,
+            cut,
             gateway: Rc::new(RefCell::new(gateway)),
         })
     }
@@ -164,7 +174,8 @@ impl Thread {
                     Ok((stream, peer)) => {
                         let stop = self.shared.stop.clone();
                         let served = connection(stream, peer.ip().to_canonical(), Rc::clone(&self.gateway), stop);
-                        drop(self.tasks.spawn_local(served));
+                        let cut = self.cut.clone();
+                        drop(self.tasks.spawn_local(async move { cut.run_until_cancelled_owned(served).await }));
                     }
                     // The caller is gone already, or the process has no file descriptor left.
                     Err(_) => time::sleep(REFUSED).await,
@@ -197,9 +208,10 @@ async fn connection(
 ) {
     // Without it answers come later, and they come.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let gateway = Rc::clone(&gateway.borrow());
-        async move { Ok::<_, Infallible>(gateway.serve(request.map(Inbound::body), Some(peer)).await) }
+        let request = in_origin_form(request.map(Inbound::body));
+        async move { Ok::<_, Infallible>(gateway.serve(request, Some(peer)).await) }
     });
     // `half_close` stays off: a caller who closes has left, and what it asked for is dropped.
     let mut served = pin!(
@@ -216,4 +228,39 @@ async fn connection(
     }
     served.as_mut().graceful_shutdown();
     let _ = served.await;
+}
+
+/// The request as if it had come in origin form: an authority in its target takes the place of `host`, and a scheme, which the
+/// caller can only claim, is gone.
+fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
+    let Some(authority) = request.uri().authority() else {
+        return request;
+    };
+    // An authority has no character that a header may not have, and a path alone is a target.
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    let mut parts = uri::Parts::default();
+    parts.path_and_query = request.uri().path_and_query().cloned();
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_with_an_authority_becomes_a_path_and_a_host() {
+        for (target, path, host) in [
+            ("/v1/models?a=b", "/v1/models?a=b", "written"),
+            ("https://said:8/v1/models?a=b", "/v1/models?a=b", "said:8"),
+            ("http://said", "/", "said"),
+        ] {
+            let request = Request::get(target).header(HOST, "written");
+            let request = in_origin_form(request.body(Body::empty()).unwrap());
+            assert_eq!(request.uri().to_string(), path, "{target}");
+            assert_eq!(request.headers().get_all(HOST).iter().collect::<Vec<_>>(), [host]);
+        }
+    }
 }

@@ -167,6 +167,11 @@ impl<'a> Field<'a> {
         found
     }
 
+    /// Whether it is a list with nothing in it.
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(&self.value.kind, Kind::List(values) if values.is_empty())
+    }
+
     pub(super) fn list(&self) -> Vec<Self> {
         let Kind::List(values) = &self.value.kind else {
             let _: Option<()> = self.mistyped("a list");

@@ -225,6 +225,27 @@ fn each_problem_is_named() {
             r#"{"routes": {}}"#,
             "routes: expected a list, found a table",
         ),
+        ("{}", "`routes` is missing"),
+        (
+            r#"{"gateway": {"listen": "nonsense"}}"#,
+            "gateway.listen: expected a host and a port",
+        ),
+        (
+            r#"{"consumers": [{"name": "a", "keys": []}]}"#,
+            "consumers[0].keys: a consumer needs at least one key",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "openai", "base_url": "http://h:70000/v1"}}}"#,
+            "providers.p.base_url: expected an address such as",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "openai", "base_url": "http://h:0/v1"}}}"#,
+            "providers.p.base_url: expected an address such as",
+        ),
+        (
+            r#"{"providers": {"p": {"dialect": "openai", "base_url": "http://h/v1#x"}}}"#,
+            "providers.p.base_url: expected an address such as",
+        ),
         (r#"[]"#, "expected a table, found a list"),
     ];
     for (document, expected) in table {
@@ -248,7 +269,9 @@ fn all_problems_come_at_once() {
 
 #[test]
 fn what_a_runtime_cannot_give_is_refused_for_it_alone() {
-    let document = serde_json::from_str(r#"{"gateway": {"store": "redis://127.0.0.1"}}"#).unwrap();
+    let document =
+        serde_json::from_str(r#"{"gateway": {"store": "redis://127.0.0.1"}, "routes": []}"#)
+            .unwrap();
     for (runtime, fine) in [
         (Runtime::Native, false),
         (Runtime::Cloudflare, false),

@@ -1,62 +1,59 @@
-//! JSON of which only a part is looked at.
+//! How deep a JSON text is nested, without reading what it says.
 
-use std::fmt;
+use memchr::memchr2;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
+/// The deepest nesting that is handed on: most parsers stop at about as much, and some overflow their stack beyond.
+const DEEPEST: usize = 127;
 
-/// Any value, read and forgotten. Unlike [`IgnoredAny`] it keeps to the parser's limit on nesting (127 levels), so that
-/// no upstream is handed what would overflow its stack.
-pub(super) struct Skipped;
-
-impl<'de> Deserialize<'de> for Skipped {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Skipper)
+/// Whether a JSON text is nested deeper than an upstream can be trusted to read.
+pub(super) fn is_too_deep(text: &str) -> bool {
+    let mut rest = text.as_bytes();
+    let mut depth = 0_usize;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match byte {
+            b'"' => rest = behind_string(rest),
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return true;
+        }
     }
+    false
 }
 
-struct Skipper;
-
-impl<'de> Visitor<'de> for Skipper {
-    type Value = Skipped;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
+/// What follows the end of a string that has begun.
+fn behind_string(mut rest: &[u8]) -> &[u8] {
+    while let Some(at) = memchr2(b'"', b'\\', rest) {
+        match rest.split_at(at).1 {
+            [b'\\', _, after @ ..] => rest = after,
+            [b'"', after @ ..] => return after,
+            _ => return &[],
+        }
     }
+    &[]
+}
 
-    fn visit_unit<E: Error>(self) -> Result<Skipped, E> {
-        Ok(Skipped)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Skipped, E> {
-        Ok(Skipped)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Skipped, E> {
-        Ok(Skipped)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Skipped, E> {
-        Ok(Skipped)
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Skipped, E> {
-        Ok(Skipped)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<Skipped, E> {
-        Ok(Skipped)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Skipped, A::Error> {
-        while access.next_element::<Skipped>()?.is_some() {}
-        Ok(Skipped)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Skipped, A::Error> {
-        while access.next_entry::<IgnoredAny, Skipped>()?.is_some() {}
-        Ok(Skipped)
+    #[test]
+    fn only_brackets_outside_of_strings_nest() {
+        for (text, expected) in [
+            (String::new(), false),
+            ("[".repeat(127), false),
+            ("[".repeat(128), true),
+            ("{\"a\":".repeat(128), true),
+            ("[]".repeat(1000), false),
+            (format!("[\"{}\"]", "[".repeat(1000)), false),
+            (format!("[\"\\\"{}\"]", "[".repeat(1000)), false),
+            (format!("[\"\\\\\",{}", "[".repeat(127)), true),
+            ("\"\\".into(), false),
+        ] {
+            assert_eq!(is_too_deep(&text), expected, "{text:.40}");
+        }
     }
 }

@@ -48,7 +48,7 @@ impl Meter {
     /// Whether the stream has said that it is whole, so that nothing is missing if it ends here.
     pub fn is_whole(&self) -> bool {
         match self {
-            Self::OpenAi(meter) => meter.whole,
+            Self::OpenAi(meter) => meter.is_whole(),
             Self::Dify(meter) => meter.whole,
         }
     }

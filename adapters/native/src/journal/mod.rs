@@ -13,6 +13,8 @@ use std::{
 
 use tidegate_core::{platform::Journal, record::Record};
 
+use crate::say::say;
+
 mod text;
 
 /// How much may wait for a slow reader, in bytes.
@@ -140,14 +142,14 @@ impl Queue {
 
             let written = out.write_all(&lines).and_then(|()| out.flush());
             if dropped > 0 {
-                eprintln!(
+                say(format_args!(
                     "tidegate: {dropped} records were lost, because standard output is read too slowly"
-                );
+                ));
             }
             if let Err(error) = written {
-                eprintln!(
+                say(format_args!(
                     "tidegate: records were lost, because standard output cannot be written: {error}"
-                );
+                ));
             }
             lines.clear();
             // A burst has made it large; it need not stay so.

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{Ledger, store};
-use crate::clock;
+use crate::{clock, say::say};
 
 /// How often it looks.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ fn keep(ledger: &Ledger, connection: &Connection, stopped: &mpsc::Receiver<()>) 
         pauses += 1;
         let due = pauses >= PAUSES;
         if let Err(fault) = written {
-            eprintln!("tidegate: {fault}");
+            say(format_args!("tidegate: {fault}"));
         }
         if writes >= WRITES || due && writes > 0 {
             report(checkpoint(ledger, connection));
@@ -77,7 +77,7 @@ fn keep(ledger: &Ledger, connection: &Connection, stopped: &mpsc::Receiver<()>) 
         }
     }
     if let Err(fault) = ledger.book().write() {
-        eprintln!("tidegate: {fault}");
+        say(format_args!("tidegate: {fault}"));
     }
 }
 
@@ -114,6 +114,8 @@ pub(super) fn sweep(ledger: &Ledger, connection: &Connection) -> rusqlite::Resul
 
 fn report(result: rusqlite::Result<()>) {
     if let Err(error) = result {
-        eprintln!("tidegate: the ledger could not be tidied up: {error}");
+        say(format_args!(
+            "tidegate: the ledger could not be tidied up: {error}"
+        ));
     }
 }

@@ -70,7 +70,8 @@ impl HyperUpstream {
         connection: Connection,
         response: Response<Incoming>,
     ) -> Response<Body> {
-        let lease = pool::Lease::new(&self.pool, origin, connection);
+        let idle_time = pool::idle_time(response.headers());
+        let lease = pool::Lease::new(&self.pool, origin, connection, idle_time);
         response.map(|incoming| Answer::body(incoming, lease))
     }
 }

@@ -136,6 +136,9 @@ impl Builder<'_> {
         {
             config.routes.extend(self.route(&field, &installations));
         }
+        if !root.has("routes") {
+            root.complain("`routes` is missing: nothing would be served");
+        }
         for name in ["issuers", "guards", "telemetry"] {
             root.unavailable(name);
         }
@@ -144,10 +147,7 @@ impl Builder<'_> {
     }
 
     fn gateway(&self, section: &mut Section<'_>, config: &mut Config) {
-        config.listen = section
-            .field("listen")
-            .and_then(|field| field.text())
-            .map(str::to_owned);
+        config.listen = section.field("listen").and_then(|field| listen(&field));
         if let Some(field) = section.field("admin_key") {
             // What stands there may be a secret: it is not repeated.
             field.complain("`admin_key` is not available yet");
@@ -239,4 +239,18 @@ impl Builder<'_> {
         }
         value.map(str::to_owned)
     }
+}
+
+/// A host and a port, which may be zero: any that is free.
+fn listen(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let fits = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if !fits {
+        field.complain(format!(
+            "expected a host and a port such as `127.0.0.1:8080`, found `{text}`"
+        ));
+    }
+    fits.then(|| text.to_owned())
 }

@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 
 use crate::{dialect::Verdict, sse, usage::Usage};
 
+/// How many answers a caller can ask for at once.
+const MOST_CHOICES: usize = 128;
+
 /// What a whole answer cost; an error if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
     let answer: Answer<'_> = serde_json::from_slice(answer)?;
@@ -19,7 +22,10 @@ pub struct Meter {
     /// The caller did not ask for the usage: the event that carries it alone is kept back.
     hide_usage: bool,
     pub(in crate::dialect) usage: Usage,
-    pub(in crate::dialect) whole: bool,
+    /// The stream has said itself that it is over.
+    over: bool,
+    /// The choices that have begun, by their numbers, and whether each has finished.
+    choices: Vec<(u64, bool)>,
 }
 
 impl Meter {
@@ -31,12 +37,18 @@ impl Meter {
         }
     }
 
+    /// Whether the stream has said that it is over, or each of its choices has finished.
+    pub(in crate::dialect) fn is_whole(&self) -> bool {
+        self.over
+            || (!self.choices.is_empty() && self.choices.iter().all(|(_, finished)| *finished))
+    }
+
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) -> Verdict {
         let Some(data) = sse::data(event) else {
             return Verdict::Pass;
         };
         if data.trim_ascii() == b"[DONE]" {
-            self.whole = true;
+            self.over = true;
             return Verdict::Pass;
         }
         // What cannot be read goes on as it came: it is the caller's to judge.
@@ -49,21 +61,38 @@ impl Meter {
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
             self.usage = count(raw);
         }
-        let finished = event
-            .choices
-            .iter()
-            .flatten()
-            .any(|choice| choice.finish_reason.is_some());
+        for choice in event.choices.iter().flatten() {
+            self.follow(choice);
+        }
         let closed = matches!(
             event.kind.as_deref(),
             Some("response.completed" | "response.failed" | "response.incomplete")
         );
-        self.whole |= finished || closed || event.error.is_some();
+        self.over |= closed || event.error.is_some();
         let alone = event.usage.is_some() && event.choices.as_ref().is_some_and(Vec::is_empty);
         if self.hide_usage && alone {
             Verdict::Keep
         } else {
             Verdict::Pass
+        }
+    }
+}
+
+impl Meter {
+    fn follow(&mut self, choice: &Choice<'_>) {
+        let finished = choice
+            .finish_reason
+            .as_ref()
+            .is_some_and(|reason| !reason.is_empty());
+        let known = self
+            .choices
+            .iter_mut()
+            .find(|(index, _)| *index == choice.index);
+        if let Some((_, known)) = known {
+            *known |= finished;
+        } else if self.choices.len() < MOST_CHOICES {
+            // More than any caller can ask for are not followed, so that nobody fills the memory with their numbers.
+            self.choices.push((choice.index, finished));
         }
     }
 }
@@ -90,8 +119,10 @@ struct Event<'a> {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
+    #[serde(default)]
+    index: u64,
     #[serde(borrow, default)]
-    finish_reason: Option<&'a RawValue>,
+    finish_reason: Option<Cow<'a, str>>,
 }
 
 /// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
@@ -155,6 +186,19 @@ mod tests {
         for (events, whole) in [
             (&[CHUNK][..], false),
             (&[CHUNK, LAST], true),
+            (
+                &[r#"{"choices":[{"index":0,"finish_reason":"stop"},{"index":1}]}"#],
+                false,
+            ),
+            (
+                &[
+                    r#"{"choices":[{"index":0},{"index":1}]}"#,
+                    r#"{"choices":[{"index":1,"finish_reason":"stop"}]}"#,
+                    LAST,
+                ],
+                true,
+            ),
+            (&[r#"{"choices":[{"finish_reason":""}]}"#], false),
             (&["[DONE]"], true),
             (
                 &[r#"{"type":"response.completed","response":{"usage":{"input_tokens":1}}}"#],
@@ -163,7 +207,7 @@ mod tests {
             (&[r#"{"error":{"message":"x"}}"#], true),
             (&[r#"{"error":null}"#, "nonsense", "{"], false),
         ] {
-            assert_eq!(meter(false, events).0.whole, whole, "{events:?}");
+            assert_eq!(meter(false, events).0.is_whole(), whole, "{events:?}");
         }
     }
 

@@ -105,24 +105,41 @@ pub(super) fn try_once(address: SocketAddr, case: &Case, key: &str) -> Result<()
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(say)?;
     let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    let body = if chunked {
+        unchunk(body)
+    } else {
+        body.to_owned()
+    };
     let whole = if case.stream {
         "data: [DONE]"
     } else {
         "\"completion_tokens\""
     };
-    let chunks = answer
-        .matches("\"object\":\"chat.completion.chunk\"")
-        .count();
-    if !answer.starts_with("HTTP/1.1 200")
-        || !answer.contains(whole)
-        || (case.stream && chunks < 200)
-    {
-        let head = answer.lines().take(20).collect::<Vec<_>>().join("\n");
-        let tail = answer.lines().rev().take(3).collect::<Vec<_>>().join("\n");
+    let chunks = body.matches("\"object\":\"chat.completion.chunk\"").count();
+    if !head.starts_with("HTTP/1.1 200") || !body.contains(whole) || (case.stream && chunks < 200) {
+        let body: String = body.chars().take(1000).collect();
         return Err(format!(
-            "{} at {address} is not answered in full, with {chunks} chunks:\n{head}\n…\n{tail}",
+            "{} at {address} is not answered in full, with {chunks} chunks: {head}\n\n{body}",
             case.name
         ));
     }
     Ok(())
+}
+
+/// The content of a body that was sent in chunks, as far as it came.
+fn unchunk(mut rest: &str) -> String {
+    let mut content = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap_or_default();
+        let (Some(chunk), Some(next)) = (after.get(..size), after.get(size + 2..)) else {
+            break;
+        };
+        content.push_str(chunk);
+        rest = next;
+    }
+    content
 }

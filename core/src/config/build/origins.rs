@@ -1,0 +1,165 @@
+//! Who can answer: model providers, and the services of Dify installations.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use http::{HeaderValue, Uri};
+
+use super::{Builder, limits::limits};
+use crate::{
+    config::read::{Field, Section, unavailable},
+    dialect::dify::{App, Installation},
+    upstream::Origin,
+};
+
+/// Providers by their names.
+pub(super) type Origins = BTreeMap<String, Rc<Origin>>;
+
+/// Dify installations by their names.
+pub(super) type Installations = BTreeMap<String, (Rc<Installation>, Apps)>;
+
+type Apps = BTreeMap<String, Rc<App>>;
+
+const DIALECTS: [&str; 7] = [
+    "openai",
+    "anthropic",
+    "gemini",
+    "azure",
+    "bedrock",
+    "cohere",
+    "dify",
+];
+
+impl Builder<'_> {
+    /// Reads a provider.
+    pub(super) fn provider(&self, name: &str, field: &Field<'_>) -> Option<Origin> {
+        let mut section = field.section()?;
+        if let Some(dialect) = section.required("dialect")
+            && let Some(word) = dialect.choice(&DIALECTS)
+            && word != "openai"
+        {
+            dialect.complain(unavailable("dialect", dialect.value));
+        }
+        let base = section.field("base_url");
+        for name in ["replicas", "balance"] {
+            section.unavailable(name);
+        }
+        if let Some(prefill) = section.field("prefill")
+            && prefill.boolean() == Some(true)
+        {
+            prefill.complain(unavailable("prefill", prefill.value));
+        }
+        let keys = section.field("keys");
+        let listed = keys.as_ref().map(Field::list).unwrap_or_default();
+        if let (Some(keys), true) = (&keys, listed.len() > 1) {
+            keys.complain("more than one key is not available yet");
+        }
+        if base.is_none() && !section.has("replicas") {
+            section.complain("`base_url` is missing");
+        }
+        section.finish();
+        let authorization = match listed.first() {
+            Some(key) => Some(self.bearer(key)?),
+            None => None,
+        };
+        Some(Origin {
+            name: name.into(),
+            base: address(&base?)?,
+            authorization,
+        })
+    }
+
+    /// Reads a Dify installation and its apps.
+    pub(super) fn installation(
+        &self,
+        name: &str,
+        field: &Field<'_>,
+    ) -> Option<(Rc<Installation>, Apps)> {
+        let mut section = field.section()?;
+        let scope = format!("dify.{name}");
+        let service = |section: &mut Section<'_>, key: &'static str| {
+            let base = address(&section.field(key)?)?;
+            Some(Rc::new(Origin {
+                name: format!("{scope}:{key}").into(),
+                base,
+                authorization: None,
+            }))
+        };
+        if !section.has("api") {
+            section.complain("`api` is missing");
+        }
+        // With a problem it stays known by its name, so that one mistake is not reported as two.
+        let api = service(&mut section, "api").unwrap_or_else(|| Rc::new(nowhere(&scope)));
+        let web = service(&mut section, "web");
+        let plugin_daemon = service(&mut section, "plugin_daemon");
+        section.unavailable("websocket");
+        let mut apps = Apps::new();
+        for (key, field) in section
+            .field("apps")
+            .map(|field| field.named())
+            .unwrap_or_default()
+        {
+            let app = self.app(&format!("{scope}/{}", key.name), &field);
+            apps.insert(key.name.clone(), Rc::new(app));
+        }
+        section.finish();
+        let installation = Installation {
+            name: scope.as_str().into(),
+            api,
+            web,
+            plugin_daemon,
+        };
+        Some((Rc::new(installation), apps))
+    }
+
+    fn app(&self, name: &str, field: &Field<'_>) -> App {
+        let mut app = App {
+            name: name.into(),
+            authorization: HeaderValue::from_static(""),
+            limits: Vec::new(),
+        };
+        let Some(mut section) = field.section() else {
+            return app;
+        };
+        if let Some(authorization) = section
+            .required("key")
+            .and_then(|field| self.bearer(&field))
+        {
+            app.authorization = authorization;
+        }
+        section.unavailable("on_abort");
+        app.limits = limits(&mut section, name);
+        section.finish();
+        app
+    }
+}
+
+/// Stands for an origin that could not be read, so that its name stays known.
+pub(super) fn nowhere(name: &str) -> Origin {
+    Origin {
+        name: name.into(),
+        base: Uri::from_static("http://invalid"),
+        authorization: None,
+    }
+}
+
+fn address(field: &Field<'_>) -> Option<Uri> {
+    let text = field.text()?;
+    let uri = text
+        .parse::<Uri>()
+        .ok()
+        .filter(|_| !text.contains('#'))
+        .filter(|uri| {
+            let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+            let authority = uri.authority().is_some_and(|authority| {
+                let port = authority.as_str().len() == authority.host().len()
+                    || authority.port_u16().is_some_and(|port| port > 0);
+                port && !authority.as_str().contains('@') && !authority.host().is_empty()
+            });
+            scheme && authority && uri.query().is_none()
+        });
+    if uri.is_none() {
+        // It may hold a password: it is not repeated.
+        field.complain("expected an address such as `https://api.example.com/v1`, without user, query or fragment, and with a port that can be");
+    }
+    uri
+}

@@ -1,0 +1,160 @@
+//! Where requests come in.
+
+use http::{HeaderName, Method};
+
+use super::{Builder, limits::limits, origins::Installations};
+use crate::{
+    config::{
+        Kind,
+        read::{Field, nearest},
+    },
+    route::{Access, Host, Matches, Route, Service},
+};
+
+impl Builder<'_> {
+    /// Reads a route.
+    pub(super) fn route(&self, field: &Field<'_>, installations: &Installations) -> Option<Route> {
+        let mut section = field.section()?;
+        let name = section
+            .required("name")
+            .and_then(|field| self.unique("route", &field));
+        let matches = Matches {
+            host: section.field("host").and_then(|field| host(&field)),
+            path: section
+                .field("path")
+                .and_then(|field| path(&field))
+                .unwrap_or_default(),
+            headers: section
+                .field("headers")
+                .map(|field| headers(&field))
+                .unwrap_or_default(),
+            methods: section
+                .field("method")
+                .map(|field| methods(&field))
+                .unwrap_or_default(),
+        };
+        let service = section
+            .required("serve")
+            .and_then(|field| service(&field, installations));
+        let access = section
+            .field("access")
+            .and_then(|field| field.choice(&["consumers", "public"]));
+        for name in ["cache", "guards"] {
+            section.unavailable(name);
+        }
+        let limits = limits(&mut section, &format!("route {}", name.unwrap_or_default()));
+        section.finish();
+        let access = if access == Some("public") {
+            Access::Public
+        } else {
+            Access::Consumers
+        };
+        Some(Route {
+            name: name?.into(),
+            matches,
+            service: service?,
+            access,
+            limits,
+        })
+    }
+}
+
+fn service(field: &Field<'_>, installations: &Installations) -> Option<Service> {
+    let text = field.text()?;
+    if text == "models" {
+        return Some(Service::Models);
+    }
+    let Some(name) = text.strip_prefix("dify.") else {
+        field.complain(format!(
+            "expected `models`, `dify.NAME` or `dify.NAME/APP`, found `{text}`{}",
+            nearest(text, ["models"])
+        ));
+        return None;
+    };
+    let (name, app) = name
+        .split_once('/')
+        .map_or((name, None), |(name, app)| (name, Some(app)));
+    let Some((installation, apps)) = installations.get(name) else {
+        field.complain(format!(
+            "no dify is named `{name}`{}",
+            nearest(name, installations.keys().map(String::as_str))
+        ));
+        return None;
+    };
+    let Some(app) = app else {
+        return Some(Service::Dify(installation.clone()));
+    };
+    let Some(found) = apps.get(app) else {
+        field.complain(format!(
+            "`dify.{name}` has no app named `{app}`{}",
+            nearest(app, apps.keys().map(String::as_str))
+        ));
+        return None;
+    };
+    Some(Service::App(installation.clone(), found.clone()))
+}
+
+fn host(field: &Field<'_>) -> Option<Host> {
+    let text = field.text()?.to_ascii_lowercase();
+    let name = text.strip_prefix("*.").unwrap_or(&text);
+    let fits = |byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'[' | b']' | b':')
+    };
+    let is_port = name
+        .rsplit_once(':')
+        .is_some_and(|(host, _)| !host.contains(':'));
+    if name.is_empty() || !name.bytes().all(fits) || is_port {
+        field.complain(format!("expected a host such as `ai.example.com` or `*.example.com`, without a port, found `{text}`"));
+        return None;
+    }
+    Some(if name.len() < text.len() {
+        Host::Below(format!(".{name}"))
+    } else {
+        Host::Exact(text)
+    })
+}
+
+/// Without the slash at its end: the empty path is any.
+fn path(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let fits = text.starts_with('/')
+        && crate::call::safe(text).is_ok()
+        && !text.contains(['?', '#', ' ', '*']);
+    if !fits {
+        field.complain(format!("expected a path such as `/v1`, found `{text}`"));
+    } else if text == "/_tidegate" || text.starts_with("/_tidegate/") {
+        field.complain("`/_tidegate` is the gateway's own");
+    }
+    fits.then(|| text.trim_end_matches('/').to_owned())
+}
+
+fn headers(field: &Field<'_>) -> Vec<(HeaderName, String)> {
+    let mut headers = Vec::new();
+    for (key, field) in field.named() {
+        match (key.name.parse::<HeaderName>(), field.text()) {
+            (Ok(name), Some(value)) => headers.push((name, value.to_owned())),
+            (Err(_), _) => field.complain(format!("`{}` cannot be the name of a header", key.name)),
+            (Ok(_), None) => {}
+        }
+    }
+    headers
+}
+
+/// One method, or a list of them.
+fn methods(field: &Field<'_>) -> Vec<Method> {
+    let fields = if let Kind::List(_) = field.value.kind {
+        field.list()
+    } else {
+        vec![field.clone()]
+    };
+    let mut methods = Vec::new();
+    for field in fields {
+        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+        methods.extend(
+            field
+                .choice(&known)
+                .and_then(|word| word.parse::<Method>().ok()),
+        );
+    }
+    methods
+}
