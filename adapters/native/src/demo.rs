@@ -38,9 +38,7 @@ pub(crate) fn demo(arguments: &arguments::Demo) -> Result<(), Failed> {
     let (address, listeners) = listen(arguments.listen.as_deref())?;
     let directory = Directory::make()?;
     let serving = Serving::prepare(source, &directory.0, format)?;
-    serving.run(listeners, None, false, || {
-        say(invitation(address))
-    })
+    serving.run(listeners, None, false, || say(invitation(address)))
 }
 
 /// Starts the simulated upstreams on a thread of their own.

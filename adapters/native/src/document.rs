@@ -1,8 +1,11 @@
 //! A configuration file as a [`Value`] that knows where each of its parts stood.
 
-use std::{fs::File, io::Read, ops::Range, path::Path};
+use std::{collections::BTreeMap, fs::File, io::Read, ops::Range, path::Path};
 
-use tidegate_core::config::{Key, Kind, Position, Problem, Value};
+use tidegate_core::{
+    Config,
+    config::{Key, Kind, Position, Problem, Runtime, Value},
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -20,8 +23,50 @@ pub(crate) enum Unread {
     Wrong(Vec<Problem>),
 }
 
+/// What a file says, as far as it can be read.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// All of it; `false` stands where a value cannot be used.
+    pub(crate) value: Value,
+    problems: Vec<Problem>,
+    /// The lines of sections that were not understood, about whose meaning nothing can be said.
+    unread: Vec<Range<u32>>,
+}
+
+impl Document {
+    /// The configuration, or everything that is wrong with the text and with what it means.
+    pub(crate) fn build(
+        &self,
+        secrets: Option<&BTreeMap<String, String>>,
+        runtime: Runtime,
+    ) -> Result<Config, Vec<Problem>> {
+        let built = Config::build(&self.value, secrets, runtime);
+        if self.problems.is_empty() {
+            return built;
+        }
+        let mut problems = self.problems.clone();
+        let meant = built.err().unwrap_or_default();
+        problems.extend(meant.into_iter().filter(|problem| !self.explains(problem)));
+        problems.sort_by_key(|problem| problem.at);
+        Err(problems)
+    }
+
+    /// Whether `problem` is there only because something could not be read.
+    fn explains(&self, problem: &Problem) -> bool {
+        let told = |known: &Problem| !known.path.is_empty() && known.path == problem.path;
+        let unread = match problem.at {
+            Some(at) if Some(at) != self.value.at => {
+                self.unread.iter().any(|lines| lines.contains(&at.line))
+            }
+            // What is missing in the whole may stand in what was not understood.
+            _ => !self.unread.is_empty(),
+        };
+        unread || self.problems.iter().any(told)
+    }
+}
+
 /// Reads the TOML file at `path`.
-pub(crate) fn read(path: &Path) -> Result<Value, Unread> {
+pub(crate) fn read(path: &Path) -> Result<Document, Unread> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
@@ -46,31 +91,40 @@ pub(crate) fn read(path: &Path) -> Result<Value, Unread> {
             message: "this is not UTF-8".into(),
         }])
     })?;
-    parse(&text).map_err(Unread::Wrong)
+    Ok(parse(&text))
 }
 
-/// Reads TOML, and gives every syntax error at once.
-pub(crate) fn parse(text: &str) -> Result<Value, Vec<Problem>> {
+/// Reads TOML, past whatever is wrong with it.
+pub(crate) fn parse(text: &str) -> Document {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reader = Reader {
         lines: Lines::of(text),
         path: Vec::new(),
         problems: Vec::new(),
     };
+    let mut unread = Vec::new();
     for error in errors {
         let span = error.span();
+        // The first of two equal keys holds, and nothing else is unclear.
+        if error.message() != "duplicate key" {
+            unread.push(
+                reader
+                    .lines
+                    .section(span.as_ref().map_or(0, |span| span.start)),
+            );
+        }
         reader.problem(span, error.message().replace('\n', "; "));
     }
-    if reader.problems.is_empty() {
-        let value = reader.table(table.get_ref(), table.span());
-        if reader.problems.is_empty() {
-            return Ok(value);
-        }
-    }
-    reader.problems.sort_by_key(|problem| problem.at);
+    let value = reader.table(table.get_ref(), table.span());
+    let mut problems = reader.problems;
+    problems.sort_by_key(|problem| problem.at);
     // One slip can be reported from two places in the grammar.
-    reader.problems.dedup();
-    Err(reader.problems)
+    problems.dedup();
+    Document {
+        value,
+        problems,
+        unread,
+    }
 }
 
 struct Reader<'t> {
@@ -82,7 +136,8 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn table(&mut self, table: &DeTable<'_>, span: Range<usize>) -> Value {
         let mut entries: Vec<(Range<usize>, Key, Value)> = Vec::with_capacity(table.len());
-        for (key, value) in table {
+        // What the parser puts in the place of a value that it did not find stands nowhere.
+        for (key, value) in table.iter().filter(|(_, value)| !value.span().is_empty()) {
             let name = key.get_ref().to_string();
             self.path.push(if self.path.is_empty() {
                 name.clone()
@@ -177,6 +232,22 @@ impl<'t> Lines<'t> {
         Self { text, starts }
     }
 
+    /// The lines from the header before `offset` to the one after it.
+    fn section(&self, offset: usize) -> Range<u32> {
+        let here = self.position(offset).line;
+        let mut section = 1..u32::MAX;
+        for (line, text) in (1..).zip(self.text.lines()) {
+            if text.trim_start().starts_with('[') {
+                if line > here {
+                    section.end = line;
+                    break;
+                }
+                section.start = line;
+            }
+        }
+        section
+    }
+
     fn position(&self, offset: usize) -> Position {
         let line = self.starts.partition_point(|start| *start <= offset);
         let start = line
@@ -207,8 +278,7 @@ mod tests {
     #[test]
     fn keys_and_values_know_where_they_stand() {
         let value =
-            parse("[gateway]\nlisten = \"x\"\n\n[[routes]]\nname = \"é\" # ü\n  path = \"/v1\"\n")
-                .unwrap();
+            fine("[gateway]\nlisten = \"x\"\n\n[[routes]]\nname = \"é\" # ü\n  path = \"/v1\"\n");
         assert_eq!(at(&value, "gateway"), ((1, 2), (1, 1)));
         assert_eq!(at(table(&value, "gateway"), "listen"), ((2, 1), (2, 10)));
         let Kind::List(routes) = &table(&value, "routes").kind else {
@@ -220,13 +290,13 @@ mod tests {
 
     #[test]
     fn columns_count_characters() {
-        let value = parse("a = { \"é\" = \"ü€𝄞\", b = 1 }").unwrap();
+        let value = fine("a = { \"é\" = \"ü€𝄞\", b = 1 }");
         assert_eq!(at(table(&value, "a"), "b").0, (1, 20));
     }
 
     #[test]
     fn the_order_is_that_of_the_text() {
-        let value = parse("zeta = 1\nalpha = 2\nmid.b = 1\nmid.a = 2").unwrap();
+        let value = fine("zeta = 1\nalpha = 2\nmid.b = 1\nmid.a = 2");
         let Kind::Table(entries) = value.kind else {
             panic!("not a table")
         };
@@ -241,7 +311,7 @@ mod tests {
 
     #[test]
     fn every_syntax_error_is_told_at_once() {
-        let problems = parse("a = \nb = 1\nc = [1,\nd == 2\n").unwrap_err();
+        let problems = parse("a = \nb = 1\nc = [1,\nd == 2\n").problems;
         assert!(problems.len() >= 2, "{problems:?}");
         assert_eq!(
             problems[0].at,
@@ -252,8 +322,7 @@ mod tests {
 
     #[test]
     fn what_json_cannot_say_is_refused_with_its_path() {
-        let problems =
-            parse("a = [1, nan]\nb.c = 2026-01-01\nd = 99999999999999999999").unwrap_err();
+        let problems = parse("a = [1, nan]\nb.c = 2026-01-01\nd = 99999999999999999999").problems;
         let paths: Vec<_> = problems
             .iter()
             .map(|problem| problem.path.as_str())
@@ -264,8 +333,32 @@ mod tests {
 
     #[test]
     fn a_key_that_stands_twice_is_refused() {
-        let problems = parse("a = 1\na = 2").unwrap_err();
+        let problems = parse("a = 1\na = 2").problems;
         assert_eq!(problems[0].at.map(|at| at.line), Some(2));
+    }
+
+    #[test]
+    fn what_it_means_is_judged_although_something_cannot_be_read() {
+        let text = "[gateway]\nlisten = 2026-01-01\nlisten = \"a:1\"\nunknown = 1\n\n\
+            [models.smart]\ntargets = [\"p/m\"\nalso_unknown = 1\n\n[providers.p]\ndialect = \"opnai\"\n\
+            base_url = \"http://a\"\nkeys = [inf]\n";
+        let problems = parse(text).build(None, Runtime::Native).err().unwrap();
+        let places: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.at.unwrap().line, problem.path.as_str()))
+            .collect();
+        assert_eq!(
+            places,
+            [
+                (2, "gateway.listen"),
+                (3, ""),
+                (4, "gateway.unknown"),
+                (8, ""),
+                (11, "providers.p.dialect"),
+                (13, "providers.p.keys[0]"),
+            ],
+            "{problems:?}"
+        );
     }
 
     #[test]
@@ -275,23 +368,23 @@ mod tests {
             format!("a{} = 1", ".a".repeat(100_000)),
             format!("a = {}", "{a=".repeat(100_000)),
         ] {
-            assert!(!parse(&text).unwrap_err().is_empty());
+            assert!(!parse(&text).problems.is_empty());
         }
         assert!(
             !parse(&format!("a = {}", "[".repeat(100_000)))
-                .unwrap_err()
+                .problems
                 .is_empty()
         );
         assert!(
             !parse(&format!("[a{}]", ".a".repeat(100_000)))
-                .unwrap_err()
+                .problems
                 .is_empty()
         );
     }
 
     #[test]
     fn numbers_of_every_spelling_are_read() {
-        let value = parse("a = 1_000\nb = 0xff\nc = -5\nd = 1e3\ne = true").unwrap();
+        let value = fine("a = 1_000\nb = 0xff\nc = -5\nd = 1e3\ne = true");
         assert_eq!(table(&value, "a").kind, Kind::Integer(1000));
         assert_eq!(table(&value, "b").kind, Kind::Integer(255));
         assert_eq!(table(&value, "c").kind, Kind::Integer(-5));
@@ -319,6 +412,12 @@ mod tests {
             Err(Unread::Unopened(_))
         ));
         assert!(matches!(read(Path::new("/")), Err(Unread::Unopened(_))));
+    }
+
+    fn fine(text: &str) -> Value {
+        let document = parse(text);
+        assert!(document.problems.is_empty(), "{:?}", document.problems);
+        document.value
     }
 
     fn table<'v>(value: &'v Value, name: &str) -> &'v Value {

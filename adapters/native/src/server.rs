@@ -260,7 +260,10 @@ mod tests {
             let request = Request::get(target).header(HOST, "written");
             let request = in_origin_form(request.body(Body::empty()).unwrap());
             assert_eq!(request.uri().to_string(), path, "{target}");
-            assert_eq!(request.headers().get_all(HOST).iter().collect::<Vec<_>>(), [host]);
+            assert_eq!(
+                request.headers().get_all(HOST).iter().collect::<Vec<_>>(),
+                [host]
+            );
         }
     }
 }
