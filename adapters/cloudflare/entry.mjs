@@ -4,8 +4,7 @@ import Tidegate, { Account as Ledger } from './build/index.js';
 import bundled from './build/tidegate.json.txt';
 
 // Called directly: an instance a call, behind worker-build's proxies, costs more than the conversion of a head.
-const { answer, leave } = Tidegate.prototype;
-let calls = 0;
+const { answer } = Tidegate.prototype;
 
 // By this the Rust module wakes its tasks, several times a call. The runtime's own costs ten times as much.
 globalThis.queueMicrotask = async (task) => {
@@ -21,9 +20,9 @@ export default {
   fetch(request, env, context) {
     // Should the module have trapped, this has it started again before it is called.
     if (globalThis.__worker_init_state.criticalError) new Tidegate(context, env);
-    const call = ++calls >>> 0;
-    const response = answer(call, request, env, context, bundled);
-    request.signal.addEventListener('abort', () => leave(call));
+    const response = answer(request, env, context, bundled);
+    // Lives on if the caller leaves, so that what he leaves behind is settled.
+    context.waitUntil(response);
     return response;
   },
 };

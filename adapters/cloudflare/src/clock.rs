@@ -1,6 +1,6 @@
 //! Time.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use async_trait::async_trait;
 use tidegate_core::{
@@ -9,12 +9,18 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::promised::{Promised, Settled};
+use crate::{
+    caller::Caller,
+    promised::{Promised, Settled},
+};
 
-/// JavaScript's clock and timers.
+/// How long a call waits before its caller is watched.
+const UNWATCHED: Duration = Duration::from_millis(20);
+
+/// JavaScript's clock and timers, for one caller.
 ///
 /// At Cloudflare's edge the clock only moves while a call waits for something outside.
-pub(crate) struct Date;
+pub(crate) struct Date(pub(crate) Rc<Caller>);
 
 #[async_trait(?Send)]
 impl Clock for Date {
@@ -23,10 +29,13 @@ impl Clock for Date {
     }
 
     async fn sleep(&self, duration: Duration) {
-        // The longest that `setTimeout` knows, 24 days; no call lasts that long.
-        let mut timer = Timer::start(millis(duration).min(0x7FFF_FFFF) as i32);
-        // A timer is never broken as a promise may be.
-        let _ = (&mut timer.rings).await;
+        let mut left = duration;
+        if duration > UNWATCHED && !self.0.is_watched() {
+            Timer::start(UNWATCHED).rings().await;
+            self.0.watch();
+            left = duration.saturating_sub(UNWATCHED);
+        }
+        Timer::start(left).rings().await;
     }
 }
 
@@ -45,10 +54,17 @@ struct Timer {
 }
 
 impl Timer {
-    fn start(millis: i32) -> Self {
+    fn start(duration: Duration) -> Self {
+        // The longest that `setTimeout` knows, 24 days; no call lasts that long.
+        let millis = millis(duration).min(0x7FFF_FFFF) as i32;
         let (rings, timeout) =
             Promised::begin(|id, settled| set_timeout(settled, millis, id, true));
         Self { rings, timeout }
+    }
+
+    async fn rings(mut self) {
+        // Kept in any case: nothing breaks a timer.
+        let _ = (&mut self.rings).await;
     }
 }
 

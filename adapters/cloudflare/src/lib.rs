@@ -41,12 +41,9 @@ use crate::{
     settings::Settings, tasks::WaitUntil, upstream::Fetch,
 };
 
-/// Answers `request`.
-///
-/// `call` is a number that no other call of this isolate has: by it [`leave`] names the call. `bundled` is the configuration that was deployed with the Worker.
+/// Answers `request`. `bundled` is the configuration that was deployed with the Worker.
 #[wasm_bindgen]
 pub async fn answer(
-    call: u32,
     request: Request,
     env: JsValue,
     context: JsValue,
@@ -57,18 +54,18 @@ pub async fn answer(
         Ok(config) => config,
         Err(problems) => return door::misconfigured(&problems),
     };
+    let caller = Caller::new(request.clone(), context);
     let Some(Door { request, peer }) = Door::open(request) else {
         return door::malformed();
     };
     let platform = Platform {
         upstream: Rc::new(Fetch),
         ledger: Rc::new(Accounts(env)),
-        clock: Rc::new(Date),
+        clock: Rc::new(Date(Rc::clone(&caller))),
         tasks,
         journal: Rc::new(Console),
         dice: dice(),
     };
-    let caller = Caller::new(call, context);
     match caller
         .stays_for(Gateway::new(config, platform).serve(request, peer))
         .await
@@ -76,12 +73,6 @@ pub async fn answer(
         Some(response) => door::close(response, caller),
         None => door::abandoned(),
     }
-}
-
-/// Says that the caller of `call` has left.
-#[wasm_bindgen]
-pub fn leave(call: u32) {
-    caller::leave(call);
 }
 
 /// What JavaScript says of an error.

@@ -107,27 +107,15 @@ impl Drop for Incoming {
 
 /// A body of Rust's, pulled by JavaScript.
 #[wasm_bindgen]
-pub struct Outgoing {
-    reading: Rc<Reading>,
-    // It is known as long as somebody reads.
-    _caller: Option<Rc<Caller>>,
-}
+pub struct Outgoing(Rc<Reading>);
 
 impl Outgoing {
     /// A `ReadableStream` of `body` for `caller`. The body is dropped when the stream is cancelled or the caller leaves.
     pub(crate) fn to_caller(body: Body, caller: Rc<Caller>) -> JsValue {
-        let reading = Reading::new(body);
-        caller.reads(&reading);
+        caller.watch();
         let context = caller.context.clone();
         // What the caller is told of the size stands in the head already.
-        pulled(
-            Self {
-                reading,
-                _caller: Some(caller),
-            },
-            Some(&context),
-            None,
-        )
+        pulled(Self(Reading::new(body, Some(caller))), Some(&context), None)
     }
 
     /// A `ReadableStream` of `body` for an upstream, with its size declared where it is known.
@@ -135,10 +123,7 @@ impl Outgoing {
     /// Should the body break, `exchange` is aborted first: the runtime ends a request whose stream fails as if it were whole.
     pub(crate) fn to_upstream(body: Body, exchange: Option<&AbortController>) -> JsValue {
         let size = body.size();
-        let body = Self {
-            reading: Reading::new(body),
-            _caller: None,
-        };
+        let body = Self(Reading::new(body, None));
         match size {
             Some(size) => fixed(body, size as f64, exchange),
             None => pulled(body, None, exchange),
@@ -150,10 +135,10 @@ impl Outgoing {
 impl Outgoing {
     /// The next piece, nothing at the end, or the promise of either.
     pub fn next(&self) -> Result<JsValue, JsValue> {
-        match self.reading.poll(&mut Context::from_waker(Waker::noop())) {
+        match self.0.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(piece) => piece,
             Poll::Pending => {
-                let reading = Rc::clone(&self.reading);
+                let reading = Rc::clone(&self.0);
                 Ok(future_to_promise(poll_fn(move |cx| reading.poll(cx))).into())
             }
         }
@@ -161,27 +146,29 @@ impl Outgoing {
 
     /// Drops the body: nobody reads on.
     pub fn cancel(self) {
-        self.reading.end();
+        self.0.end();
     }
 }
 
 /// A body that is being read, until it is known that nobody reads on.
-pub(crate) struct Reading {
+struct Reading {
     body: RefCell<Option<Body>>,
+    caller: Option<Rc<Caller>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Reading {
-    fn new(body: Body) -> Rc<Self> {
+    fn new(body: Body, caller: Option<Rc<Caller>>) -> Rc<Self> {
         Rc::new(Self {
             body: RefCell::new(Some(body)),
+            caller,
             waker: RefCell::default(),
         })
     }
 
     /// Drops the body; whoever waits for a piece learns that there is none.
-    pub(crate) fn end(&self) {
-        // Borrowed only while it is polled, and then it is not polled again after this.
+    fn end(&self) {
+        // Borrowed only while it is polled, and polling does not come back here.
         let body = self
             .body
             .try_borrow_mut()
@@ -199,6 +186,13 @@ impl Reading {
         let Ok(mut slot) = self.body.try_borrow_mut() else {
             return Poll::Ready(Ok(JsValue::UNDEFINED));
         };
+        if self
+            .caller
+            .as_ref()
+            .is_some_and(|caller| caller.has_left(cx))
+        {
+            *slot = None;
+        }
         let Some(body) = slot.as_mut() else {
             return Poll::Ready(Ok(JsValue::UNDEFINED));
         };

@@ -122,3 +122,52 @@ impl http_body::Body for Outbound {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hyper::{Request, Response, server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_may_be_slow_and_not_silent() {
+        let second = PIECE_TIME.saturating_sub(Duration::from_secs(1));
+        assert_eq!(read("abc", second).await, "3 bytes");
+        assert_eq!(
+            read("ab", second).await,
+            "the body broke off: nothing more came for 30 s"
+        );
+    }
+
+    /// What comes of a body of three bytes of which `sent` are sent, one at a time with `pause` before each.
+    async fn read(sent: &str, pause: Duration) -> String {
+        let (mut caller, ours) = duplex(1024);
+        let service = service_fn(|request: Request<Incoming>| async {
+            let read = Inbound::body(request.into_body()).read(1024).await;
+            let said = read.map_or_else(
+                |error| error.to_string(),
+                |bytes| format!("{} bytes", bytes.len()),
+            );
+            Ok::<_, Infallible>(Response::new(said))
+        });
+        let serving = http1::Builder::new().serve_connection(TokioIo::new(ours), service);
+        let calling = async {
+            let head = b"POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 3\r\n\r\n";
+            caller.write_all(head).await.unwrap();
+            for byte in sent.bytes() {
+                sleep(pause).await;
+                caller.write_all(&[byte]).await.unwrap();
+            }
+            let mut answer = String::new();
+            caller.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let (served, answer) = tokio::join!(serving, calling);
+        served.unwrap();
+        answer.split("\r\n\r\n").nth(1).unwrap().to_owned()
+    }
+}

@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_it_means_is_judged_although_something_cannot_be_read() {
         let text = "[gateway]\nlisten = 2026-01-01\nlisten = \"a:1\"\nunknown = 1\n\n\
-            [models.smart]\ntargets = [\"p/m\"\nalso_unknown = 1\n\n[providers.p]\ndialect = \"opnai\"\n\
+            [models.smart]\ntargets = \"p/m\nalso_unknown = 1\n\n[providers.p]\ndialect = \"opnai\"\n\
             base_url = \"http://a\"\nkeys = [inf]\n";
         let problems = parse(text).build(None, Runtime::Native).err().unwrap();
         let places: Vec<_> = problems
@@ -353,7 +353,7 @@ mod tests {
                 (2, "gateway.listen"),
                 (3, ""),
                 (4, "gateway.unknown"),
-                (8, ""),
+                (7, ""),
                 (11, "providers.p.dialect"),
                 (13, "providers.p.keys[0]"),
             ],

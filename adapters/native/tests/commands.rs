@@ -94,6 +94,46 @@ fn syntax_errors_have_their_place() {
 }
 
 #[test]
+fn what_is_wrong_with_the_text_hides_nothing_that_is_wrong_with_its_meaning() {
+    let dir = tempdir().unwrap();
+    let wrong = FINE
+        .replace("name = \"web\"", "name = 2026-01-01\nname = \"web\"")
+        .replace("dialect  = \"openai\"", "dialect  = \"opnai\"");
+    let file = write(dir.path(), &wrong);
+    let (code, _, err) = tidegate(&["check", &file]);
+    assert_eq!(code, 1);
+    let expected = [
+        "3:8: consumers[0].name: ",
+        "4:1: ",
+        "8:12: providers.openai.dialect: ",
+    ];
+    assert_eq!(err.lines().count(), expected.len(), "{err}");
+    for (line, expected) in err.lines().zip(expected) {
+        assert!(line.starts_with(&format!("{file}:{expected}")), "{err}");
+    }
+}
+
+#[test]
+fn nobody_has_to_listen() {
+    let dir = tempdir().unwrap();
+    for (text, expected) in [(FINE, 0), ("[[routes]]\n", 1)] {
+        let file = write(dir.path(), text);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["check", &file])
+            .stdout(closed())
+            .stderr(closed())
+            .spawn()
+            .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(expected));
+    }
+}
+
+/// The writing end of a pipe whose reader has gone.
+fn closed() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
 fn what_a_runtime_cannot_give_is_refused_for_that_runtime() {
     let dir = tempdir().unwrap();
     let file = write(

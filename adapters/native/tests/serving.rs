@@ -13,7 +13,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::Duration,
 };
@@ -73,6 +73,80 @@ fn an_answer_that_runs_is_finished_when_the_process_is_to_stop() {
     caller.read_to_string(&mut answer).unwrap();
     assert_eq!(status(&answer), 200, "{answer}");
     assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_stream_that_does_not_end_is_cut_off_and_on_record() {
+    let dir = tempdir().unwrap();
+    let upstream = Upstream::answering(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n",
+    );
+    let mut gateway = Gateway::start(&write(dir.path(), upstream.address, 100), &[]);
+    let mut caller = gateway.connect();
+    caller.set_read_timeout(Some(2 * WAIT)).unwrap();
+    caller.write_all(CHAT.as_bytes()).unwrap();
+    caller.read_exact(&mut [0; 12]).unwrap();
+    signal(&gateway, "TERM");
+    assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
+    let mut records = String::new();
+    gateway.records.read_to_string(&mut records).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&records).unwrap();
+    assert_eq!(record["status"], 200, "{records}");
+    assert_ne!(record["ended"], "whole", "{records}");
+}
+
+#[test]
+fn it_goes_on_when_nobody_hears_what_it_says() {
+    let dir = tempdir().unwrap();
+    let upstream = Upstream::answering(FINE);
+    let file = write(dir.path(), upstream.address, 100);
+    let mut gateway = Gateway::start(&file, &[]);
+    // The end that reads what it writes is closed by that.
+    gateway.complaints = BufReader::new(Box::new(std::io::empty()));
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("path = \"/v1\"", "path = \"/v2\"")).unwrap();
+    signal(&gateway, "HUP");
+    for _ in 0..100 {
+        if status(&gateway.ask("/v2/models")) == 200 {
+            signal(&gateway, "TERM");
+            assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("it was never read again");
+}
+
+#[test]
+fn a_file_that_is_being_written_is_left_alone() {
+    let dir = tempdir().unwrap();
+    let upstream = Upstream::answering(FINE);
+    let file = write(dir.path(), upstream.address, 100);
+    let mut gateway = Gateway::start(&file, &[]);
+    let text = fs::read_to_string(&file).unwrap();
+    let new = text.replace("path = \"/v1\"", "path = \"/v2\"");
+    // An editor that is slower than the looks: whatever is there at one of them is cut off.
+    for cut in 1..16 {
+        fs::write(&file, new.get(..new.len() / 16 * cut).unwrap()).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(status(&gateway.ask("/v1/models")), 200);
+    }
+    fs::write(&file, &new).unwrap();
+    let mut line = String::new();
+    gateway.complaints.read_line(&mut line).unwrap();
+    assert!(line.contains("was read again"), "{line}");
+    assert_eq!(status(&gateway.ask("/v2/models")), 200);
+}
+
+#[test]
+fn a_target_in_absolute_form_is_served_as_a_path() {
+    let dir = tempdir().unwrap();
+    let upstream = Upstream::answering(FINE);
+    let gateway = Gateway::start(&write(dir.path(), upstream.address, 100), &[]);
+    let answer = gateway.say(
+        "GET https://somewhere/v1/models HTTP/1.1\r\nhost: a b\r\nconnection: close\r\nauthorization: Bearer k\r\n\r\n",
+    );
+    assert_eq!(status(&answer), 200, "{answer}");
 }
 
 #[test]
@@ -253,7 +327,7 @@ struct Gateway {
     process: Child,
     address: SocketAddr,
     records: BufReader<ChildStdout>,
-    complaints: BufReader<ChildStderr>,
+    complaints: BufReader<Box<dyn Read>>,
 }
 
 impl Gateway {
@@ -267,7 +341,8 @@ impl Gateway {
             .spawn()
             .unwrap();
         let records = BufReader::new(process.stdout.take().unwrap());
-        let mut complaints = BufReader::new(process.stderr.take().unwrap());
+        let complaints: Box<dyn Read> = Box::new(process.stderr.take().unwrap());
+        let mut complaints = BufReader::new(complaints);
         let mut line = String::new();
         complaints.read_line(&mut line).unwrap();
         let address = line

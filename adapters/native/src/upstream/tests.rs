@@ -57,6 +57,55 @@ async fn a_pooled_connection_that_was_closed_is_replaced_unnoticed() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_connection_lies_idle_for_less_than_its_upstream_keeps_it() {
+    LocalSet::new()
+        .run_until(async {
+            for (said, idle) in [("timeout=1, max=9", 0), ("max=9, timeout=5", 1)] {
+                let answer = format!("HTTP/1.1 204 No Content\r\nkeep-alive: {said}\r\n\r\n");
+                let upstream = Scripted::start(vec![vec![&answer, HOLD]]).await;
+                let ours = ours();
+                ours.text(&upstream).await;
+                assert_eq!(ours.pool.idle(), idle, "{said}");
+            }
+            let upstream = Scripted::start(vec![vec![FINE, HOLD], vec![FINE]]).await;
+            let ours = ours();
+            assert_eq!(ours.text(&upstream).await, "ok");
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_millis(1600)).await;
+            tokio::time::resume();
+            // The first connection is still open, and says no more.
+            assert_eq!(ours.text(&upstream).await, "ok");
+            assert_eq!(upstream.connections.get(), 2);
+        })
+        .await;
+}
+
+#[test]
+fn how_long_a_connection_may_lie_idle() {
+    for (said, milliseconds) in [
+        (None, 1500),
+        (Some("timeout=5"), 4000),
+        (Some("max=100, Timeout = 15"), 14_000),
+        (Some("timeout=0"), 0),
+        (Some("timeout=86400"), 60_000),
+        (Some("timeout=soon"), 1500),
+    ] {
+        let mut headers = http::HeaderMap::new();
+        headers.extend(said.map(|said| {
+            (
+                http::header::HeaderName::from_static("keep-alive"),
+                HeaderValue::from_static(said),
+            )
+        }));
+        assert_eq!(
+            pool::idle_time(&headers),
+            Duration::from_millis(milliseconds),
+            "{said:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn an_answer_that_is_not_read_closes_its_connection_at_once() {
     LocalSet::new()
         .run_until(async {
