@@ -16,13 +16,12 @@ use std::{
 };
 
 use wasm_bindgen::prelude::*;
-use web_sys::Request;
 
 use crate::promised::{Promised, Settled};
 
 /// Somebody who waits for an answer.
 pub(crate) struct Caller {
-    request: Request,
+    pub(crate) request: JsValue,
     /// The `ExecutionContext` of the call.
     pub(crate) context: JsValue,
     leaves: RefCell<Option<Promised>>,
@@ -31,7 +30,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Who sent `request`.
-    pub(crate) fn new(request: Request, context: JsValue) -> Rc<Self> {
+    pub(crate) fn new(request: JsValue, context: JsValue) -> Rc<Self> {
         Rc::new(Self {
             request,
             context,
@@ -76,8 +75,7 @@ impl Caller {
         .await
     }
 
-    /// Whether the caller has left; the task of `cx` is woken when he does. It is true once.
-    pub(crate) fn has_left(&self, cx: &mut Context<'_>) -> bool {
+    fn has_left(&self, cx: &mut Context<'_>) -> bool {
         self.leaves
             .borrow_mut()
             .as_mut()
@@ -87,5 +85,5 @@ impl Caller {
 
 #[wasm_bindgen(module = "/src/caller.js")]
 extern "C" {
-    fn watch(request: &Request, id: u32, left: &Settled);
+    fn watch(request: &JsValue, id: u32, left: &Settled);
 }

@@ -1,6 +1,6 @@
 //! The door: a call comes in as the runtime's own request, and its answer leaves as the runtime's own response.
 
-use std::{fmt::Write, net::IpAddr, rc::Rc};
+use std::{fmt::Write, net::IpAddr};
 
 use bytes::Bytes;
 use http::{Method, Uri, header};
@@ -51,10 +51,7 @@ impl Door {
 }
 
 /// Turns `response` into the runtime's own; what has to be streamed from Rust ends when `caller` leaves.
-pub(crate) fn close(
-    response: http::Response<Body>,
-    caller: Rc<Caller>,
-) -> Result<Response, JsValue> {
+pub(crate) fn close(response: http::Response<Body>, caller: &Caller) -> Result<Response, JsValue> {
     let (parts, body) = response.into_parts();
     let mut text = String::with_capacity(512);
     head::write(&parts.headers, &mut text);

@@ -54,7 +54,7 @@ pub async fn answer(
         Ok(config) => config,
         Err(problems) => return door::misconfigured(&problems),
     };
-    let caller = Caller::new(request.clone(), context);
+    let caller = Caller::new(JsValue::clone(&request), context);
     let Some(Door { request, peer }) = Door::open(request) else {
         return door::malformed();
     };
@@ -70,7 +70,7 @@ pub async fn answer(
         .stays_for(Gateway::new(config, platform).serve(request, peer))
         .await
     {
-        Some(response) => door::close(response, caller),
+        Some(response) => door::close(response, &caller),
         None => door::abandoned(),
     }
 }

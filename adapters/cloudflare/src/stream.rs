@@ -111,23 +111,17 @@ pub struct Outgoing(Rc<Reading>);
 
 impl Outgoing {
     /// A `ReadableStream` of `body` for `caller`. The body is dropped when the stream is cancelled or the caller leaves.
-    pub(crate) fn to_caller(body: Body, caller: Rc<Caller>) -> JsValue {
-        caller.watch();
-        let context = caller.context.clone();
+    pub(crate) fn to_caller(body: Body, caller: &Caller) -> JsValue {
         // What the caller is told of the size stands in the head already.
-        pulled(Self(Reading::new(body, Some(caller))), Some(&context), None)
+        called(Self(Reading::new(body)), &caller.request, &caller.context)
     }
 
     /// A `ReadableStream` of `body` for an upstream, with its size declared where it is known.
     ///
     /// Should the body break, `exchange` is aborted first: the runtime ends a request whose stream fails as if it were whole.
-    pub(crate) fn to_upstream(body: Body, exchange: Option<&AbortController>) -> JsValue {
-        let size = body.size();
-        let body = Self(Reading::new(body, None));
-        match size {
-            Some(size) => fixed(body, size as f64, exchange),
-            None => pulled(body, None, exchange),
-        }
+    pub(crate) fn to_upstream(body: Body, exchange: &AbortController) -> JsValue {
+        let size = body.size().map(|size| size as f64);
+        sent(Self(Reading::new(body)), size, exchange)
     }
 }
 
@@ -153,15 +147,13 @@ impl Outgoing {
 /// A body that is being read, until it is known that nobody reads on.
 struct Reading {
     body: RefCell<Option<Body>>,
-    caller: Option<Rc<Caller>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Reading {
-    fn new(body: Body, caller: Option<Rc<Caller>>) -> Rc<Self> {
+    fn new(body: Body) -> Rc<Self> {
         Rc::new(Self {
             body: RefCell::new(Some(body)),
-            caller,
             waker: RefCell::default(),
         })
     }
@@ -186,13 +178,6 @@ impl Reading {
         let Ok(mut slot) = self.body.try_borrow_mut() else {
             return Poll::Ready(Ok(JsValue::UNDEFINED));
         };
-        if self
-            .caller
-            .as_ref()
-            .is_some_and(|caller| caller.has_left(cx))
-        {
-            *slot = None;
-        }
         let Some(body) = slot.as_mut() else {
             return Poll::Ready(Ok(JsValue::UNDEFINED));
         };
@@ -231,11 +216,7 @@ extern "C" {
     #[wasm_bindgen(method)]
     fn release(this: &Pieces);
 
-    fn pulled(
-        body: Outgoing,
-        context: Option<&JsValue>,
-        exchange: Option<&AbortController>,
-    ) -> JsValue;
+    fn called(body: Outgoing, request: &JsValue, context: &JsValue) -> JsValue;
 
-    fn fixed(body: Outgoing, size: f64, exchange: Option<&AbortController>) -> JsValue;
+    fn sent(body: Outgoing, size: Option<f64>, exchange: &AbortController) -> JsValue;
 }

@@ -39,9 +39,10 @@ impl Upstream for Fetch {
         head::write(&parts.headers, &mut text);
         let exchange = Exchange::begin()?;
         let body = outgoing(body, |body| {
-            Outgoing::to_upstream(body, exchange.0.as_ref())
+            Outgoing::to_upstream(body, &exchange.controller)
         });
-        let answer = send(&text, &body, exchange.signal()).map_err(|error| failure(&error))?;
+        let answer =
+            send(&text, &body, &exchange.controller.signal()).map_err(|error| failure(&error))?;
         let answer = promised(&answer).await.map_err(|error| failure(&error))?;
         let Some((status, headers)) = answer_head(&answer) else {
             return Err(Failure {
@@ -59,28 +60,30 @@ impl Upstream for Fetch {
 }
 
 /// An exchange with an upstream, which is broken off when it is dropped before it is over.
-pub(crate) struct Exchange(Option<AbortController>);
+pub(crate) struct Exchange {
+    controller: AbortController,
+    over: bool,
+}
 
 impl Exchange {
     fn begin() -> Result<Self, Failure> {
         let controller = AbortController::new().map_err(|error| failure(&error))?;
-        Ok(Self(Some(controller)))
-    }
-
-    fn signal(&self) -> Option<AbortSignal> {
-        self.0.as_ref().map(AbortController::signal)
+        Ok(Self {
+            controller,
+            over: false,
+        })
     }
 
     /// It is over, or the runtime takes care of it.
     pub(crate) fn over(mut self) {
-        self.0 = None;
+        self.over = true;
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(controller) = self.0.take() {
-            controller.abort();
+        if !self.over {
+            self.controller.abort();
         }
     }
 }
@@ -112,7 +115,7 @@ fn reason(message: &str) -> FailureReason {
 #[wasm_bindgen(module = "/src/upstream.js")]
 extern "C" {
     #[wasm_bindgen(catch)]
-    fn send(head: &str, body: &JsValue, signal: Option<AbortSignal>) -> Result<Promise, JsValue>;
+    fn send(head: &str, body: &JsValue, signal: &AbortSignal) -> Result<Promise, JsValue>;
 
     #[wasm_bindgen(js_name = responseHead)]
     fn response_head(response: &JsValue) -> String;

@@ -79,20 +79,24 @@ fn an_answer_that_runs_is_finished_when_the_process_is_to_stop() {
 fn a_stream_that_does_not_end_is_cut_off_and_on_record() {
     let dir = tempdir().unwrap();
     let upstream = Upstream::answering(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n",
     );
     let mut gateway = Gateway::start(&write(dir.path(), upstream.address, 100), &[]);
     let mut caller = gateway.connect();
     caller.set_read_timeout(Some(2 * WAIT)).unwrap();
-    caller.write_all(CHAT.as_bytes()).unwrap();
+    let chat = CHAT.replace("\"messages\": []", "\"stream\": true");
+    caller.write_all(chat.as_bytes()).unwrap();
     caller.read_exact(&mut [0; 12]).unwrap();
+    thread::sleep(Duration::from_millis(200));
     signal(&gateway, "TERM");
     assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
     let mut records = String::new();
     gateway.records.read_to_string(&mut records).unwrap();
     let record: serde_json::Value = serde_json::from_str(&records).unwrap();
-    assert_eq!(record["status"], 200, "{records}");
-    assert_ne!(record["ended"], "whole", "{records}");
+    assert_eq!(record["ended"], "abandoned", "{records}");
+    // What it had cost by then is on it.
+    assert_eq!(record["tokens_out"], 4, "{records}");
 }
 
 #[test]

@@ -191,6 +191,11 @@ mod tests {
         let (sender, receiver) = mpsc::sync_channel(0);
         let writer = Writer::start(Slow(sender)).unwrap();
         let line = [b'x'; 1024];
+        writer.queue.push(&line);
+        // From when the thread has taken this one on, it waits for the reader.
+        while !writer.queue.state().lines.is_empty() {
+            thread::sleep(REST);
+        }
         for _ in 0..10_000 {
             writer.queue.push(&line);
         }

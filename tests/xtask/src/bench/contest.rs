@@ -11,17 +11,15 @@ pub(super) const KEY: &str = "bench-key";
 pub(super) struct Contestant<'a> {
     /// What it is called in the table.
     pub(super) name: &'static str,
-    /// Where it answers small questions.
-    pub(super) small: SocketAddr,
-    /// Where it answers with a stream.
-    pub(super) stream: SocketAddr,
+    /// Where it is asked.
+    pub(super) address: SocketAddr,
     /// Whose processor time and memory are counted.
     pub(super) server: Option<&'a Server>,
 }
 
 impl Contestant<'_> {
-    const fn address(&self, case: &Case) -> SocketAddr {
-        if case.stream { self.stream } else { self.small }
+    fn blame(&self, problem: &str) -> String {
+        format!("{}: {problem}", self.name)
     }
 }
 
@@ -35,7 +33,8 @@ pub(super) fn play(
     let script = load::script(scratch, &case, KEY)?;
     let mut table = Table::new(case);
     for contestant in contestants {
-        load::try_once(contestant.address(&case), &case, KEY)?;
+        load::try_once(contestant.address, &case, KEY)
+            .map_err(|problem| contestant.blame(&problem))?;
     }
     for round in 0..plan.rounds {
         // Who begins changes, so that nobody always comes after the same neighbour.
@@ -44,7 +43,8 @@ pub(super) fn play(
                 continue;
             };
             let before = contestant.server.map(Server::used);
-            let sample = load::measure(contestant.address(&case), &script, &case, plan.seconds)?;
+            let sample = load::measure(contestant.address, &script, &case, plan.seconds)
+                .map_err(|problem| contestant.blame(&problem))?;
             let after = contestant.server.map(Server::used);
             table.add(contestant.name, sample, before.zip(after));
         }

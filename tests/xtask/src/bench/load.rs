@@ -25,7 +25,7 @@ pub(super) struct Sample {
 
 /// The script by which wrk asks what `case` asks.
 pub(super) fn script(scratch: &Scratch, case: &Case, key: &str) -> Result<PathBuf, String> {
-    let name = format!("{}-{}-{}", case.model, case.prompt, case.connections);
+    let name = format!("{:?}-{}-{}", case.upstream, case.prompt, case.connections);
     let body = scratch.write(&format!("{name}.json"), &case.body())?;
     scratch.write(
         &format!("{name}.lua"),
@@ -114,13 +114,14 @@ pub(super) fn try_once(address: SocketAddr, case: &Case, key: &str) -> Result<()
     } else {
         body.to_owned()
     };
-    let whole = if case.stream {
+    let whole = if case.stream() {
         "data: [DONE]"
     } else {
         "\"completion_tokens\""
     };
     let chunks = body.matches("\"object\":\"chat.completion.chunk\"").count();
-    if !head.starts_with("HTTP/1.1 200") || !body.contains(whole) || (case.stream && chunks < 200) {
+    if !head.starts_with("HTTP/1.1 200") || !body.contains(whole) || (case.stream() && chunks < 200)
+    {
         let body: String = body.chars().take(1000).collect();
         return Err(format!(
             "{} at {address} is not answered in full, with {chunks} chunks: {head}\n\n{body}",

@@ -8,8 +8,8 @@ mod load;
 mod native;
 mod nginx;
 mod process;
-mod stream;
 mod table;
+mod upstream;
 mod workerd;
 
 /// Measures the parts that `options` names, or both, and prints a table of each.

@@ -1,51 +1,23 @@
 //! The native binary beside nginx: both in front of the same upstreams, under the same load.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
-
 use super::{
     Plan, Scratch,
-    case::{ALONE, Case, LARGE, SMALL, STREAM},
+    case::{CASES, Upstream},
     contest::{Contestant, KEY, play},
-    nginx,
+    nginx::Proxy,
     process::Server,
-    stream,
     table::Table,
+    upstream::Upstreams,
 };
 use crate::command::{cargo, run as program, target};
-
-const CASES: [Case; 4] = [SMALL, ALONE, LARGE, STREAM];
 
 /// Measures, prints, and names what is below the baseline.
 pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     cargo("build --locked --profile native -p tidegate").go()?;
     let scratch = Scratch::new("native")?;
-    let small = nginx::upstream(&scratch)?;
-    let stream = stream::start()?;
-    let (proxy, proxy_to_stream) = nginx::proxy(&scratch, small.address, stream)?;
-    let gateway = gateway(&config(&scratch, small.address, stream)?)?;
-    let contestants = [
-        Contestant {
-            name: "direct",
-            small: small.address,
-            stream,
-            server: None,
-        },
-        Contestant {
-            name: "nginx",
-            small: proxy.address,
-            stream: proxy_to_stream,
-            server: Some(&proxy),
-        },
-        Contestant {
-            name: "tidegate",
-            small: gateway.address,
-            stream: gateway.address,
-            server: Some(&gateway),
-        },
-    ];
+    let upstreams = Upstreams::start(&scratch)?;
+    let proxy = Proxy::start(&scratch, &upstreams)?;
+    let gateway = gateway(&scratch, &upstreams)?;
 
     println!(
         "native: {} rounds of {} s; direct is the upstream itself, ratios are to nginx",
@@ -53,6 +25,27 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     );
     let mut tables = Vec::new();
     for case in CASES {
+        let (direct, proxied) = (
+            upstreams.address(case.upstream),
+            proxy.address(case.upstream),
+        );
+        let contestants = [
+            Contestant {
+                name: "direct",
+                address: direct,
+                server: None,
+            },
+            Contestant {
+                name: "nginx",
+                address: proxied,
+                server: Some(&proxy.server),
+            },
+            Contestant {
+                name: "tidegate",
+                address: gateway.address,
+                server: Some(&gateway),
+            },
+        ];
         let table = play(plan, &scratch, case, &contestants)?;
         table.print("nginx", "direct");
         tables.push(table);
@@ -60,16 +53,10 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     Ok(judge(&tables))
 }
 
-/// A configuration with what a real one has: keys, a limit on the caller and one on everybody, and records.
-pub(super) fn config(
-    scratch: &Scratch,
-    small: SocketAddr,
-    stream: SocketAddr,
-) -> Result<PathBuf, String> {
-    scratch.write(
-        "tidegate.toml",
-        &format!(
-            r#"[gateway]
+/// Starts Tidegate with what a real one has to do: keys, a limit on the caller and one on everybody, and records.
+fn gateway(scratch: &Scratch, upstreams: &Upstreams) -> Result<Server, String> {
+    let config = format!(
+        r#"[gateway]
 limits = [{{ requests = 1_000_000_000, per = "1m" }}]
 
 [[consumers]]
@@ -77,32 +64,26 @@ name = "bench"
 keys = ["$BENCH_KEY"]
 limits = [{{ requests = 1_000_000_000, per = "1m" }}]
 
-[providers.small]
-dialect = "openai"
-base_url = "http://{small}/v1"
-keys = ["$UPSTREAM_KEY"]
+[providers]
+quick = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
+reader = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
+streamer = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
 
-[providers.stream]
-dialect = "openai"
-base_url = "http://{stream}/v1"
-keys = ["$UPSTREAM_KEY"]
-
-[models.small]
-targets = ["small/small"]
-
-[models.stream]
-targets = ["stream/stream"]
+[models]
+Quick = {{ targets = ["quick/Quick"] }}
+Reader = {{ targets = ["reader/Reader"] }}
+Streamer = {{ targets = ["streamer/Streamer"] }}
 
 [[routes]]
 name = "llm"
 path = "/v1"
 serve = "models"
-"#
-        ),
-    )
-}
-
-fn gateway(config: &Path) -> Result<Server, String> {
+"#,
+        upstreams.address(Upstream::Quick),
+        upstreams.address(Upstream::Reader),
+        upstreams.address(Upstream::Streamer),
+    );
+    let config = scratch.write("tidegate.toml", &config)?;
     let command = program(target().join("native/tidegate"))
         .words("serve --listen 127.0.0.1:0 --config")
         .arg(config)

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use super::{
     Scratch,
-    case::answer,
+    case::{Upstream, answer},
     process::{Server, free_address},
+    upstream::Upstreams,
 };
 use crate::command::run;
 
@@ -22,23 +23,49 @@ pub(super) fn upstream(scratch: &Scratch) -> Result<Server, String> {
     start(scratch, "upstream", 1, &servers, address)
 }
 
-/// Starts a proxy with two workers: the first address leads to `small`, the second to `stream`.
-pub(super) fn proxy(
-    scratch: &Scratch,
-    small: SocketAddr,
-    stream: SocketAddr,
-) -> Result<(Server, SocketAddr), String> {
-    let (to_small, to_stream) = (free_address()?, free_address()?);
-    let servers = format!(
-        "upstream small {{ server {small}; keepalive 64; keepalive_requests 100000000; }}
-        upstream stream {{ server {stream}; keepalive 64; keepalive_requests 100000000; }}
-        proxy_http_version 1.1;
-        proxy_set_header Connection '';
-        server {{ listen {to_small}; location / {{ proxy_pass http://small; }} }}
-        server {{ listen {to_stream}; location / {{ proxy_pass http://stream; proxy_buffering off; }} }}"
-    );
-    Ok((start(scratch, "proxy", 2, &servers, to_small)?, to_stream))
+/// A proxy with two workers, which listens at an address for each upstream.
+pub(super) struct Proxy {
+    /// Its processes.
+    pub(super) server: Server,
+    addresses: [SocketAddr; 3],
 }
+
+impl Proxy {
+    /// Starts it before `upstreams`.
+    pub(super) fn start(scratch: &Scratch, upstreams: &Upstreams) -> Result<Self, String> {
+        let addresses = [free_address()?, free_address()?, free_address()?];
+        let mut servers = "proxy_http_version 1.1; proxy_set_header Connection '';".to_owned();
+        for (upstream, address) in KINDS.into_iter().zip(addresses) {
+            let buffering = if upstream == Upstream::Streamer {
+                "off"
+            } else {
+                "on"
+            };
+            servers += &format!(
+                "upstream {upstream:?} {{ server {}; keepalive 64; keepalive_requests 100000000; }}
+                server {{
+                    listen {address};
+                    location / {{ proxy_pass http://{upstream:?}; proxy_buffering {buffering}; }}
+                }}",
+                upstreams.address(upstream)
+            );
+        }
+        let server = start(scratch, "proxy", 2, &servers, addresses[0])?;
+        Ok(Self { server, addresses })
+    }
+
+    /// Where it leads to `upstream`.
+    pub(super) const fn address(&self, upstream: Upstream) -> SocketAddr {
+        let [quick, reader, streamer] = self.addresses;
+        match upstream {
+            Upstream::Quick => quick,
+            Upstream::Reader => reader,
+            Upstream::Streamer => streamer,
+        }
+    }
+}
+
+const KINDS: [Upstream; 3] = [Upstream::Quick, Upstream::Reader, Upstream::Streamer];
 
 fn start(
     scratch: &Scratch,

@@ -4,32 +4,19 @@ use std::{net::SocketAddr, path::Path};
 
 use super::{
     Plan, Scratch,
-    case::{ALONE, Case, LARGE, SMALL, STREAM},
+    case::{CASES, SMALL},
     contest::{Contestant, play},
-    nginx,
     process::Server,
-    stream,
+    upstream::Upstreams,
 };
-use crate::{
-    command::{Run, run as program},
-    parts::build_worker,
-    tools,
-};
-
-const CASES: [Case; 4] = [SMALL, ALONE, LARGE, STREAM];
+use crate::{command::run as program, parts::build_worker, tools};
 
 /// Measures, prints, and names what is below the baseline.
 pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     tools::install_for_workerd()?;
     let artefact = build_worker()?;
     let scratch = Scratch::new("workerd")?;
-    let small = nginx::upstream(&scratch)?;
-    let stream = stream::start()?;
-    // A worker knows one upstream here, so there is one of each for each.
-    let bare = |upstream| serve("bare", upstream, &artefact);
-    let tidegate = |upstream| serve("tidegate", upstream, &artefact);
-    let (bare_small, bare_stream) = (bare(small.address)?, bare(stream)?);
-    let (our_small, our_stream) = (tidegate(small.address)?, tidegate(stream)?);
+    let upstreams = Upstreams::start(&scratch)?;
 
     println!(
         "\nworkerd: {} rounds of {} s; bodies are handed through untouched, ratios are to bare",
@@ -37,29 +24,25 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     );
     let mut failures = Vec::new();
     for case in CASES {
-        let (bare, ours) = if case.stream {
-            (&bare_stream, &our_stream)
-        } else {
-            (&bare_small, &our_small)
-        };
+        // A worker has one upstream here.
+        let direct = upstreams.address(case.upstream);
+        let bare = serve("bare", direct, &artefact)?;
+        let ours = serve("tidegate", direct, &artefact)?;
         let contestants = [
             Contestant {
                 name: "direct",
-                small: small.address,
-                stream,
+                address: direct,
                 server: None,
             },
             Contestant {
                 name: "bare",
-                small: bare.address,
-                stream: bare.address,
-                server: Some(bare),
+                address: bare.address,
+                server: Some(&bare),
             },
             Contestant {
                 name: "tidegate",
-                small: ours.address,
-                stream: ours.address,
-                server: Some(ours),
+                address: ours.address,
+                server: Some(&ours),
             },
         ];
         let table = play(plan, &scratch, case, &contestants)?;
@@ -75,7 +58,7 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
 }
 
 fn serve(worker: &str, upstream: SocketAddr, artefact: &Path) -> Result<Server, String> {
-    let node: Run = program("node")
+    let node = program("node")
         .words("tests/workerd/bench/serve.mjs --worker")
         .arg(worker)
         .arg("--upstream")
