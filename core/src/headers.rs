@@ -1,5 +1,7 @@
 //! Which headers go where.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 
 use crate::{auth::KEY_HEADERS, call::Call};
@@ -73,21 +75,23 @@ pub(crate) fn strip_keys(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes out what only the gateway may say of a request: who asks, and from where.
-fn strip_identity(headers: &mut HeaderMap) {
-    strip(headers, |name| {
-        // Some servers take `_` for `-`.
-        let name = name.replace('_', "-");
-        let ours = ["x-tidegate-", "x-forwarded", "x-consumer"];
-        ours.iter().any(|prefix| name.starts_with(prefix)) || IDENTITY.contains(&name.as_str())
-    });
+/// Whether only the gateway may say this of a request: who asks, and from where.
+fn is_identity(name: &str) -> bool {
+    // Some servers take `_` for `-`.
+    let name = if name.contains('_') {
+        Cow::Owned(name.replace('_', "-"))
+    } else {
+        Cow::Borrowed(name)
+    };
+    let ours = ["x-tidegate-", "x-forwarded", "x-consumer"];
+    ours.iter().any(|prefix| name.starts_with(prefix)) || IDENTITY.contains(&&*name)
 }
 
 /// Makes the headers of `call` those of a request to Dify: who asked, and how, is the gateway's word alone.
 pub(crate) fn to_dify(call: &Call) -> HeaderMap {
-    let mut headers = end_to_end(&call.headers);
-    strip_identity(&mut headers);
-    headers.remove(header::HOST);
+    let mut headers = end_to_end(&call.headers, |name| {
+        name == header::HOST || is_identity(name.as_str())
+    });
     let mut say = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(HeaderName::from_static(name), value);
@@ -118,14 +122,11 @@ fn port<'a>(authority: &'a str, scheme: &str) -> &'a str {
 
 /// The headers of Dify's answer, for the caller. Cookies go on only to those who sign in at Dify itself.
 pub(crate) fn from_dify(headers: &HeaderMap, origin: &Uri, cookies: bool) -> HeaderMap {
-    let mut headers = end_to_end(headers);
-    strip(&mut headers, |name| name.starts_with("x-tidegate-"));
-    for name in TELLTALE {
-        headers.remove(name);
-    }
-    if !cookies {
-        headers.remove(header::SET_COOKIE);
-    }
+    let mut headers = end_to_end(headers, |name| {
+        TELLTALE.contains(&name.as_str())
+            || name.as_str().starts_with("x-tidegate-")
+            || (!cookies && name == header::SET_COOKIE)
+    });
     if let Some(location) = headers
         .get(header::LOCATION)
         .and_then(|location| outside(location, origin))
@@ -133,18 +134,6 @@ pub(crate) fn from_dify(headers: &HeaderMap, origin: &Uri, cookies: bool) -> Hea
         headers.insert(header::LOCATION, location);
     }
     headers
-}
-
-/// Takes out every header whose name is like this.
-fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
-    let names: Vec<_> = headers
-        .keys()
-        .filter(|name| is_meant(name.as_str()))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
 }
 
 /// A location at `origin` as a caller may see it: without the address, which is the gateway's to know.
@@ -186,16 +175,25 @@ fn only(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
     kept
 }
 
-/// Without what belongs to the connection, be it named by the protocol or by the `connection` header.
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    for value in headers.get_all(header::CONNECTION) {
-        for name in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-            kept.remove(name);
+/// Without what belongs to the connection, be it named by the protocol or by the `connection` header, and without what
+/// is `left_out`.
+fn end_to_end(headers: &HeaderMap, left_out: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let named = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let named: Vec<&str> = named
+        .flat_map(|names| names.split(',').map(str::trim))
+        .collect();
+    let mut kept = HeaderMap::with_capacity(headers.len() + 8);
+    for (name, value) in headers {
+        let is_hop = HOP_BY_HOP.contains(&name.as_str())
+            || named
+                .iter()
+                .any(|named| name.as_str().eq_ignore_ascii_case(named));
+        if !is_hop && !left_out(name) {
+            kept.append(name.clone(), value.clone());
         }
-    }
-    for name in HOP_BY_HOP {
-        kept.remove(name);
     }
     kept
 }
@@ -225,7 +223,7 @@ mod tests {
             ("transfer-encoding", "chunked"),
             ("x-kept", "1"),
         ]);
-        assert_eq!(end_to_end(&headers), map(&[("x-kept", "1")]));
+        assert_eq!(end_to_end(&headers, |_| false), map(&[("x-kept", "1")]));
     }
 
     #[test]

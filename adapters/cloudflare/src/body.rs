@@ -12,7 +12,7 @@ use tidegate_core::{
 };
 use wasm_bindgen::prelude::*;
 
-use crate::{promised::promised, stream::Incoming, text, upstream::Exchange};
+use crate::{exchange::Exchange, promised::promised, stream::Incoming, text};
 
 /// The body of a `Request` or a `Response` that nobody has opened.
 pub(crate) struct WorkersBody {

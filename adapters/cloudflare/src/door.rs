@@ -2,7 +2,6 @@
 
 use std::{fmt::Write, net::IpAddr};
 
-use bytes::Bytes;
 use http::{Method, Uri, header};
 use serde_json::json;
 use tidegate_core::{Body, config::Problem};
@@ -29,7 +28,7 @@ impl Door {
     pub(crate) fn open(request: Request) -> Option<Self> {
         let mut lines = Lines::new(request_head(&request));
         let method = Method::from_bytes(&lines.next()?).ok()?;
-        let uri = target(&lines.next()?)?;
+        let uri = Uri::from_maybe_shared(lines.next()?).ok()?;
         let headers = lines.headers()?;
         let peer = headers
             .get("cf-connecting-ip")
@@ -96,19 +95,6 @@ fn refuse(status: u16, error: &serde_json::Value) -> Result<Response, JsValue> {
     respond(status, "\ncontent-type:application/json", &body)
 }
 
-/// The path and query of an absolute URL; the host stands in the `host` header.
-fn target(url: &Bytes) -> Option<Uri> {
-    let authority = url.iter().position(|byte| *byte == b':')? + "://".len();
-    let path = url
-        .iter()
-        .skip(authority)
-        .position(|byte| matches!(byte, b'/' | b'?' | b'#'));
-    match path {
-        Some(path) => Uri::from_maybe_shared(url.slice(authority + path..)).ok(),
-        None => Some(Uri::from_static("/")),
-    }
-}
-
 #[wasm_bindgen(module = "/src/door.js")]
 extern "C" {
     #[wasm_bindgen(js_name = requestHead)]
@@ -116,21 +102,4 @@ extern "C" {
 
     #[wasm_bindgen(catch)]
     fn respond(status: u16, head: &str, body: &JsValue) -> Result<Response, JsValue>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_target_is_what_stands_behind_the_authority() {
-        for (url, expected) in [
-            ("http://a/", "/"),
-            ("http://a", "/"),
-            ("https://a:1/b//c?d=e://f", "/b//c?d=e://f"),
-            ("http://a/%2f..%2F", "/%2f..%2F"),
-        ] {
-            assert_eq!(target(&Bytes::from(url)).unwrap(), expected, "{url}");
-        }
-    }
 }

@@ -2,23 +2,28 @@
 //!
 //! `entry.mjs` hands each call to [`answer`] as the runtime gave it. What crosses between JavaScript and Rust is one text
 //! for the head of a message, and its body only where somebody has to see the bytes: a body that nobody opens goes
-//! from one JavaScript object into another ([`body`]). The ports of the core are one file each.
+//! from one JavaScript object into another (`body.rs`). The ports of the core are one file each.
 //!
 //! One isolate serves many calls, on one thread. A panic would end all of them, so nothing here panics; should the
 //! module trap nevertheless, `entry.mjs` has it instantiated afresh.
 //!
-//! # What this runtime cannot do as the others do
+//! # What this runtime does otherwise than the others
 //!
-//! * It does not say how far a failed `fetch` came in terms of its own, only in words: see [`upstream`].
-//! * Names of headers arrive in lower case, and repeated headers of a request as one, joined by `, `.
+//! * It does not say how far a failed request came: see `upstream.rs`.
+//! * A URL arrives resolved: `.` and `..` are gone from it, and quotation marks are escaped; a URL that goes out is too.
+//! * The names of headers arrive in lower case, repeated headers of a request as one, joined by `, `, and a value that is not
+//!   UTF-8 with a replacement for what is not.
 //! * A caller who leaves without a reset is noticed at the next write to him. Streams end by the core's timeouts
 //!   whatever the caller does.
+//! * Cloudflare writes `accept-encoding` itself, and decodes for a caller who cannot. Bodies pass through here as they are:
+//!   nothing is decoded or encoded between an upstream and the core.
 
 mod account;
 mod body;
 mod caller;
 mod clock;
 mod door;
+mod exchange;
 mod head;
 mod journal;
 mod ledger;

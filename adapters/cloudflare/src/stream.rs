@@ -17,9 +17,9 @@ use web_sys::AbortController;
 
 use crate::{
     caller::Caller,
+    exchange::Exchange,
     promised::{Promised, promised},
     text,
-    upstream::Exchange,
 };
 
 /// A stream of JavaScript's, read by Rust.
