@@ -26,7 +26,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Reads the head of a request. The scheme and the authority of its URI, where it has them, are the platform's word.
+    /// Reads the head of a request. The scheme of its URI, where it has one, is the platform's word.
     pub fn read(head: Parts, peer: Option<IpAddr>) -> Self {
         let Parts {
             method,
@@ -34,11 +34,10 @@ impl Call {
             headers,
             ..
         } = head;
+        // Some platforms put the address that they listen on into the URI.
         let written = headers.get(HOST).and_then(|value| value.to_str().ok());
-        let authority = uri
-            .authority()
-            .map(|authority| authority.as_str())
-            .or(written)
+        let authority = written
+            .or_else(|| uri.authority().map(http::uri::Authority::as_str))
             .unwrap_or_default()
             .to_owned();
         Self {
