@@ -17,6 +17,9 @@ use http_body::{Frame, SizeHint};
 /// An error from outside, of which only the text is used.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
+/// As much room is made for a body as it declares, up to this many bytes: what is only announced may never come.
+const BELIEVED: u64 = 1 << 20;
+
 /// A body that arrives piece by piece.
 pub type Arriving = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError>>>;
 
@@ -123,7 +126,8 @@ impl Body {
 
     /// Reads the whole of it, or fails once it is longer than `limit` bytes.
     pub async fn read(mut self, limit: u64) -> Result<Bytes, BodyError> {
-        if self.size().is_some_and(|size| size > limit) {
+        let declared = self.size();
+        if declared.is_some_and(|size| size > limit) {
             return Err(BodyError::TooLarge);
         }
         match self.0 {
@@ -143,7 +147,11 @@ impl Body {
             if first.is_empty() && rest.is_empty() {
                 first = data;
             } else {
-                rest.extend_from_slice(&std::mem::take(&mut first));
+                if rest.is_empty() {
+                    let room = declared.unwrap_or(0).min(BELIEVED);
+                    rest.reserve(usize::try_from(room).unwrap_or(0));
+                    rest.extend_from_slice(&std::mem::take(&mut first));
+                }
                 rest.extend_from_slice(&data);
             }
         }
