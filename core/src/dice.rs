@@ -1,6 +1,6 @@
 //! Randomness that is handed in.
 
-/// A small generator: `xoshiro128++` would do as well, `SplitMix64` is one line (Steele, Lea, Flood 2014).
+/// A small generator: `SplitMix64` (Steele, Lea, Flood 2014), with the other half of the seed mixed in.
 ///
 /// It names requests; nothing that must be secret is drawn from it.
 #[derive(Clone, Debug)]

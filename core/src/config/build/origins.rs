@@ -103,7 +103,6 @@ impl Builder<'_> {
         }
         section.finish();
         let installation = Installation {
-            name: scope.as_str().into(),
             api,
             web,
             plugin_daemon,

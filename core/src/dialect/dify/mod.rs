@@ -12,8 +12,6 @@ use crate::{call::below, limit::Limit, upstream::Origin};
 /// A Dify installation: several services behind one address.
 #[derive(Debug)]
 pub struct Installation {
-    /// The name in the configuration.
-    pub name: Rc<str>,
     /// The API server.
     pub api: Rc<Origin>,
     /// The web application, if it is served.
