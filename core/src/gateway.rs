@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use serde_json::Value;
 
 use crate::{
+    admission::{Claim, Denial, Desk},
     answer::{self, Content, Miss, Reply},
     auth::{Caller, Consumer},
     body::Body,
@@ -16,8 +17,9 @@ use crate::{
     dispatch::{Attempts, Target},
     exchange::Exchange,
     intake::{self, Errand},
-    limit::{Entry, Limit, Standing},
+    limit::{Asker, Standing},
     patience::within,
+    permit::Permits,
     platform::Platform,
     record::{Attempt, Ending, Record},
     refusal::{Refusal, whole_seconds},
@@ -33,6 +35,7 @@ use crate::{
 pub struct Gateway {
     config: Rc<Config>,
     platform: Platform,
+    desk: Desk,
 }
 
 /// Where the gateway's own paths begin.
@@ -48,7 +51,12 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 impl Gateway {
     /// A gateway of `config` on `platform`.
     pub fn new(config: Rc<Config>, platform: Platform) -> Self {
-        Self { config, platform }
+        let desk = Desk::new(platform.clone());
+        Self {
+            config,
+            platform,
+            desk,
+        }
     }
 
     /// Answers `request`, which came from `peer`: the address that the platform vouches for.
@@ -74,8 +82,13 @@ impl Gateway {
         let caller = self.config.keyring.identify(&call.headers);
         let consumer = authenticate(route, &caller)?;
         visit.record.consumer = consumer.map(|consumer| consumer.name.to_string());
-        self.admit(visit, route, consumer).await?;
-        match self.read(route, call, body).await? {
+        let claims = self.claims(call, route, consumer);
+        if let Some(standing) = self.desk.denied(&claims) {
+            return Err(visit.limited(standing));
+        }
+        let errand = self.read(route, call, body).await?;
+        self.admit(visit, &claims).await?;
+        match errand {
             Errand::Known(answer) => Ok(known(&answer)),
             Errand::Ask(exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
@@ -99,73 +112,49 @@ impl Gateway {
         }
     }
 
-    /// Holds a request on every limit that it falls under, the narrowest first: all of them, or none.
-    async fn admit(
-        &self,
-        visit: &mut Visit,
-        route: &Route,
-        consumer: Option<&Consumer>,
-    ) -> Result<(), Refusal> {
+    /// What the call needs of every limit that it falls under, the narrowest first.
+    fn claims(&self, call: &Call, route: &Route, consumer: Option<&Consumer>) -> Vec<Claim> {
         let of_consumer = consumer.map_or(&[][..], |consumer| &consumer.limits);
         let of_app = if let Service::App(_, app) = &route.service {
             &app.limits[..]
         } else {
             &[]
         };
-        let mut held: Vec<(&Limit, Entry)> = Vec::new();
-        for limit in of_consumer
-            .iter()
-            .chain(of_app)
-            .chain(&route.limits)
-            .chain(&self.config.limits)
-        {
-            let entry = Entry::Hold {
-                quota: limit.quota,
+        let asker = Asker {
+            consumer: consumer.map(|consumer| &*consumer.name),
+            address: call.peer,
+            headers: &call.headers,
+        };
+        let limits = of_consumer.iter().chain(of_app);
+        let limits = limits.chain(&route.limits).chain(&self.config.limits);
+        limits
+            .map(|limit| Claim {
+                limit: limit.clone(),
+                account: limit.account_of(asker),
                 units: 1,
-            };
-            match self.platform.ledger.apply(&limit.account, entry).await {
-                Ok(balance) => {
-                    let standing = Standing::of(limit, &balance);
-                    if !balance.granted {
-                        visit.standing = Some(standing);
-                        self.release(visit, held).await;
-                        return Err(Refusal::LimitExceeded {
-                            scope: limit.scope.to_string(),
-                            retry_after: standing.reset,
-                        });
-                    }
-                    visit.standing = Some(
-                        visit
-                            .standing
-                            .map_or(standing, |other| other.tighter(standing)),
-                    );
-                    held.push((
-                        limit,
-                        Entry::Release {
-                            quota: limit.quota,
-                            units: 1,
-                            held: balance.at,
-                        },
-                    ));
-                }
-                Err(fault) => {
-                    visit.record.fault = Some(format!("ledger: {fault}"));
-                    if self.config.on_ledger_failure == OnLedgerFailure::Refuse {
-                        self.release(visit, held).await;
-                        return Err(Refusal::NoLedger);
-                    }
-                    visit.degraded = true;
-                }
-            }
-        }
-        Ok(())
+            })
+            .collect()
     }
 
-    /// Gives back what was held for a request that is not let in. What cannot be given back counts as spent.
-    async fn release(&self, visit: &mut Visit, held: Vec<(&Limit, Entry)>) {
-        for (limit, entry) in held {
-            if let Err(fault) = self.platform.ledger.apply(&limit.account, entry).await {
+    /// Holds the call on every limit that it falls under: all of them, or none.
+    async fn admit(&self, visit: &mut Visit, claims: &[Claim]) -> Result<(), Refusal> {
+        let forgiving = self.config.on_ledger_failure == OnLedgerFailure::Allow;
+        match self.desk.admit(claims, forgiving).await {
+            Ok(admission) => {
+                visit.standing = admission.standing;
+                visit.degraded = admission.fault.is_some();
+                visit.record.fault = admission.fault.map(|fault| format!("ledger: {fault}"));
+                visit.permits = admission.permits;
+                Ok(())
+            }
+            Err(Denial::Limited(standing)) => Err(visit.limited(standing)),
+            Err(Denial::Waited(standing)) => {
+                visit.standing = Some(standing.clone());
+                Err(Refusal::Shed(standing))
+            }
+            Err(Denial::Unknown(fault)) => {
                 visit.record.fault = Some(format!("ledger: {fault}"));
+                Err(Refusal::NoLedger)
             }
         }
     }
@@ -273,6 +262,8 @@ struct Visit {
     standing: Option<Standing>,
     /// A limit could not be checked, and the request was let in.
     degraded: bool,
+    /// What is held as long as it is in progress.
+    permits: Permits,
 }
 
 impl Visit {
@@ -286,7 +277,13 @@ impl Visit {
             dialect: Dialect::OpenAi,
             standing: None,
             degraded: false,
+            permits: Permits::default(),
         }
+    }
+
+    fn limited(&mut self, standing: Standing) -> Refusal {
+        self.standing = Some(standing.clone());
+        Refusal::LimitExceeded(standing)
     }
 
     /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.
@@ -317,7 +314,7 @@ impl Visit {
         }
         headers.insert("x-tidegate-cache", HeaderValue::from_static("bypass"));
         headers.insert("x-tidegate-attempts", self.record.attempts.len().into());
-        if let Some(standing) = self.standing {
+        if let Some(standing) = &self.standing {
             headers.insert("x-ratelimit-limit", standing.limit.into());
             headers.insert("x-ratelimit-remaining", standing.remaining.into());
             headers.insert("x-ratelimit-reset", whole_seconds(standing.reset).into());

@@ -71,6 +71,7 @@
 //! `dispatch platform route` · `headers patience config refusal` · `exchange relay` · `answer intake` · `gateway`. A test
 //! holds it.
 
+mod admission;
 mod answer;
 pub mod auth;
 pub mod body;
@@ -85,6 +86,7 @@ mod headers;
 mod intake;
 pub mod limit;
 mod patience;
+mod permit;
 pub mod platform;
 pub mod record;
 pub mod refusal;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::{
     body::Body,
     dice::Dice,
-    limit::{Balance, Entry},
+    limit::{Balance, Posting},
     record::Record,
     time::Timestamp,
     upstream::Failure,
@@ -46,9 +46,16 @@ pub trait Upstream {
 /// The accounts behind limits.
 #[async_trait(?Send)]
 pub trait Ledger {
-    /// Changes the account named `account` by [`Account::apply`](crate::limit::Account::apply), at the ledger's own
-    /// `now`, alone: no other entry sees or changes the account in between. What is returned is already kept.
-    async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault>;
+    /// Changes the accounts named by [`Account::apply_all`](crate::limit::Account::apply_all), at the ledger's own `now`,
+    /// alone: nothing else sees or changes one of them in between. What is returned is already kept.
+    ///
+    /// A ledger whose accounts lie apart changes each by [`Account::apply`](crate::limit::Account::apply) instead; then
+    /// what is granted is held though another entry was refused, and it is the core that gives it back. An account
+    /// that cannot be reached or read is a fault of its own.
+    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>>;
+
+    /// How long an isolate here can count on living, so that a lease is of use to it; nothing, where it cannot.
+    fn longest_lease(&self) -> Duration;
 }
 
 /// Time.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     body::Body,
     dialect::{Dialect, openai::Malformed},
+    limit::{Standing, Unit},
     upstream::{FailureReason, Outcome},
 };
 
@@ -35,13 +36,10 @@ pub enum Refusal {
     Upgrade,
     /// The body is longer than this many bytes.
     TooLarge(u64),
-    /// The limit on this account has no room.
-    LimitExceeded {
-        /// Whose limit: `consumer web`, say.
-        scope: String,
-        /// How long it has none.
-        retry_after: Duration,
-    },
+    /// A limit has no room.
+    LimitExceeded(Standing),
+    /// A limit has no room, and whoever waited for it has waited for as long as it may.
+    Shed(Standing),
     /// The ledger cannot be reached.
     NoLedger,
     /// Nobody could answer.
@@ -77,8 +75,8 @@ impl Refusal {
             Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::LimitExceeded { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Shed(_) | Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream {
                 last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
                 ..
@@ -103,7 +101,8 @@ impl Refusal {
             Self::Method(_) => "method_not_allowed",
             Self::Upgrade => "upgrade_unsupported",
             Self::TooLarge(_) => "body_too_large",
-            Self::LimitExceeded { .. } => "limit_exceeded",
+            Self::LimitExceeded(_) => "limit_exceeded",
+            Self::Shed(_) => "shed",
             Self::NoLedger => "ledger_unavailable",
             Self::Upstream {
                 last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
@@ -125,7 +124,7 @@ impl Refusal {
             Self::MissingKey | Self::InvalidKey => "unauthorized",
             Self::NoRoute => "not_found",
             Self::TooLarge(_) => "file_too_large",
-            Self::LimitExceeded { .. } => "too_many_requests",
+            Self::LimitExceeded(_) => "too_many_requests",
             _ => self.code(),
         }
     }
@@ -144,8 +143,16 @@ impl Refusal {
             Self::Method(_) => "this method is not served here".into(),
             Self::Upgrade => "WebSocket is not available".into(),
             Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
-            Self::LimitExceeded { scope, .. } => {
-                format!("the limit on requests of the {scope} is used up").into()
+            Self::LimitExceeded(Standing {
+                scope,
+                unit: Unit::Requests,
+                ..
+            }) => format!("the limit on requests of the {scope} is used up").into(),
+            Self::LimitExceeded(Standing { scope, limit, .. }) => {
+                format!("the {scope} has {limit} requests in progress, and no room for more").into()
+            }
+            Self::Shed(Standing { scope, .. }) => {
+                format!("the {scope} was busy for as long as a request may wait").into()
             }
             Self::NoLedger => "limits cannot be checked at the moment".into(),
             Self::Upstream {
@@ -166,7 +173,13 @@ impl Refusal {
     /// How long the caller shall wait; always said with 429 and 503.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::LimitExceeded { retry_after, .. } => Some(*retry_after),
+            // Nobody knows when a request that is in progress ends.
+            Self::Shed(_)
+            | Self::LimitExceeded(Standing {
+                unit: Unit::Concurrent,
+                ..
+            }) => Some(RETRY_AFTER),
+            Self::LimitExceeded(standing) => Some(standing.reset),
             Self::Upstream { retry_after, .. } => retry_after.or_else(|| {
                 (self.status() == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER)
             }),

@@ -1,13 +1,22 @@
 //! What is allowed.
 
+use std::num::NonZeroU64;
+
+use http::HeaderName;
+
 use crate::{
     config::read::{Field, Section},
-    limit::Limit,
+    limit::{By, LONGEST_QUEUE, Limit, Queueing, Quota, Unit},
 };
 
 const LONGEST_WINDOW: u64 = 30 * 86_400_000;
 const SHORTEST_WINDOW: u64 = 1_000;
 const LARGEST_LIMIT: u64 = 1 << 53;
+
+/// How many requests may wait, and for how long, where a limit has a queue and does not say.
+const QUEUE: u32 = 50;
+const WAIT: u64 = 20_000;
+const LONGEST_WAIT: u64 = 600_000;
 
 /// The limits of a section, counted for `scope`.
 pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Limit> {
@@ -21,7 +30,7 @@ pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Limit> {
             continue;
         };
         if limits.iter().any(|other| other.account == limit.account) {
-            field.complain("another limit here has the same window");
+            field.complain("another limit here counts the same in the same window");
         }
         limits.push(limit);
     }
@@ -30,32 +39,29 @@ pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Limit> {
 
 fn limit(field: &Field<'_>, scope: &str) -> Option<Limit> {
     let mut section = field.section()?;
-    for name in ["tokens", "concurrent", "queue", "wait", "by"] {
-        section.unavailable(name);
+    section.unavailable("tokens");
+    let kinds = ["requests", "tokens", "concurrent"];
+    if kinds.into_iter().filter(|kind| section.has(kind)).count() > 1 {
+        field.complain("a limit is on `requests`, `tokens` or `concurrent`: write one for each");
     }
-    let counted = ["tokens", "concurrent"]
-        .into_iter()
-        .any(|name| section.has(name));
-    let requests = if counted {
-        section.field("requests")
+    let by = section
+        .field("by")
+        .map_or(Some(By::Everybody), |field| by(&field));
+    let limit = if section.has("concurrent") {
+        concurrent(&mut section, scope, by)
+    } else if section.has("tokens") {
+        section.field("per");
+        None
     } else {
-        section.required("requests")
+        requests(&mut section, scope, by)
     };
-    let requests = requests.and_then(|field| {
-        field.count().filter(|count| {
-            let fits = count.get() <= LARGEST_LIMIT;
-            if !fits {
-                field.complain(format!("expected at most {LARGEST_LIMIT}"));
-            }
-            fits
-        })
-    });
-    let per = if counted {
-        section.field("per")
-    } else {
-        section.required("per")
-    };
-    let per = per.and_then(|field| {
+    section.finish();
+    limit
+}
+
+fn requests(section: &mut Section<'_>, scope: &str, by: Option<By>) -> Option<Limit> {
+    let limit = section.required("requests").and_then(|field| count(&field));
+    let per = section.required("per").and_then(|field| {
         field.duration().filter(|per| {
             let fits = (SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&per.get());
             if !fits {
@@ -64,6 +70,77 @@ fn limit(field: &Field<'_>, scope: &str) -> Option<Limit> {
             fits
         })
     });
-    section.finish();
-    Some(Limit::requests(scope, requests?, per?))
+    let quota = Quota {
+        limit: limit?,
+        per: per?.get(),
+    };
+    Some(Limit::new(scope, Unit::Requests, quota, by?, None))
+}
+
+fn concurrent(section: &mut Section<'_>, scope: &str, by: Option<By>) -> Option<Limit> {
+    let limit = section.field("concurrent").and_then(|field| count(&field));
+    let room = section.field("queue").map(|field| {
+        field.count().and_then(|room| {
+            let fits = u32::try_from(room.get())
+                .ok()
+                .filter(|room| *room <= LONGEST_QUEUE);
+            if fits.is_none() {
+                field.complain(format!("expected a queue for at most {LONGEST_QUEUE}"));
+            }
+            fits
+        })
+    });
+    let wait = section.field("wait").map(|field| {
+        field.duration().filter(|wait| {
+            let fits = wait.get() <= LONGEST_WAIT;
+            if !fits {
+                field.complain("expected to wait for at most 10m");
+            }
+            fits
+        })
+    });
+    let queue = (room.is_some() || wait.is_some()).then(|| Queueing {
+        room: room.flatten().unwrap_or(QUEUE),
+        wait: std::time::Duration::from_millis(wait.flatten().map_or(WAIT, NonZeroU64::get)),
+    });
+    let quota = Quota {
+        limit: limit?,
+        per: 0,
+    };
+    Some(Limit::new(scope, Unit::Concurrent, quota, by?, queue))
+}
+
+fn count(field: &Field<'_>) -> Option<NonZeroU64> {
+    field.count().filter(|count| {
+        let fits = count.get() <= LARGEST_LIMIT;
+        if !fits {
+            field.complain(format!("expected at most {LARGEST_LIMIT}"));
+        }
+        fits
+    })
+}
+
+fn by(field: &Field<'_>) -> Option<By> {
+    let text = field.text()?;
+    if let Some(name) = text.strip_prefix("header:") {
+        let name = name.parse::<HeaderName>();
+        if name.is_err() {
+            field.complain("expected the name of a header, as in `header:x-user`");
+        }
+        return name.ok().map(By::Header);
+    }
+    match text {
+        "consumer" => Some(By::Consumer),
+        "ip" => Some(By::Address),
+        "user" => {
+            field.complain("`by = \"user\"` is not available yet");
+            None
+        }
+        _ => {
+            field.complain(format!(
+                "expected `consumer`, `ip`, `user` or `header:<name>`, found `{text}`"
+            ));
+            None
+        }
+    }
 }

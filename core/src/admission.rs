@@ -1,0 +1,435 @@
+//! Holds a request on every limit that it falls under: all of them, or none.
+//!
+//! First out of the isolate's own purses, which costs nothing; then, for what is not in hand, of the ledger, in one call.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use crate::{
+    limit::{Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit},
+    patience::within,
+    permit::Permits,
+    platform::{Fault, Platform},
+    time::{Timestamp, millis},
+};
+
+/// How long the ledger may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// After how long without a request a lease is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How often it is tried again where the ledger's answer came too late to be used.
+const TRIES: u32 = 3;
+
+/// What an isolate holds of all accounts. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Desk(Rc<Inside>);
+
+struct Inside {
+    platform: Platform,
+    purses: RefCell<Purses>,
+    /// How the ledger knows this isolate.
+    me: u32,
+    /// How long the ledger takes to answer, in milliseconds.
+    trip: Cell<u64>,
+}
+
+/// What a request needs of one account.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) limit: Limit,
+    pub(crate) account: Rc<str>,
+    pub(crate) units: u64,
+}
+
+/// A request is in.
+pub(crate) struct Admission {
+    /// Where the tightest of its limits stands.
+    pub(crate) standing: Option<Standing>,
+    /// What the ledger failed to say, where that lets a request in.
+    pub(crate) fault: Option<Fault>,
+    /// What it holds as long as it is in progress.
+    pub(crate) permits: Permits,
+}
+
+/// A request is not in.
+#[derive(Debug)]
+pub(crate) enum Denial {
+    /// A limit has no room: the one that has none for longest.
+    Limited(Standing),
+    /// It has waited in the queue before a limit for as long as it may.
+    Waited(Standing),
+    /// The ledger cannot be asked.
+    Unknown(Fault),
+}
+
+/// What came of a try.
+enum Try {
+    In(Vec<(Claim, Held)>, Option<Fault>),
+    Out(Standing),
+    /// It has a place in the queue, and is to ask again then.
+    Queued(Timestamp, Standing),
+    /// What was granted came too late to be used.
+    Late,
+    Failed(Fault),
+}
+
+impl Desk {
+    pub(crate) fn new(platform: Platform) -> Self {
+        let me = platform.dice.borrow_mut().roll() as u32;
+        Self(Rc::new(Inside {
+            platform,
+            purses: RefCell::default(),
+            me,
+            trip: Cell::new(50),
+        }))
+    }
+
+    /// The limit of `claims` that is known to have no room, without asking anybody.
+    pub(crate) fn denied(&self, claims: &[Claim]) -> Option<Standing> {
+        let now = self.now();
+        let mut purses = self.0.purses.borrow_mut();
+        let denied = claims.iter().filter_map(|claim| {
+            let purse = purses.find(&claim.account)?;
+            let denied = claim.limit.queue.is_none() && purse.is_denied(claim.units, now);
+            denied.then(|| standing(claim, purse, now))
+        });
+        denied.max_by_key(|standing| standing.reset)
+    }
+
+    /// Holds all of `claims`, or says why not. `forgiving`: a ledger that fails lets the request in.
+    pub(crate) async fn admit(
+        &self,
+        claims: &[Claim],
+        forgiving: bool,
+    ) -> Result<Admission, Denial> {
+        let line = Line::before(self, claims);
+        let mut tries = TRIES;
+        loop {
+            match self.attempt(claims, &line, forgiving).await {
+                Try::In(held, fault) => return Ok(self.let_in(held, fault)),
+                Try::Out(standing) => return Err(Denial::Limited(standing)),
+                Try::Failed(fault) => return Err(Denial::Unknown(fault)),
+                Try::Late if tries > 0 => tries -= 1,
+                Try::Late => return Err(Denial::Unknown(Fault("answers come too late".into()))),
+                Try::Queued(again, standing) => {
+                    let now = self.now();
+                    if now >= line.until {
+                        return Err(Denial::Waited(standing));
+                    }
+                    let pause = again.min(line.until).since(now);
+                    self.0.platform.clock.sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Holds what is in hand, and asks for the rest.
+    async fn attempt(&self, claims: &[Claim], line: &Line<'_>, forgiving: bool) -> Try {
+        let now = self.now();
+        let mut held = Vec::with_capacity(claims.len());
+        let mut missing = Vec::new();
+        for claim in claims {
+            let draw = self.with(claim, |purse| purse.draw(claim.units, now));
+            match draw {
+                Draw::Held(units) => held.push((claim.clone(), units)),
+                Draw::Ask => missing.push(claim),
+                Draw::Denied if claim.limit.queue.is_some() => missing.push(claim),
+                Draw::Denied => {
+                    self.put_back(held).await;
+                    return Try::Out(self.with(claim, |purse| standing(claim, purse, now)));
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Try::In(held, None);
+        }
+        let hold = (4 * self.0.trip.get()).clamp(20, millis(PATIENCE));
+        let postings: Vec<Posting> = missing
+            .iter()
+            .map(|claim| self.asking(claim, hold, line.place(claim), now))
+            .collect();
+        let answers = self.post(&postings).await;
+        let heard = self.now();
+        self.0
+            .trip
+            .set((3 * self.0.trip.get() + millis(heard.since(now))) / 4);
+        let mut refused: Option<Standing> = None;
+        let mut queued: Option<Timestamp> = None;
+        let mut late = false;
+        let mut fault = None;
+        for (claim, answer) in missing.into_iter().zip(answers) {
+            let balance = match answer {
+                Ok(balance) => balance,
+                Err(failed) => {
+                    fault = Some(failed);
+                    continue;
+                }
+            };
+            let taken = self.with(claim, |purse| {
+                let taken = purse.hear(&balance, claim.units, now, heard);
+                taken.ok_or_else(|| standing(claim, purse, heard))
+            });
+            match taken {
+                Ok(units) => held.push((claim.clone(), units)),
+                Err(_) if balance.granted => late = true,
+                Err(standing) => {
+                    if balance.queued.is_some() {
+                        queued = queued.max(Some(heard.after(balance.again.since(balance.at))));
+                    }
+                    refused = Some(match refused {
+                        Some(other) if other.reset >= standing.reset => other,
+                        _ => standing,
+                    });
+                }
+            }
+        }
+        line.waits.set(queued.is_some());
+        let tried = match (refused, queued, fault) {
+            (Some(standing), Some(again), _) => Try::Queued(again, standing),
+            (Some(standing), None, _) => Try::Out(standing),
+            (None, _, Some(fault)) if !forgiving => Try::Failed(fault),
+            (None, ..) if late => Try::Late,
+            (None, _, fault) => return Try::In(held, fault),
+        };
+        self.put_back(held).await;
+        tried
+    }
+
+    fn let_in(&self, held: Vec<(Claim, Held)>, fault: Option<Fault>) -> Admission {
+        let now = self.now();
+        let mut tightest: Option<Standing> = None;
+        let mut permits = Vec::new();
+        for (claim, held) in held {
+            let standing = self.with(&claim, |purse| {
+                let standing = standing(&claim, purse, now);
+                match claim.limit.unit {
+                    Unit::Requests => purse.spend(held, now),
+                    Unit::Concurrent => permits.push((claim.clone(), held)),
+                }
+                standing
+            });
+            tightest = Some(match tightest {
+                Some(other) => other.tighter(standing),
+                None => standing,
+            });
+            self.mind(&claim, now);
+        }
+        Admission {
+            standing: tightest,
+            fault,
+            permits: Permits::keep(self.clone(), permits),
+        }
+    }
+
+    /// Gives back what was held for a request that is not let in: to the purse, if it has a lease, else to the ledger, at once.
+    pub(crate) async fn put_back(&self, held: Vec<(Claim, Held)>) {
+        let now = self.now();
+        let mut postings = Vec::new();
+        for (claim, held) in held {
+            let entry = self.with(&claim, |purse| {
+                purse.put_back(held, now);
+                purse.owes_units().then(|| purse.settle(self.0.me, now))
+            });
+            postings.extend(entry.map(|entry| Posting {
+                account: claim.account,
+                entry,
+            }));
+        }
+        if !postings.is_empty() {
+            // What cannot be given back is charged.
+            self.post(&postings).await;
+        }
+    }
+
+    /// Asks the ledger again for what is held already, so that it is held for longer. What the ledger does not confirm is not
+    /// held any more: whether it has heard of it, nobody knows.
+    pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) {
+        let now = self.now();
+        let renewals = held.iter_mut().map(|(claim, held)| {
+            let entry = self.with(claim, |purse| {
+                purse.put_back(std::mem::take(held), now);
+                purse.ask(self.0.me, claim.units, claim.hold(0), 0, None, now)
+            });
+            Posting {
+                account: claim.account.clone(),
+                entry,
+            }
+        });
+        let postings: Vec<Posting> = renewals.collect();
+        let answers = self.post(&postings).await;
+        let heard = self.now();
+        for ((claim, held), answer) in held.iter_mut().zip(answers) {
+            if let Ok(balance) = answer {
+                let renewed =
+                    self.with(claim, |purse| purse.hear(&balance, claim.units, now, heard));
+                *held = renewed.unwrap_or_default();
+            }
+        }
+    }
+
+    /// Gives a lease back once nobody has asked for a while.
+    fn mind(&self, claim: &Claim, now: Timestamp) {
+        let minded = self.with(claim, |purse| purse.has_lease() && purse.mind(now));
+        if !minded {
+            return;
+        }
+        let (desk, claim) = (self.clone(), claim.clone());
+        self.0.platform.tasks.spawn(Box::pin(async move {
+            loop {
+                desk.0.platform.clock.sleep(IDLE).await;
+                let now = desk.now();
+                let entry = desk.with(&claim, |purse| {
+                    let idle = now.since(purse.touched()) >= IDLE;
+                    if !idle {
+                        purse.mind(now);
+                        return None;
+                    }
+                    purse.empty();
+                    Some(purse.settle(desk.0.me, now))
+                });
+                if let Some(entry) = entry {
+                    let account = claim.account.clone();
+                    desk.post(&[Posting { account, entry }]).await;
+                    return;
+                }
+            }
+        }));
+    }
+
+    fn asking(&self, claim: &Claim, hold: u64, place: Option<Place>, now: Timestamp) -> Posting {
+        let longest = millis(self.0.platform.ledger.longest_lease());
+        let entry = self.with(claim, |purse| {
+            purse.ask(
+                self.0.me,
+                claim.units,
+                claim.hold(hold),
+                longest,
+                place,
+                now,
+            )
+        });
+        Posting {
+            account: claim.account.clone(),
+            entry,
+        }
+    }
+
+    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        let platform = &self.0.platform;
+        let posted = platform.ledger.post(postings);
+        within(&*platform.clock, PATIENCE, posted)
+            .await
+            .unwrap_or_else(|| {
+                let silent = || Err(Fault("no answer in time".into()));
+                postings.iter().map(|_| silent()).collect()
+            })
+    }
+
+    fn with<T>(&self, claim: &Claim, work: impl FnOnce(&mut Purse) -> T) -> T {
+        let now = self.now();
+        let mut purses = self.0.purses.borrow_mut();
+        work(purses.of(&claim.account, claim.limit.quota, now))
+    }
+
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.0.platform
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.platform.clock.now()
+    }
+}
+
+impl Claim {
+    /// For how long the units are held, where what is spent at once is held for `hold` milliseconds.
+    fn hold(&self, hold: u64) -> u64 {
+        match self.limit.unit {
+            Unit::Requests => hold,
+            Unit::Concurrent => millis(Permits::HOLD),
+        }
+    }
+}
+
+/// A request's place in the queues before its limits; given up when this is dropped.
+struct Line<'a> {
+    desk: &'a Desk,
+    claims: Vec<&'a Claim>,
+    ticket: u32,
+    until: Timestamp,
+    /// Whether it has a place now.
+    waits: Cell<bool>,
+}
+
+impl<'a> Line<'a> {
+    fn before(desk: &'a Desk, claims: &'a [Claim]) -> Self {
+        let claims: Vec<_> = claims
+            .iter()
+            .filter(|claim| claim.limit.queue.is_some())
+            .collect();
+        let waits = claims.iter().filter_map(|claim| claim.limit.queue);
+        let wait = waits.map(|queue| queue.wait).min().unwrap_or_default();
+        let ticket = if claims.is_empty() {
+            0
+        } else {
+            desk.0.platform.dice.borrow_mut().roll() as u32
+        };
+        Self {
+            desk,
+            claims,
+            ticket,
+            until: desk.now().after(wait),
+            waits: Cell::new(false),
+        }
+    }
+
+    fn place(&self, claim: &Claim) -> Option<Place> {
+        let queue = claim.limit.queue?;
+        Some(Place {
+            ticket: self.ticket,
+            room: queue.room,
+        })
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if !self.waits.get() {
+            return;
+        }
+        let desk = self.desk.clone();
+        let postings: Vec<Posting> = self
+            .claims
+            .iter()
+            .map(|claim| {
+                let entry = desk.with(claim, |purse| Entry {
+                    left: Some(self.ticket),
+                    ..purse.settle(desk.0.me, desk.now())
+                });
+                Posting {
+                    account: claim.account.clone(),
+                    entry,
+                }
+            })
+            .collect();
+        let tasks = desk.0.platform.tasks.clone();
+        tasks.spawn(Box::pin(async move {
+            desk.post(&postings).await;
+        }));
+    }
+}
+
+/// What a caller is told of a limit.
+fn standing(claim: &Claim, purse: &Purse, now: Timestamp) -> Standing {
+    Standing {
+        scope: claim.limit.scope.clone(),
+        unit: claim.limit.unit,
+        limit: claim.limit.quota.limit.get(),
+        remaining: purse.remaining(),
+        reset: purse.reset().since(now),
+    }
+}

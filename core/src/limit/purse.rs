@@ -1,0 +1,440 @@
+//! What an isolate holds of one account, and may spend without asking.
+
+use super::{
+    entry::{Balance, Demand, Entry, Parcel, Place, Settled, Take},
+    quota::Quota,
+};
+use crate::time::Timestamp;
+
+/// What is left unused at the end of a holding, for clocks that do not run alike, in milliseconds.
+const MARGIN: u64 = 50;
+
+/// The time over which demand is measured, in milliseconds.
+const SPAN: u64 = 5_000;
+
+/// How long one task is trusted to see to a purse, in milliseconds.
+const MINDED: u64 = 5_000;
+
+/// How many spendings are remembered apart until they are settled.
+const SPENDINGS: usize = 32;
+
+/// One isolate's part of one account.
+///
+/// Every duration that an account says is counted from the earlier of two instants where units can be spent until
+/// then, and from the later where they can be spent from then on. So no two clocks need agree.
+#[derive(Clone, Debug)]
+pub struct Purse {
+    quota: Quota,
+    number: u32,
+    /// Units in hand, those first that end first.
+    lots: Vec<Lot>,
+    /// Units to come.
+    coming: Vec<(Timestamp, Lot)>,
+    /// The last bucket whose room was promised.
+    promised: u64,
+    spent: Vec<Spent>,
+    unspent: Vec<(u64, u64)>,
+    demand: Meter,
+    denied: Option<Denied>,
+    known: Known,
+    touched: Timestamp,
+    /// Until when somebody sees to it that what is in hand is given back.
+    minded: Timestamp,
+}
+
+/// Units in hand.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Lot {
+    bucket: u64,
+    units: u64,
+    until: Timestamp,
+}
+
+/// Units that were spent, and not yet settled.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    bucket: u64,
+    units: u64,
+    at: Timestamp,
+    until: Timestamp,
+}
+
+/// A refusal that is remembered.
+#[derive(Clone, Copy, Debug)]
+struct Denied {
+    /// How many units were asked for; fewer may fit.
+    units: u64,
+    /// Until when asking is in vain.
+    again: Timestamp,
+    /// When there is room.
+    until: Timestamp,
+}
+
+/// What the account said last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    remaining: u64,
+    reset: Timestamp,
+}
+
+/// Units taken out of a purse for one request.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Held(Vec<Lot>);
+
+impl Held {
+    /// How many.
+    pub fn units(&self) -> u64 {
+        self.0.iter().map(|lot| lot.units).sum()
+    }
+
+    /// Until when all of them can be spent.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.0.iter().map(|lot| lot.until).min()
+    }
+
+    /// Adds what was taken later.
+    pub fn join(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    /// Takes `units` out of it, or all there are.
+    pub fn split(&mut self, units: u64) -> Self {
+        Self(withdraw(&mut self.0, units))
+    }
+}
+
+/// What a purse says when units are asked of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Draw {
+    /// They were in hand.
+    Held(Held),
+    /// The account has none, and it is in vain to ask it.
+    Denied,
+    /// The account must be asked.
+    Ask,
+}
+
+impl Purse {
+    /// An empty purse.
+    pub fn new(quota: Quota, now: Timestamp) -> Self {
+        Self {
+            quota,
+            number: 0,
+            lots: Vec::new(),
+            coming: Vec::new(),
+            promised: 0,
+            spent: Vec::new(),
+            unspent: Vec::new(),
+            demand: Meter::new(now),
+            denied: None,
+            known: Known::default(),
+            touched: now,
+            minded: now,
+        }
+    }
+
+    /// Takes over a limit that was configured anew. The window is part of the account's name, and stays.
+    pub fn keep_to(&mut self, quota: Quota) {
+        if self.quota != quota {
+            self.quota = quota;
+            self.denied = None;
+        }
+    }
+
+    /// Takes `units` out, if they are in hand.
+    pub fn draw(&mut self, units: u64, now: Timestamp) -> Draw {
+        self.touched = now;
+        self.demand.add(units, now);
+        self.tidy(now);
+        if self.in_hand() >= units && units > 0 {
+            return Draw::Held(Held(withdraw(&mut self.lots, units)));
+        }
+        if self.is_denied(units, now) {
+            Draw::Denied
+        } else {
+            Draw::Ask
+        }
+    }
+
+    /// Whether it is known without asking that there is no room for `units`.
+    pub fn is_denied(&self, units: u64, now: Timestamp) -> bool {
+        let denied = |denied: Denied| units >= denied.units && now < denied.again;
+        self.denied.is_some_and(denied)
+    }
+
+    /// The message that asks for `units`, with all that is to be settled. `longest` is how many milliseconds the isolate can
+    /// count on living: zero where nothing beyond the units is of use.
+    pub fn ask(
+        &mut self,
+        from: u32,
+        units: u64,
+        hold: u64,
+        longest: u64,
+        place: Option<Place>,
+        now: Timestamp,
+    ) -> Entry {
+        let rate = self.demand.rate(now);
+        let mut entry = self.settle(from, now);
+        entry.take = Some(Take {
+            units,
+            hold,
+            demand: (longest > 0 && self.quota.per > 0).then_some(Demand {
+                rate,
+                longest,
+                promised: self.promised,
+            }),
+            place,
+        });
+        entry
+    }
+
+    /// The message that settles what was spent, and gives back what was not.
+    pub fn settle(&mut self, from: u32, now: Timestamp) -> Entry {
+        let width = self.quota.width();
+        let mut settled: Vec<Settled> = self
+            .spent
+            .drain(..)
+            // What was spent at the end of its holding is charged in the right place already.
+            .filter(|spent| spent.until.0.saturating_sub(spent.at.0) > width)
+            .map(|spent| Settled {
+                bucket: spent.bucket,
+                spent: spent.units,
+                ago: now.0.saturating_sub(spent.at.0),
+                unspent: 0,
+            })
+            .collect();
+        settled.extend(self.unspent.drain(..).map(|(bucket, unspent)| Settled {
+            bucket,
+            spent: 0,
+            ago: 0,
+            unspent,
+        }));
+        self.number = self.number.wrapping_add(1);
+        Entry {
+            quota: self.quota,
+            from,
+            number: self.number,
+            settled,
+            left: None,
+            take: None,
+        }
+    }
+
+    /// Hears what the account says to a message that was sent at `sent` and asked for `units`: they are taken out, if it
+    /// granted them.
+    pub fn hear(
+        &mut self,
+        balance: &Balance,
+        units: u64,
+        sent: Timestamp,
+        now: Timestamp,
+    ) -> Option<Held> {
+        self.known = Known {
+            remaining: balance.remaining,
+            reset: now.after(balance.until.since(balance.at)),
+        };
+        for promise in &balance.promises {
+            let at = Timestamp(now.0.saturating_add(promise.after));
+            self.coming.push((at, Lot::of(promise.parcel, sent)));
+            self.promised = self.promised.max(promise.from);
+        }
+        self.coming.sort_by_key(|(at, _)| *at);
+        if !balance.granted {
+            self.denied = Some(Denied {
+                units,
+                again: sent.after(balance.again.since(balance.at)),
+                until: self.known.reset,
+            });
+            return None;
+        }
+        self.denied = None;
+        let Some(parcel) = balance.parcel else {
+            return Some(Held::default());
+        };
+        let mut lot = Lot::of(parcel, sent);
+        let mine = Lot {
+            units: units.min(lot.units),
+            ..lot
+        };
+        lot.units -= mine.units;
+        if lot.units > 0 {
+            self.lots.push(lot);
+            self.lots.sort_by_key(|lot| lot.until);
+        }
+        // Units that came too late to be spent are spent nowhere: the account charges them when their holding ends.
+        (now <= mine.until).then(|| Held(vec![mine]))
+    }
+
+    /// What was held has been spent at `now`.
+    pub fn spend(&mut self, held: Held, now: Timestamp) {
+        for lot in held.0 {
+            let spent = Spent {
+                bucket: lot.bucket,
+                units: lot.units,
+                at: now,
+                until: lot.until,
+            };
+            let near = self.quota.width() / 4;
+            let full = self.spent.len() >= SPENDINGS;
+            let same = self.spent.iter_mut().rev().find(|other| {
+                other.bucket == spent.bucket && (full || now.0.saturating_sub(other.at.0) <= near)
+            });
+            match same {
+                // Said to be later than it was: charged for longer, never for less.
+                Some(other) => {
+                    other.units = other.units.saturating_add(spent.units);
+                    other.at = other.at.max(now);
+                }
+                // Not settled, it is charged when its holding ends.
+                None if full => {}
+                None => self.spent.push(spent),
+            }
+        }
+    }
+
+    /// What was held will not be spent, and can be had by somebody else.
+    pub fn put_back(&mut self, held: Held, now: Timestamp) {
+        let leases = self.has_lease();
+        for lot in held.0 {
+            if leases && now <= lot.until {
+                self.lots.push(lot);
+            } else {
+                self.unspent.push((lot.bucket, lot.units));
+            }
+        }
+        self.lots.sort_by_key(|lot| lot.until);
+    }
+
+    /// Gives up everything in hand, to be settled.
+    pub fn empty(&mut self) {
+        self.unspent
+            .extend(self.lots.drain(..).map(|lot| (lot.bucket, lot.units)));
+    }
+
+    /// Whether there are units to give back to the account.
+    pub fn owes_units(&self) -> bool {
+        !self.unspent.is_empty()
+    }
+
+    /// Whether somebody must now see to it that what is in hand is given back in time; once said, for a while nobody else.
+    pub fn mind(&mut self, now: Timestamp) -> bool {
+        let due = now >= self.minded;
+        if due {
+            self.minded = Timestamp(now.0.saturating_add(MINDED));
+        }
+        due
+    }
+
+    /// Whether there are units in hand or to come.
+    pub fn has_lease(&self) -> bool {
+        !self.lots.is_empty() || !self.coming.is_empty()
+    }
+
+    /// When units were last asked of it.
+    pub fn touched(&self) -> Timestamp {
+        self.touched
+    }
+
+    /// Units that are left, as far as is known here.
+    pub fn remaining(&self) -> u64 {
+        self.known.remaining.saturating_add(self.in_hand())
+    }
+
+    /// When the whole quota is free again, or when there is room for what was refused.
+    pub fn reset(&self) -> Timestamp {
+        match self.denied {
+            Some(denied) => denied.until,
+            None => self.known.reset,
+        }
+    }
+
+    fn in_hand(&self) -> u64 {
+        self.lots.iter().map(|lot| lot.units).sum()
+    }
+
+    /// Takes in what has come, and lets go of what has ended: the account charges that in full by itself.
+    fn tidy(&mut self, now: Timestamp) {
+        while let Some((at, lot)) = self.coming.first().copied()
+            && at <= now
+        {
+            self.coming.remove(0);
+            self.lots.push(lot);
+        }
+        self.lots.retain(|lot| now <= lot.until);
+        self.lots.sort_by_key(|lot| lot.until);
+    }
+}
+
+impl Lot {
+    fn of(parcel: Parcel, sent: Timestamp) -> Self {
+        Self {
+            bucket: parcel.bucket,
+            units: parcel.units,
+            until: Timestamp(
+                sent.0
+                    .saturating_add(parcel.lasts.saturating_sub(MARGIN.min(parcel.lasts / 4))),
+            ),
+        }
+    }
+}
+
+fn withdraw(lots: &mut Vec<Lot>, units: u64) -> Vec<Lot> {
+    let mut missing = units;
+    let mut taken = Vec::new();
+    for lot in lots.iter_mut() {
+        let part = missing.min(lot.units);
+        if part > 0 {
+            taken.push(Lot {
+                units: part,
+                ..*lot
+            });
+            lot.units -= part;
+            missing -= part;
+        }
+    }
+    lots.retain(|lot| lot.units > 0);
+    taken
+}
+
+/// How many units are asked for a second: what came in the span before this one, as far as it is not over, and in this one.
+#[derive(Clone, Copy, Debug)]
+struct Meter {
+    began: Timestamp,
+    before: u64,
+    current: u64,
+}
+
+impl Meter {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            began: now,
+            before: 0,
+            current: 0,
+        }
+    }
+
+    fn add(&mut self, units: u64, now: Timestamp) {
+        self.turn(now);
+        self.current = self.current.saturating_add(units);
+    }
+
+    /// Thousandths of a unit a second.
+    fn rate(&mut self, now: Timestamp) -> u64 {
+        self.turn(now);
+        let rest = SPAN - now.0.saturating_sub(self.began.0).min(SPAN);
+        let before = self.before.saturating_mul(rest) / SPAN;
+        self.current
+            .saturating_add(before)
+            .saturating_mul(1_000_000)
+            / SPAN
+    }
+
+    fn turn(&mut self, now: Timestamp) {
+        let spans = now.0.saturating_sub(self.began.0) / SPAN;
+        if spans > 0 {
+            self.before = if spans == 1 { self.current } else { 0 };
+            self.current = 0;
+            self.began = Timestamp(self.began.0 + spans * SPAN);
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The purses of an isolate, by account.
+
+use std::{collections::HashMap, mem, rc::Rc};
+
+use super::{purse::Purse, quota::Quota};
+use crate::time::Timestamp;
+
+/// How many purses are kept in each of two generations. Those that nobody used for that long are forgotten, and what was in them
+/// is charged when its holding ends.
+const PURSES: usize = 4096;
+
+/// Purses by the names of their accounts.
+#[derive(Debug, Default)]
+pub struct Purses {
+    recent: HashMap<Rc<str>, Purse>,
+    older: HashMap<Rc<str>, Purse>,
+}
+
+impl Purses {
+    /// The purse for `account`, which keeps to `quota`; an empty one, if there is none yet.
+    pub fn of(&mut self, account: &Rc<str>, quota: Quota, now: Timestamp) -> &mut Purse {
+        if self.recent.len() >= PURSES && !self.recent.contains_key(account) {
+            self.older = mem::take(&mut self.recent);
+        }
+        let purse = self.recent.entry(account.clone()).or_insert_with(|| {
+            self.older
+                .remove(account)
+                .unwrap_or_else(|| Purse::new(quota, now))
+        });
+        purse.keep_to(quota);
+        purse
+    }
+
+    /// The purse for `account`, if there is one.
+    pub fn find(&mut self, account: &str) -> Option<&mut Purse> {
+        match self.recent.get_mut(account) {
+            Some(purse) => Some(purse),
+            None => self.older.get_mut(account),
+        }
+    }
+}

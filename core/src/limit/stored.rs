@@ -1,0 +1,53 @@
+//! An account as it lies in a store: the same bytes on every platform.
+
+use super::Account;
+
+/// The layout of the bytes, which come first. Another number is another layout.
+const LAYOUT: u8 = 2;
+
+/// Why bytes are no account.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unreadable {
+    /// They are laid out in another way: by another version of this program.
+    Layout(Option<u8>),
+    /// They are not what was stored.
+    Corrupt,
+}
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Layout(Some(layout)) => write!(f, "its layout is {layout}, and not {LAYOUT}"),
+            Self::Layout(None) => f.write_str("it is empty"),
+            Self::Corrupt => f.write_str("it is not what was stored"),
+        }
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+impl Account {
+    /// The account as bytes: at most 4 KB, whoever uses it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![LAYOUT];
+        // An account is numbers in lists, which always have a place.
+        if let Ok(body) = postcard::to_allocvec(self) {
+            bytes.extend(crc32fast::hash(&body).to_le_bytes());
+            bytes.extend(body);
+        }
+        bytes
+    }
+
+    /// The account that `bytes` are. Nothing is guessed.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let (layout, rest) = bytes.split_first().ok_or(Unreadable::Layout(None))?;
+        if *layout != LAYOUT {
+            return Err(Unreadable::Layout(Some(*layout)));
+        }
+        let (sum, body) = rest.split_first_chunk().ok_or(Unreadable::Corrupt)?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*sum) {
+            return Err(Unreadable::Corrupt);
+        }
+        postcard::from_bytes(body).map_err(|_| Unreadable::Corrupt)
+    }
+}
