@@ -192,6 +192,14 @@ impl Body {
             exceeded,
         })))
     }
+
+    /// The same body, which holds `companion` until it is over or dropped.
+    pub(crate) fn with<T: Unpin + 'static>(self, companion: T) -> Self {
+        Self(Kind::Arriving(Box::pin(Accompanied {
+            inner: self,
+            companion: Some(companion),
+        })))
+    }
 }
 
 /// Pieces as one; a single piece is not copied.
@@ -315,6 +323,35 @@ impl http_body::Body for Behind {
             Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }
+    }
+}
+
+struct Accompanied<T> {
+    inner: Body,
+    companion: Option<T>,
+}
+
+impl<T: Unpin> http_body::Body for Accompanied<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.companion = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The life of a request, from top to bottom:
 //! find the route, authenticate, admit, read what is asked, dispatch with fallback, relay, record.
 
-use std::{net::IpAddr, rc::Rc};
+use std::{mem, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
@@ -232,11 +232,17 @@ impl Gateway {
             }
             Content::Untouched(body) => {
                 visit.close(Ending::PassedOn, None);
-                body
+                let permits = mem::take(&mut visit.permits);
+                if permits.are_none() {
+                    body
+                } else {
+                    body.with(permits)
+                }
             }
             Content::Stream(body, meter) => {
                 let clock = self.platform.clock.clone();
-                let (body, receipt) = relay::watch(body, meter, visit.dialect, clock);
+                let permits = mem::take(&mut visit.permits);
+                let (body, receipt) = relay::watch(body, meter, visit.dialect, clock, permits);
                 visit.record.stream = true;
                 self.platform.tasks.spawn(Box::pin(async move {
                     let closing = receipt.await;

@@ -47,6 +47,11 @@ impl Permits {
         Self(Some(tenure))
     }
 
+    /// Whether nothing is held.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether the places may be somebody else's by now: the ledger could not be told in time that they are still in use.
     pub(crate) fn are_lost(&self, now: Timestamp) -> bool {
         let lost = |tenure: &Rc<Tenure>| now > tenure.until.get();

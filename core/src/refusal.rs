@@ -287,24 +287,33 @@ mod tests {
         );
     }
 
+    fn standing(unit: Unit, reset: u64) -> Standing {
+        Standing {
+            scope: "route x".into(),
+            unit,
+            limit: 3,
+            remaining: 0,
+            reset: Duration::from_millis(reset),
+        }
+    }
+
     #[test]
     fn a_wait_is_said_wherever_it_is_owed() {
         let limited = Outcome::Status(StatusCode::TOO_MANY_REQUESTS);
         let table = [
             (
-                Refusal::LimitExceeded {
-                    scope: "x".into(),
-                    retry_after: Duration::from_millis(1001),
-                },
+                Refusal::LimitExceeded(standing(Unit::Requests, 1001)),
                 Some("2"),
             ),
             (
-                Refusal::LimitExceeded {
-                    scope: "x".into(),
-                    retry_after: Duration::ZERO,
-                },
+                Refusal::LimitExceeded(standing(Unit::Requests, 0)),
                 Some("1"),
             ),
+            (
+                Refusal::LimitExceeded(standing(Unit::Concurrent, 44_000)),
+                Some("1"),
+            ),
+            (Refusal::Shed(standing(Unit::Concurrent, 44_000)), Some("1")),
             (Refusal::NoLedger, Some("1")),
             (
                 Refusal::Upstream {

@@ -17,6 +17,7 @@ use http_body::Frame;
 use crate::{
     body::{Body, BoxError, join},
     dialect::{Dialect, Meter, Verdict},
+    permit::Permits,
     platform::Clock,
     record::Ending,
     refusal::Refusal,
@@ -31,6 +32,7 @@ pub(crate) fn watch(
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
+    permits: Permits,
 ) -> (Body, Receipt) {
     let slip = Rc::new(RefCell::new(Slip::default()));
     let relay = Relay {
@@ -39,6 +41,7 @@ pub(crate) fn watch(
         meter,
         dialect,
         clock,
+        permits,
         first_byte: None,
         slip: slip.clone(),
     };
@@ -87,6 +90,8 @@ struct Relay {
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
+    /// What it holds as long as it goes on.
+    permits: Permits,
     first_byte: Option<Timestamp>,
     slip: Rc<RefCell<Slip>>,
 }
@@ -94,6 +99,9 @@ struct Relay {
 impl Relay {
     /// What a chunk of the upstream's is to the caller; nothing if it completed no event.
     fn chunk(&mut self, chunk: Bytes) -> Option<Bytes> {
+        if self.permits.are_lost(self.clock.now()) {
+            return Some(self.truncated("its place within a limit could not be kept".into()));
+        }
         let mut events = Vec::new();
         let meter = &mut self.meter;
         let pushed = self.framer.push(chunk, |event| {
@@ -142,6 +150,7 @@ impl Relay {
         if self.body.take().is_none() {
             return;
         }
+        self.permits = Permits::default();
         let mut slip = self.slip.borrow_mut();
         slip.closing = Some(Closing {
             ended,

@@ -22,7 +22,7 @@ use tidegate_core::{
     body::BoxError,
     config::{Runtime, Value},
     dice::Dice,
-    limit::{Account, Balance, Entry},
+    limit::{Account, Balance, Posting},
     platform::{Clock, Fault, Journal, Ledger, Task, Tasks, Upstream},
     record::Record,
     time::Timestamp,
@@ -188,19 +188,28 @@ impl http_body::Body for Pieces {
 }
 
 struct Accounts {
-    accounts: RefCell<BTreeMap<String, Account>>,
+    accounts: RefCell<BTreeMap<Rc<str>, Account>>,
     clock: Still,
 }
 
 #[async_trait(?Send)]
 impl Ledger for Accounts {
-    async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault> {
-        Ok(self
-            .accounts
-            .borrow_mut()
-            .entry(account.into())
-            .or_default()
-            .apply(entry, self.clock.now()))
+    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        let mut accounts = self.accounts.borrow_mut();
+        let mut taken: Vec<Account> = postings
+            .iter()
+            .map(|posting| accounts.remove(&posting.account).unwrap_or_default())
+            .collect();
+        let entries = postings.iter().map(|posting| &posting.entry);
+        let balances = Account::apply_all(taken.iter_mut().zip(entries), self.clock.now());
+        for (posting, account) in postings.iter().zip(taken) {
+            accounts.insert(posting.account.clone(), account);
+        }
+        balances.into_iter().map(Ok).collect()
+    }
+
+    fn longest_lease(&self) -> Duration {
+        Duration::from_secs(10)
     }
 }
 
