@@ -11,13 +11,15 @@ use std::{
 use crate::{
     limit::{Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit},
     patience::within,
-    permit::Permits,
     platform::{Fault, Platform},
     time::{Timestamp, millis},
 };
 
 /// How long the ledger may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// For how long a place is held without word from its isolate: if that dies, the place is free after this.
+const PERMIT: Duration = Duration::from_secs(45);
 
 /// After how long without a request a lease is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -52,8 +54,8 @@ pub(crate) struct Admission {
     pub(crate) standing: Option<Standing>,
     /// What the ledger failed to say, where that lets a request in.
     pub(crate) fault: Option<Fault>,
-    /// What it holds as long as it is in progress.
-    pub(crate) permits: Permits,
+    /// What it is to hold as long as it is in progress.
+    pub(crate) held: Vec<(Claim, Held)>,
 }
 
 /// A request is not in.
@@ -61,8 +63,8 @@ pub(crate) struct Admission {
 pub(crate) enum Denial {
     /// A limit has no room: the one that has none for longest.
     Limited(Standing),
-    /// It has waited in the queue before a limit for as long as it may.
-    Waited(Standing),
+    /// A limit has no room, and neither has the queue before it; or it has waited there for as long as it may.
+    Shed(Standing),
     /// The ledger cannot be asked.
     Unknown(Fault),
 }
@@ -70,12 +72,11 @@ pub(crate) enum Denial {
 /// What came of a try.
 enum Try {
     In(Vec<(Claim, Held)>, Option<Fault>),
-    Out(Standing),
+    Out(Denial),
     /// It has a place in the queue, and is to ask again then.
     Queued(Timestamp, Standing),
     /// What was granted came too late to be used.
     Late,
-    Failed(Fault),
 }
 
 impl Desk {
@@ -112,14 +113,13 @@ impl Desk {
         loop {
             match self.attempt(claims, &line, forgiving).await {
                 Try::In(held, fault) => return Ok(self.let_in(held, fault)),
-                Try::Out(standing) => return Err(Denial::Limited(standing)),
-                Try::Failed(fault) => return Err(Denial::Unknown(fault)),
+                Try::Out(denial) => return Err(denial),
                 Try::Late if tries > 0 => tries -= 1,
                 Try::Late => return Err(Denial::Unknown(Fault("answers come too late".into()))),
                 Try::Queued(again, standing) => {
                     let now = self.now();
                     if now >= line.until {
-                        return Err(Denial::Waited(standing));
+                        return Err(Denial::Shed(standing));
                     }
                     let pause = again.min(line.until).since(now);
                     self.0.platform.clock.sleep(pause).await;
@@ -141,7 +141,8 @@ impl Desk {
                 Draw::Denied if claim.limit.queue.is_some() => missing.push(claim),
                 Draw::Denied => {
                     self.put_back(held).await;
-                    return Try::Out(self.with(claim, |purse| standing(claim, purse, now)));
+                    let standing = self.with(claim, |purse| standing(claim, purse, now));
+                    return Try::Out(Denial::Limited(standing));
                 }
             }
         }
@@ -160,7 +161,9 @@ impl Desk {
             .set((3 * self.0.trip.get() + millis(heard.since(now))) / 4);
         let mut refused: Option<Standing> = None;
         let mut queued: Option<Timestamp> = None;
+        let mut refusals = 0;
         let mut late = false;
+        let mut shed = false;
         let mut fault = None;
         for (claim, answer) in missing.into_iter().zip(answers) {
             let balance = match answer {
@@ -180,6 +183,9 @@ impl Desk {
                 Err(standing) => {
                     if balance.queued.is_some() {
                         queued = queued.max(Some(heard.after(balance.again.since(balance.at))));
+                    } else {
+                        shed |= claim.limit.queue.is_some();
+                        refusals += 1;
                     }
                     refused = Some(match refused {
                         Some(other) if other.reset >= standing.reset => other,
@@ -190,9 +196,10 @@ impl Desk {
         }
         line.waits.set(queued.is_some());
         let tried = match (refused, queued, fault) {
-            (Some(standing), Some(again), _) => Try::Queued(again, standing),
-            (Some(standing), None, _) => Try::Out(standing),
-            (None, _, Some(fault)) if !forgiving => Try::Failed(fault),
+            (Some(standing), Some(again), _) if refusals == 0 => Try::Queued(again, standing),
+            (Some(standing), ..) if shed => Try::Out(Denial::Shed(standing)),
+            (Some(standing), ..) => Try::Out(Denial::Limited(standing)),
+            (None, _, Some(fault)) if !forgiving => Try::Out(Denial::Unknown(fault)),
             (None, ..) if late => Try::Late,
             (None, _, fault) => return Try::In(held, fault),
         };
@@ -222,7 +229,7 @@ impl Desk {
         Admission {
             standing: tightest,
             fault,
-            permits: Permits::keep(self.clone(), permits),
+            held: permits,
         }
     }
 
@@ -350,7 +357,7 @@ impl Claim {
     fn hold(&self, hold: u64) -> u64 {
         match self.limit.unit {
             Unit::Requests => hold,
-            Unit::Concurrent => millis(Permits::HOLD),
+            Unit::Concurrent => millis(PERMIT),
         }
     }
 }

@@ -144,11 +144,11 @@ impl Gateway {
                 visit.standing = admission.standing;
                 visit.degraded = admission.fault.is_some();
                 visit.record.fault = admission.fault.map(|fault| format!("ledger: {fault}"));
-                visit.permits = admission.permits;
+                visit.permits = Permits::keep(self.desk.clone(), admission.held);
                 Ok(())
             }
             Err(Denial::Limited(standing)) => Err(visit.limited(standing)),
-            Err(Denial::Waited(standing)) => {
+            Err(Denial::Shed(standing)) => {
                 visit.standing = Some(standing.clone());
                 Err(Refusal::Shed(standing))
             }
