@@ -9,7 +9,9 @@ use std::{
 };
 
 use crate::{
-    limit::{Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit},
+    limit::{
+        Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit, Want,
+    },
     patience::within,
     platform::{Fault, Platform},
     time::{Timestamp, millis},
@@ -45,7 +47,10 @@ struct Inside {
 pub(crate) struct Claim {
     pub(crate) limit: Limit,
     pub(crate) account: Rc<str>,
+    /// What it needs.
     pub(crate) units: u64,
+    /// What it could use besides.
+    pub(crate) more: u64,
 }
 
 /// A request is in.
@@ -134,7 +139,7 @@ impl Desk {
         let mut held = Vec::with_capacity(claims.len());
         let mut missing = Vec::new();
         for claim in claims {
-            let draw = self.with(claim, |purse| purse.draw(claim.units, now));
+            let draw = self.with(claim, |purse| purse.draw(claim.most(), claim.lives(), now));
             match draw {
                 Draw::Held(units) => held.push((claim.clone(), units)),
                 Draw::Ask => missing.push(claim),
@@ -174,7 +179,7 @@ impl Desk {
                 }
             };
             let taken = self.with(claim, |purse| {
-                let taken = purse.hear(&balance, claim.units, now, heard);
+                let taken = purse.hear(&balance, claim.most(), now, heard);
                 taken.ok_or_else(|| standing(claim, purse, heard))
             });
             match taken {
@@ -210,13 +215,13 @@ impl Desk {
     fn let_in(&self, held: Vec<(Claim, Held)>, fault: Option<Fault>) -> Admission {
         let now = self.now();
         let mut tightest: Option<Standing> = None;
-        let mut permits = Vec::new();
+        let mut lasting = Vec::new();
         for (claim, held) in held {
             let standing = self.with(&claim, |purse| {
                 let standing = standing(&claim, purse, now);
                 match claim.limit.unit {
                     Unit::Requests => purse.spend(held, now),
-                    Unit::Concurrent => permits.push((claim.clone(), held)),
+                    Unit::Concurrent | Unit::Tokens(_) => lasting.push((claim.clone(), held)),
                 }
                 standing
             });
@@ -229,7 +234,7 @@ impl Desk {
         Admission {
             standing: tightest,
             fault,
-            held: permits,
+            held: lasting,
         }
     }
 
@@ -240,7 +245,7 @@ impl Desk {
         for (claim, held) in held {
             let entry = self.with(&claim, |purse| {
                 purse.put_back(held, now);
-                purse.owes_units().then(|| purse.settle(self.0.me, now))
+                purse.owes().then(|| purse.settle(self.0.me, now))
             });
             postings.extend(entry.map(|entry| Posting {
                 account: claim.account,
@@ -258,9 +263,15 @@ impl Desk {
     pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) {
         let now = self.now();
         let renewals = held.iter_mut().map(|(claim, held)| {
+            let units = held.units();
             let entry = self.with(claim, |purse| {
                 purse.put_back(std::mem::take(held), now);
-                purse.ask(self.0.me, claim.units, claim.hold(0), 0, None, now)
+                let want = Want {
+                    units,
+                    more: 0,
+                    ..claim.want(0, None)
+                };
+                purse.ask(self.0.me, want, 0, now)
             });
             Posting {
                 account: claim.account.clone(),
@@ -272,8 +283,7 @@ impl Desk {
         let heard = self.now();
         for ((claim, held), answer) in held.iter_mut().zip(answers) {
             if let Ok(balance) = answer {
-                let renewed =
-                    self.with(claim, |purse| purse.hear(&balance, claim.units, now, heard));
+                let renewed = self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard));
                 *held = renewed.unwrap_or_default();
             }
         }
@@ -311,14 +321,7 @@ impl Desk {
     fn asking(&self, claim: &Claim, hold: u64, place: Option<Place>, now: Timestamp) -> Posting {
         let longest = millis(self.0.platform.ledger.longest_lease());
         let entry = self.with(claim, |purse| {
-            purse.ask(
-                self.0.me,
-                claim.units,
-                claim.hold(hold),
-                longest,
-                place,
-                now,
-            )
+            purse.ask(self.0.me, claim.want(hold, place), longest, now)
         });
         Posting {
             account: claim.account.clone(),
@@ -353,11 +356,28 @@ impl Desk {
 }
 
 impl Claim {
-    /// For how long the units are held, where what is spent at once is held for `hold` milliseconds.
-    fn hold(&self, hold: u64) -> u64 {
+    fn most(&self) -> u64 {
+        self.units.saturating_add(self.more)
+    }
+
+    /// What is wanted of the account; what is spent at once is held for `hold` milliseconds.
+    fn want(&self, hold: u64, place: Option<Place>) -> Want {
+        Want {
+            units: self.units,
+            more: self.more,
+            hold: match self.limit.unit {
+                Unit::Requests => hold,
+                Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT),
+            },
+            place,
+        }
+    }
+
+    /// For how many milliseconds at least units must be good that are drawn from a lease.
+    fn lives(&self) -> u64 {
         match self.limit.unit {
-            Unit::Requests => hold,
-            Unit::Concurrent => millis(PERMIT),
+            Unit::Requests => 0,
+            Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT / 2),
         }
     }
 }

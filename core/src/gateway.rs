@@ -124,6 +124,7 @@ impl Gateway {
             consumer: consumer.map(|consumer| &*consumer.name),
             address: call.peer,
             headers: &call.headers,
+            user: None,
         };
         let limits = of_consumer.iter().chain(of_app);
         let limits = limits.chain(&route.limits).chain(&self.config.limits);
@@ -132,6 +133,7 @@ impl Gateway {
                 limit: limit.clone(),
                 account: limit.account_of(asker),
                 units: 1,
+                more: 0,
             })
             .collect()
     }
