@@ -1,5 +1,7 @@
 //! Carries a stream to the caller event by event, and tells afterwards how it went.
 //!
+//! No event waits for another one; those that have arrived together go on together.
+//!
 //! One stream has two halves: the [`Body`] that the caller reads, and the [`Receipt`] that the record waits for. The
 //! receipt is written exactly once: when the stream ends, when it breaks, or when the caller leaves.
 
@@ -8,7 +10,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -24,6 +26,9 @@ use crate::{
     time::Timestamp,
     usage::Usage,
 };
+
+/// No more of what has arrived is taken at once, in bytes, so that a fast upstream does not fill the memory of a slow caller.
+const AT_ONCE: usize = 64 << 10;
 
 /// Splits a stream into what the caller reads and what is known of it when it is over.
 pub(crate) fn watch(
@@ -92,44 +97,41 @@ struct Relay {
 }
 
 impl Relay {
-    /// What a chunk of the upstream's is to the caller; nothing if it completed no event.
-    fn chunk(&mut self, chunk: Bytes) -> Option<Bytes> {
-        let mut events = Vec::new();
+    /// What a chunk of the upstream's is to the caller: the events that it completed.
+    fn chunk(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
         let meter = &mut self.meter;
         let pushed = self.framer.push(chunk, |event| {
             if meter.read(&event) == Verdict::Pass {
-                events.push(event);
+                out.push(event);
             }
         });
         if let Err(oversized) = pushed {
-            events.push(self.truncated(oversized.to_string()));
+            out.push(self.truncated(oversized.to_string()));
         }
-        Some(join(events)).filter(|bytes| !bytes.is_empty())
     }
 
     /// What the end of the upstream's is to the caller.
-    fn end(&mut self) -> Option<Bytes> {
+    fn end(&mut self, out: &mut Vec<Bytes>) {
         // The blank line behind the last event is sometimes forgotten.
         let rest = self.framer.finish();
-        let rest = if self.meter.read(&rest) == Verdict::Pass {
-            rest
-        } else {
-            Bytes::new()
-        };
-        if self.meter.is_whole() {
-            self.close(Ending::Whole, None);
-            return Some(rest).filter(|bytes| !bytes.is_empty());
+        let passes = self.meter.read(&rest) == Verdict::Pass;
+        if !self.meter.is_whole() {
+            out.push(self.truncated("the stream ended before it was whole".into()));
+            return;
         }
-        Some(self.truncated("the stream ended before it was whole".into()))
+        self.close(Ending::Whole, None);
+        if passes && !rest.is_empty() {
+            out.push(rest);
+        }
     }
 
     /// What the upstream's breaking off is to the caller; nothing, if it had said everything.
-    fn broken(&mut self, error: &BoxError) -> Option<Bytes> {
+    fn broken(&mut self, error: &BoxError, out: &mut Vec<Bytes>) {
         if self.meter.is_whole() {
             self.close(Ending::Whole, Some(error.to_string()));
-            return None;
+        } else {
+            out.push(self.truncated(error.to_string()));
         }
-        Some(self.truncated(error.to_string()))
     }
 
     fn truncated(&mut self, detail: String) -> Bytes {
@@ -169,24 +171,31 @@ impl http_body::Body for Relay {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            let Some(body) = &mut self.body else {
-                return Poll::Ready(None);
-            };
-            let bytes = match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => self.chunk(chunk),
-                    Err(_) => continue,
-                },
-                Some(Err(error)) => self.broken(&error),
-                None => self.end(),
-            };
-            if let Some(bytes) = bytes {
-                if self.first_byte.is_none() {
-                    self.first_byte = Some(self.clock.now());
+        let mut out = Vec::new();
+        let mut taken = 0;
+        // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
+        while taken < AT_ONCE
+            && let Some(body) = &mut self.body
+        {
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        taken += chunk.len();
+                        self.chunk(chunk, &mut out);
+                    }
                 }
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                Poll::Ready(Some(Err(error))) => self.broken(&error, &mut out),
+                Poll::Ready(None) => self.end(&mut out),
+                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        if out.is_empty() {
+            return Poll::Ready(None);
+        }
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.clock.now());
+        }
+        Poll::Ready(Some(Ok(Frame::data(join(out)))))
     }
 }
