@@ -9,15 +9,19 @@ use std::{
 };
 
 use crate::{
-    limit::{Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit},
+    limit::{
+        Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit, Want,
+    },
     patience::within,
-    permit::Permits,
     platform::{Fault, Platform},
     time::{Timestamp, millis},
 };
 
 /// How long the ledger may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// For how long a place is held without word from its isolate: if that dies, the place is free after this.
+const PERMIT: Duration = Duration::from_secs(45);
 
 /// After how long without a request a lease is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -43,7 +47,10 @@ struct Inside {
 pub(crate) struct Claim {
     pub(crate) limit: Limit,
     pub(crate) account: Rc<str>,
+    /// What it needs.
     pub(crate) units: u64,
+    /// What it could use besides.
+    pub(crate) more: u64,
 }
 
 /// A request is in.
@@ -52,8 +59,8 @@ pub(crate) struct Admission {
     pub(crate) standing: Option<Standing>,
     /// What the ledger failed to say, where that lets a request in.
     pub(crate) fault: Option<Fault>,
-    /// What it holds as long as it is in progress.
-    pub(crate) permits: Permits,
+    /// What it is to hold as long as it is in progress.
+    pub(crate) held: Vec<(Claim, Held)>,
 }
 
 /// A request is not in.
@@ -61,8 +68,8 @@ pub(crate) struct Admission {
 pub(crate) enum Denial {
     /// A limit has no room: the one that has none for longest.
     Limited(Standing),
-    /// It has waited in the queue before a limit for as long as it may.
-    Waited(Standing),
+    /// A limit has no room, and neither has the queue before it; or it has waited there for as long as it may.
+    Shed(Standing),
     /// The ledger cannot be asked.
     Unknown(Fault),
 }
@@ -70,12 +77,11 @@ pub(crate) enum Denial {
 /// What came of a try.
 enum Try {
     In(Vec<(Claim, Held)>, Option<Fault>),
-    Out(Standing),
+    Out(Denial),
     /// It has a place in the queue, and is to ask again then.
     Queued(Timestamp, Standing),
     /// What was granted came too late to be used.
     Late,
-    Failed(Fault),
 }
 
 impl Desk {
@@ -112,14 +118,13 @@ impl Desk {
         loop {
             match self.attempt(claims, &line, forgiving).await {
                 Try::In(held, fault) => return Ok(self.let_in(held, fault)),
-                Try::Out(standing) => return Err(Denial::Limited(standing)),
-                Try::Failed(fault) => return Err(Denial::Unknown(fault)),
+                Try::Out(denial) => return Err(denial),
                 Try::Late if tries > 0 => tries -= 1,
                 Try::Late => return Err(Denial::Unknown(Fault("answers come too late".into()))),
                 Try::Queued(again, standing) => {
                     let now = self.now();
                     if now >= line.until {
-                        return Err(Denial::Waited(standing));
+                        return Err(Denial::Shed(standing));
                     }
                     let pause = again.min(line.until).since(now);
                     self.0.platform.clock.sleep(pause).await;
@@ -134,14 +139,15 @@ impl Desk {
         let mut held = Vec::with_capacity(claims.len());
         let mut missing = Vec::new();
         for claim in claims {
-            let draw = self.with(claim, |purse| purse.draw(claim.units, now));
+            let draw = self.with(claim, |purse| purse.draw(claim.most(), claim.lives(), now));
             match draw {
                 Draw::Held(units) => held.push((claim.clone(), units)),
                 Draw::Ask => missing.push(claim),
                 Draw::Denied if claim.limit.queue.is_some() => missing.push(claim),
                 Draw::Denied => {
                     self.put_back(held).await;
-                    return Try::Out(self.with(claim, |purse| standing(claim, purse, now)));
+                    let standing = self.with(claim, |purse| standing(claim, purse, now));
+                    return Try::Out(Denial::Limited(standing));
                 }
             }
         }
@@ -160,7 +166,9 @@ impl Desk {
             .set((3 * self.0.trip.get() + millis(heard.since(now))) / 4);
         let mut refused: Option<Standing> = None;
         let mut queued: Option<Timestamp> = None;
+        let mut refusals = 0;
         let mut late = false;
+        let mut shed = false;
         let mut fault = None;
         for (claim, answer) in missing.into_iter().zip(answers) {
             let balance = match answer {
@@ -171,7 +179,7 @@ impl Desk {
                 }
             };
             let taken = self.with(claim, |purse| {
-                let taken = purse.hear(&balance, claim.units, now, heard);
+                let taken = purse.hear(&balance, claim.most(), now, heard);
                 taken.ok_or_else(|| standing(claim, purse, heard))
             });
             match taken {
@@ -180,6 +188,9 @@ impl Desk {
                 Err(standing) => {
                     if balance.queued.is_some() {
                         queued = queued.max(Some(heard.after(balance.again.since(balance.at))));
+                    } else {
+                        shed |= claim.limit.queue.is_some();
+                        refusals += 1;
                     }
                     refused = Some(match refused {
                         Some(other) if other.reset >= standing.reset => other,
@@ -190,9 +201,10 @@ impl Desk {
         }
         line.waits.set(queued.is_some());
         let tried = match (refused, queued, fault) {
-            (Some(standing), Some(again), _) => Try::Queued(again, standing),
-            (Some(standing), None, _) => Try::Out(standing),
-            (None, _, Some(fault)) if !forgiving => Try::Failed(fault),
+            (Some(standing), Some(again), _) if refusals == 0 => Try::Queued(again, standing),
+            (Some(standing), ..) if shed => Try::Out(Denial::Shed(standing)),
+            (Some(standing), ..) => Try::Out(Denial::Limited(standing)),
+            (None, _, Some(fault)) if !forgiving => Try::Out(Denial::Unknown(fault)),
             (None, ..) if late => Try::Late,
             (None, _, fault) => return Try::In(held, fault),
         };
@@ -203,13 +215,13 @@ impl Desk {
     fn let_in(&self, held: Vec<(Claim, Held)>, fault: Option<Fault>) -> Admission {
         let now = self.now();
         let mut tightest: Option<Standing> = None;
-        let mut permits = Vec::new();
+        let mut lasting = Vec::new();
         for (claim, held) in held {
             let standing = self.with(&claim, |purse| {
                 let standing = standing(&claim, purse, now);
                 match claim.limit.unit {
                     Unit::Requests => purse.spend(held, now),
-                    Unit::Concurrent => permits.push((claim.clone(), held)),
+                    Unit::Concurrent | Unit::Tokens(_) => lasting.push((claim.clone(), held)),
                 }
                 standing
             });
@@ -222,7 +234,7 @@ impl Desk {
         Admission {
             standing: tightest,
             fault,
-            permits: Permits::keep(self.clone(), permits),
+            held: lasting,
         }
     }
 
@@ -233,7 +245,7 @@ impl Desk {
         for (claim, held) in held {
             let entry = self.with(&claim, |purse| {
                 purse.put_back(held, now);
-                purse.owes_units().then(|| purse.settle(self.0.me, now))
+                purse.owes().then(|| purse.settle(self.0.me, now))
             });
             postings.extend(entry.map(|entry| Posting {
                 account: claim.account,
@@ -251,9 +263,15 @@ impl Desk {
     pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) {
         let now = self.now();
         let renewals = held.iter_mut().map(|(claim, held)| {
+            let units = held.units();
             let entry = self.with(claim, |purse| {
                 purse.put_back(std::mem::take(held), now);
-                purse.ask(self.0.me, claim.units, claim.hold(0), 0, None, now)
+                let want = Want {
+                    units,
+                    more: 0,
+                    ..claim.want(0, None)
+                };
+                purse.ask(self.0.me, want, 0, now)
             });
             Posting {
                 account: claim.account.clone(),
@@ -265,8 +283,7 @@ impl Desk {
         let heard = self.now();
         for ((claim, held), answer) in held.iter_mut().zip(answers) {
             if let Ok(balance) = answer {
-                let renewed =
-                    self.with(claim, |purse| purse.hear(&balance, claim.units, now, heard));
+                let renewed = self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard));
                 *held = renewed.unwrap_or_default();
             }
         }
@@ -304,14 +321,7 @@ impl Desk {
     fn asking(&self, claim: &Claim, hold: u64, place: Option<Place>, now: Timestamp) -> Posting {
         let longest = millis(self.0.platform.ledger.longest_lease());
         let entry = self.with(claim, |purse| {
-            purse.ask(
-                self.0.me,
-                claim.units,
-                claim.hold(hold),
-                longest,
-                place,
-                now,
-            )
+            purse.ask(self.0.me, claim.want(hold, place), longest, now)
         });
         Posting {
             account: claim.account.clone(),
@@ -346,11 +356,28 @@ impl Desk {
 }
 
 impl Claim {
-    /// For how long the units are held, where what is spent at once is held for `hold` milliseconds.
-    fn hold(&self, hold: u64) -> u64 {
+    fn most(&self) -> u64 {
+        self.units.saturating_add(self.more)
+    }
+
+    /// What is wanted of the account; what is spent at once is held for `hold` milliseconds.
+    fn want(&self, hold: u64, place: Option<Place>) -> Want {
+        Want {
+            units: self.units,
+            more: self.more,
+            hold: match self.limit.unit {
+                Unit::Requests => hold,
+                Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT),
+            },
+            place,
+        }
+    }
+
+    /// For how many milliseconds at least units must be good that are drawn from a lease.
+    fn lives(&self) -> u64 {
         match self.limit.unit {
-            Unit::Requests => hold,
-            Unit::Concurrent => millis(Permits::HOLD),
+            Unit::Requests => 0,
+            Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT / 2),
         }
     }
 }

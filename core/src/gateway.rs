@@ -124,6 +124,7 @@ impl Gateway {
             consumer: consumer.map(|consumer| &*consumer.name),
             address: call.peer,
             headers: &call.headers,
+            user: None,
         };
         let limits = of_consumer.iter().chain(of_app);
         let limits = limits.chain(&route.limits).chain(&self.config.limits);
@@ -132,6 +133,7 @@ impl Gateway {
                 limit: limit.clone(),
                 account: limit.account_of(asker),
                 units: 1,
+                more: 0,
             })
             .collect()
     }
@@ -144,11 +146,11 @@ impl Gateway {
                 visit.standing = admission.standing;
                 visit.degraded = admission.fault.is_some();
                 visit.record.fault = admission.fault.map(|fault| format!("ledger: {fault}"));
-                visit.permits = admission.permits;
+                visit.permits = Permits::keep(self.desk.clone(), admission.held);
                 Ok(())
             }
             Err(Denial::Limited(standing)) => Err(visit.limited(standing)),
-            Err(Denial::Waited(standing)) => {
+            Err(Denial::Shed(standing)) => {
                 visit.standing = Some(standing.clone());
                 Err(Refusal::Shed(standing))
             }

@@ -32,9 +32,6 @@ struct Tenure {
 }
 
 impl Permits {
-    /// For how long a place is held without word from its isolate: if that dies, the place is free after this.
-    pub(crate) const HOLD: Duration = Duration::from_secs(45);
-
     /// Keeps what is `held` for a request until this is dropped.
     pub(crate) fn keep(desk: Desk, held: Vec<(Claim, Held)>) -> Self {
         let Some(until) = first_end(&held) else {

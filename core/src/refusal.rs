@@ -152,7 +152,7 @@ impl Refusal {
                 format!("the {scope} has {limit} requests in progress, and no room for more").into()
             }
             Self::Shed(Standing { scope, .. }) => {
-                format!("the {scope} was busy for as long as a request may wait").into()
+                format!("the {scope} is busy, and so is the queue before it").into()
             }
             Self::NoLedger => "limits cannot be checked at the moment".into(),
             Self::Upstream {

@@ -106,6 +106,46 @@ fn each_problem_is_named() {
             "gateway.limits[0].tokens: `tokens` is not available yet",
         ),
         (
+            r#"{"gateway": {"limits": [{"requests": 1, "concurrent": 1, "per": "1m"}]}}"#,
+            "gateway.limits[0]: a limit is on `requests`, `tokens` or `concurrent`: write one for each",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "by": "user"}]}}"#,
+            "gateway.limits[0].by: `by = \"user\"` is not available yet",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "by": "colour"}]}}"#,
+            "gateway.limits[0].by: expected `consumer`, `ip`, `user` or `header:<name>`, found `colour`",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "by": "header:a b"}]}}"#,
+            "gateway.limits[0].by: expected the name of a header",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"concurrent": 1, "per": "1m"}]}}"#,
+            "gateway.limits[0].per: unknown key",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"concurrent": 0}]}}"#,
+            "gateway.limits[0].concurrent: expected a whole number of one or more, found 0",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"concurrent": 1, "queue": 129}]}}"#,
+            "gateway.limits[0].queue: expected a queue for at most 128",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"concurrent": 1, "queue": 9, "wait": "1h"}]}}"#,
+            "gateway.limits[0].wait: expected to wait for at most 10m",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "queue": 9}]}}"#,
+            "gateway.limits[0].queue: unknown key",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 9223372036854775807, "per": "1m"}]}}"#,
+            "gateway.limits[0].requests: expected at most 9007199254740992",
+        ),
+        (
             r#"{"gateway": {"limits": [{"requests": 1}]}}"#,
             "gateway.limits[0]: `per` is missing",
         ),
@@ -127,7 +167,7 @@ fn each_problem_is_named() {
         ),
         (
             r#"{"gateway": {"limits": [{"requests": 1, "per": "60s"}, {"requests": 2, "per": "1m"}]}}"#,
-            "gateway.limits[1]: another limit here has the same window",
+            "gateway.limits[1]: another limit here counts the same in the same window",
         ),
         (
             r#"{"consumers": [{"keys": ["$WEB_KEY"]}]}"#,

@@ -34,6 +34,9 @@ impl Account {
                 freed += self.settle(quota, *settled, now);
             }
         }
+        if hearing != Hearing::Repeated {
+            self.ring.add(quota.bucket(now), entry.owed);
+        }
         if let Some(ticket) = entry.left {
             self.queue.leave(ticket);
         }
@@ -122,7 +125,10 @@ impl Account {
             self.queue.before(take.place) as u64
         };
         let granted = take.units.saturating_add(before) <= room;
-        let terms = self.terms(quota, take, from, granted.then_some(room), now);
+        let more = take.more.min(room.saturating_sub(take.units));
+        // Whoever does not get all of what it asks for gets no lease beyond it.
+        let free = (granted && more == take.more).then(|| room - take.units - more);
+        let terms = self.terms(quota, take, from, free, now);
         let promises = self.promise(quota, take, terms, now);
         if !granted {
             let mut balance = self.refuse(quota, take, now);
@@ -136,14 +142,14 @@ impl Account {
             self.queue.leave(place.ticket);
         }
         let hold = if terms.lump > 0 {
-            terms.hold
+            terms.hold.max(take.hold)
         } else {
             take.hold
         };
         let bucket = quota.bucket_ahead(now, hold.min(LONGEST_HOLD));
         let parcel = Parcel {
             bucket,
-            units: take.units.saturating_add(terms.lump),
+            units: take.units.saturating_add(more).saturating_add(terms.lump),
             lasts: quota.end(bucket).0.saturating_sub(now.0),
         };
         self.ring.add(bucket, parcel.units);
@@ -160,7 +166,7 @@ impl Account {
         quota: &Quota,
         take: Take,
         from: u32,
-        room: Option<u64>,
+        free: Option<u64>,
         now: Timestamp,
     ) -> Terms {
         let Some(demand) = take.demand else {
@@ -169,8 +175,8 @@ impl Account {
         let (share, holders) = self.peers.share(from, demand.rate, now);
         let situation = Situation {
             quota: *quota,
-            free: room.unwrap_or(0).saturating_sub(take.units),
-            units: take.units,
+            free: free.unwrap_or(0),
+            units: take.units.saturating_add(take.more),
             demand,
             share,
             holders,
@@ -180,7 +186,7 @@ impl Account {
         }
         let terms = lease::terms(&situation);
         Terms {
-            lump: if room.is_some() { terms.lump } else { 0 },
+            lump: if free.is_some() { terms.lump } else { 0 },
             ..terms
         }
     }

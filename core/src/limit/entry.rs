@@ -28,6 +28,9 @@ pub struct Entry {
     /// What became of units that were held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<Settled>,
+    /// Units that were spent though nobody held them: they count from now on, and what comes after waits for them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub owed: u64,
     /// The ticket of somebody who waits no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<u32>,
@@ -49,11 +52,14 @@ pub struct Settled {
     pub unspent: u64,
 }
 
-/// Units that are asked for: all of them, or none.
+/// Units that are asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Take {
-    /// How many.
+    /// How many: all of them, or none.
     pub units: u64,
+    /// How many more, as far as there is room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u64,
     /// For how long they are held, in milliseconds. Whoever takes them spends them by then, or never.
     pub hold: u64,
     /// What else could be used, where more is worth a lease.
@@ -89,10 +95,15 @@ impl Entry {
     pub fn is_kept(&self, balance: &Balance) -> bool {
         balance.parcel.is_some()
             || !self.settled.is_empty()
+            || self.owed > 0
             || self.left.is_some()
             || !balance.promises.is_empty()
             || balance.queued.is_some()
     }
+}
+
+fn is_zero(units: &u64) -> bool {
+    *units == 0
 }
 
 /// What an account says to an entry.

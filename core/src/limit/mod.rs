@@ -36,9 +36,9 @@ mod stored;
 
 pub use account::Account;
 pub use entry::{Balance, Demand, Entry, Parcel, Place, Posting, Promise, Settled, Take};
-pub use purse::{Draw, Held, Purse};
+pub use purse::{Draw, Held, Purse, Want};
 pub use purses::Purses;
 pub use queue::LONGEST_QUEUE;
 pub use quota::{LONGEST_HOLD, Quota};
-pub use rule::{Asker, By, Limit, Queueing, Standing, Unit};
+pub use rule::{Asker, By, Limit, Overrun, Queueing, Standing, Unit};
 pub use stored::Unreadable;

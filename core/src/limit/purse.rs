@@ -34,6 +34,8 @@ pub struct Purse {
     promised: u64,
     spent: Vec<Spent>,
     unspent: Vec<(u64, u64)>,
+    /// Units that were spent and not held.
+    owed: u64,
     demand: Meter,
     denied: Option<Denied>,
     known: Known,
@@ -99,8 +101,21 @@ impl Held {
 
     /// Takes `units` out of it, or all there are.
     pub fn split(&mut self, units: u64) -> Self {
-        Self(withdraw(&mut self.0, units))
+        Self(withdraw(&mut self.0, units, |_| true))
     }
+}
+
+/// What is wanted of an account.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Want {
+    /// Units: all of them, or none.
+    pub units: u64,
+    /// Units beyond them, as far as there is room.
+    pub more: u64,
+    /// For how long they are held, in milliseconds.
+    pub hold: u64,
+    /// A place in the queue, where there is one.
+    pub place: Option<Place>,
 }
 
 /// What a purse says when units are asked of it.
@@ -125,6 +140,7 @@ impl Purse {
             promised: 0,
             spent: Vec::new(),
             unspent: Vec::new(),
+            owed: 0,
             demand: Meter::new(now),
             denied: None,
             known: Known::default(),
@@ -141,13 +157,21 @@ impl Purse {
         }
     }
 
-    /// Takes `units` out, if they are in hand.
-    pub fn draw(&mut self, units: u64, now: Timestamp) -> Draw {
+    /// Takes `units` out, if they are in hand and can be spent for `hold` more milliseconds.
+    pub fn draw(&mut self, units: u64, hold: u64, now: Timestamp) -> Draw {
         self.touched = now;
         self.demand.add(units, now);
         self.tidy(now);
-        if self.in_hand() >= units && units > 0 {
-            return Draw::Held(Held(withdraw(&mut self.lots, units)));
+        let until = Timestamp(now.0.saturating_add(hold));
+        let fits = |lot: &Lot| lot.until >= until;
+        let in_hand: u64 = self
+            .lots
+            .iter()
+            .filter(|lot| fits(lot))
+            .map(|lot| lot.units)
+            .sum();
+        if in_hand >= units && units > 0 {
+            return Draw::Held(Held(withdraw(&mut self.lots, units, fits)));
         }
         if self.is_denied(units, now) {
             Draw::Denied
@@ -162,28 +186,21 @@ impl Purse {
         self.denied.is_some_and(denied)
     }
 
-    /// The message that asks for `units`, with all that is to be settled. `longest` is how many milliseconds the isolate can
-    /// count on living: zero where nothing beyond the units is of use.
-    pub fn ask(
-        &mut self,
-        from: u32,
-        units: u64,
-        hold: u64,
-        longest: u64,
-        place: Option<Place>,
-        now: Timestamp,
-    ) -> Entry {
+    /// The message that asks for what is wanted, with all that is to be settled. `longest` is how many milliseconds the
+    /// isolate can count on living: zero where nothing beyond is of use.
+    pub fn ask(&mut self, from: u32, want: Want, longest: u64, now: Timestamp) -> Entry {
         let rate = self.demand.rate(now);
         let mut entry = self.settle(from, now);
         entry.take = Some(Take {
-            units,
-            hold,
+            units: want.units,
+            more: want.more,
+            hold: want.hold,
             demand: (longest > 0 && self.quota.per > 0).then_some(Demand {
                 rate,
                 longest,
                 promised: self.promised,
             }),
-            place,
+            place: want.place,
         });
         entry
     }
@@ -215,13 +232,14 @@ impl Purse {
             from,
             number: self.number,
             settled,
+            owed: std::mem::take(&mut self.owed),
             left: None,
             take: None,
         }
     }
 
-    /// Hears what the account says to a message that was sent at `sent` and asked for `units`: they are taken out, if it
-    /// granted them.
+    /// Hears what the account says to a message that was sent at `sent` and asked for `units` at most: they are taken
+    /// out, as far as it granted them.
     pub fn hear(
         &mut self,
         balance: &Balance,
@@ -305,15 +323,20 @@ impl Purse {
         self.lots.sort_by_key(|lot| lot.until);
     }
 
+    /// `units` were spent that nobody held.
+    pub fn owe(&mut self, units: u64) {
+        self.owed = self.owed.saturating_add(units);
+    }
+
     /// Gives up everything in hand, to be settled.
     pub fn empty(&mut self) {
         self.unspent
             .extend(self.lots.drain(..).map(|lot| (lot.bucket, lot.units)));
     }
 
-    /// Whether there are units to give back to the account.
-    pub fn owes_units(&self) -> bool {
-        !self.unspent.is_empty()
+    /// Whether there is something that the account must hear soon: units that come back, or that were spent and not held.
+    pub fn owes(&self) -> bool {
+        !self.unspent.is_empty() || self.owed > 0
     }
 
     /// Whether somebody must now see to it that what is in hand is given back in time; once said, for a while nobody else.
@@ -378,10 +401,10 @@ impl Lot {
     }
 }
 
-fn withdraw(lots: &mut Vec<Lot>, units: u64) -> Vec<Lot> {
+fn withdraw(lots: &mut Vec<Lot>, units: u64, fits: impl Fn(&Lot) -> bool) -> Vec<Lot> {
     let mut missing = units;
     let mut taken = Vec::new();
-    for lot in lots.iter_mut() {
+    for lot in lots.iter_mut().filter(|lot| fits(lot)) {
         let part = missing.min(lot.units);
         if part > 0 {
             taken.push(Lot {

@@ -31,6 +31,17 @@ pub enum Unit {
     Requests,
     /// Requests that are in progress.
     Concurrent,
+    /// Tokens of prompts and of answers.
+    Tokens(Overrun),
+}
+
+/// What becomes of an answer that costs more tokens than there is room for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Overrun {
+    /// It ends where the room does.
+    Cut,
+    /// It goes on, and what comes after waits for it.
+    Owe,
 }
 
 /// For whom a limit is counted apart.
@@ -44,6 +55,8 @@ pub enum By {
     Address,
     /// For each value of a header.
     Header(HeaderName),
+    /// For each user of the caller's own, whom the request names.
+    User,
 }
 
 /// Who may wait for a place.
@@ -64,6 +77,8 @@ pub struct Asker<'a> {
     pub address: Option<IpAddr>,
     /// The request's headers.
     pub headers: &'a HeaderMap,
+    /// The user that the request names.
+    pub user: Option<&'a str>,
 }
 
 impl Unit {
@@ -72,6 +87,7 @@ impl Unit {
         match self {
             Self::Requests => "requests",
             Self::Concurrent => "concurrent",
+            Self::Tokens(_) => "tokens",
         }
     }
 }
@@ -114,6 +130,7 @@ impl Limit {
             By::Everybody => return self.account.clone(),
             By::Consumer => asker.consumer.map(str::to_owned),
             By::Address => asker.address.map(network),
+            By::User => asker.user.map(|user| digest(user.as_bytes())),
             By::Header(name) => asker
                 .headers
                 .get(name)
@@ -130,6 +147,7 @@ impl std::fmt::Display for By {
             Self::Everybody => f.write_str("everybody"),
             Self::Consumer => f.write_str("consumer"),
             Self::Address => f.write_str("ip"),
+            Self::User => f.write_str("user"),
             Self::Header(name) => write!(f, "header:{name}"),
         }
     }

@@ -1,0 +1,125 @@
+//! What a request may cost, before anybody has counted it.
+//!
+//! There is no table of tokens here. What is certain is that no tokenizer of the kind that providers use (byte-level BPE, or
+//! SentencePiece with bytes to fall back on) makes more tokens of a text than it has bytes; what is likely is three bytes
+//! to a token. Pictures and sounds are counted by rules of their own.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What a provider's template puts around a conversation at most, in tokens.
+const TEMPLATE: u64 = 64;
+
+/// Bytes that are likely to be one token, over text of many languages and code.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// A picture, in tokens: what the largest costs at OpenAI (85 + 8 × 170) and at Anthropic (1,600).
+const PICTURE: u64 = 1_600;
+
+/// Bytes of encoded sound that make a token: ten tokens a second, and eight kilobits at least.
+const SOUND_BYTES_PER_TOKEN: u64 = 100;
+
+/// How many tokens a prompt comes to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Estimate {
+    /// At most.
+    pub bound: u64,
+    /// Probably.
+    pub likely: u64,
+}
+
+impl Estimate {
+    /// Of `bytes` of text or of JSON.
+    pub fn of_bytes(bytes: u64) -> Self {
+        Self {
+            bound: bytes.saturating_add(TEMPLATE),
+            likely: (bytes / BYTES_PER_TOKEN).saturating_add(TEMPLATE / 8),
+        }
+    }
+
+    fn add(&mut self, tokens: u64) {
+        self.bound = self.bound.saturating_add(tokens);
+        self.likely = self.likely.saturating_add(tokens);
+    }
+}
+
+/// Of a request of `bytes` in all, of which `conversation` is the part that may hold pictures and sounds.
+pub(super) fn prompt(bytes: usize, conversation: &str) -> Estimate {
+    let mut encoded = 0;
+    let mut tokens: u64 = 0;
+    // What is not laid out as a conversation is text.
+    let turns: Vec<Turn<'_>> = serde_json::from_str(conversation).unwrap_or_default();
+    for part in turns.iter().flat_map(Turn::parts) {
+        let length = part.get().len() as u64;
+        let Some(cost) = medium(part) else { continue };
+        encoded += length;
+        tokens = tokens.saturating_add(cost);
+    }
+    let mut estimate = Estimate::of_bytes((bytes as u64).saturating_sub(encoded));
+    estimate.add(tokens);
+    estimate
+}
+
+#[derive(Deserialize)]
+struct Turn<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+}
+
+impl<'a> Turn<'a> {
+    fn parts(&self) -> Vec<&'a RawValue> {
+        self.content
+            .and_then(|content| serde_json::from_str(content.get()).ok())
+            .unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+}
+
+/// What a part costs that is not text.
+fn medium(part: &RawValue) -> Option<u64> {
+    let kind = serde_json::from_str::<Part<'_>>(part.get()).ok()?.kind?;
+    match kind.as_ref() {
+        "image_url" | "input_image" => Some(PICTURE),
+        "input_audio" => Some((part.get().len() as u64).div_ceil(SOUND_BYTES_PER_TOKEN)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_its_bytes_and_pictures_are_what_they_cost() {
+        let picture = format!(
+            r#"{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{}"}}}}"#,
+            "A".repeat(90_000)
+        );
+        let sound = format!(
+            r#"{{"type":"input_audio","input_audio":{{"data":"{}"}}}}"#,
+            "A".repeat(9_955)
+        );
+        let table = [
+            (r#"[{"content":"hello"}]"#.to_owned(), 0, 0),
+            (format!(r#"[{{"content":[{picture}]}}]"#), picture.len(), PICTURE),
+            (format!(r#"[{{"content":[{sound}]}}]"#), sound.len(), 101),
+            // What only looks like a picture is text.
+            (r#"[{"content":"data:image/png;base64,AAAA"}]"#.into(), 0, 0),
+            (r#""data:image/png;base64,AAAA""#.into(), 0, 0),
+            ("null".into(), 0, 0),
+        ];
+        for (conversation, encoded, tokens) in table {
+            let estimate = prompt(conversation.len(), &conversation);
+            let bytes = (conversation.len() - encoded) as u64;
+            assert_eq!(estimate.bound, bytes + TEMPLATE + tokens, "{conversation:.80}");
+            assert_eq!(estimate.likely, bytes / 3 + 8 + tokens);
+        }
+    }
+}
