@@ -4,14 +4,14 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
     time::Duration,
 };
 
 use crate::{
-    limit::{
-        Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Purses, Standing, Unit, Want,
-    },
+    claim::Claim,
+    limit::{Balance, Draw, Entry, Held, Place, Posting, Purse, Purses, Standing, Unit, Want},
     patience::within,
     platform::{Fault, Platform},
     time::{Timestamp, millis},
@@ -42,17 +42,6 @@ struct Inside {
     trip: Cell<u64>,
 }
 
-/// What a request needs of one account.
-#[derive(Clone, Debug)]
-pub(crate) struct Claim {
-    pub(crate) limit: Limit,
-    pub(crate) account: Rc<str>,
-    /// What it needs.
-    pub(crate) units: u64,
-    /// What it could use besides.
-    pub(crate) more: u64,
-}
-
 /// A request is in.
 pub(crate) struct Admission {
     /// Where the tightest of its limits stands.
@@ -72,6 +61,39 @@ pub(crate) enum Denial {
     Shed(Standing),
     /// The ledger cannot be asked.
     Unknown(Fault),
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limited(standing) | Self::Shed(standing) => write!(
+                f,
+                "the limit on {} of the {} is used up",
+                standing.unit.name(),
+                standing.scope
+            ),
+            Self::Unknown(fault) => write!(f, "ledger: {fault}"),
+        }
+    }
+}
+
+/// What a request has spent of the tokens that it holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bill {
+    /// So many: the rest is given back, and what is missing is owed.
+    Exactly(u64),
+    /// So many at least, and nobody knows how many: all that it holds.
+    AtLeast(u64),
+}
+
+impl Bill {
+    /// What is spent by a request that holds `held`.
+    fn of(self, held: u64) -> u64 {
+        match self {
+            Self::Exactly(tokens) => tokens,
+            Self::AtLeast(tokens) => tokens.max(held),
+        }
+    }
 }
 
 /// What came of a try.
@@ -239,38 +261,47 @@ impl Desk {
     }
 
     /// Gives back what was held for a request that is not let in: to the purse, if it has a lease, else to the ledger, at once.
-    pub(crate) async fn put_back(&self, held: Vec<(Claim, Held)>) {
+    async fn put_back(&self, held: Vec<(Claim, Held)>) {
+        self.settle(held, Bill::Exactly(0)).await;
+    }
+
+    /// Settles what a request has held for as long as it was in progress. What the ledger does not hear of is charged in full.
+    pub(crate) async fn settle(&self, held: Vec<(Claim, Held)>, bill: Bill) {
         let now = self.now();
-        let mut postings = Vec::new();
-        for (claim, held) in held {
+        let settle = |(claim, mut held): (Claim, Held)| {
             let entry = self.with(&claim, |purse| {
+                if matches!(claim.limit.unit, Unit::Tokens(_)) {
+                    let spent = bill.of(held.units());
+                    purse.owe(spent.saturating_sub(held.units()));
+                    purse.spend(held.split(spent), now);
+                }
                 purse.put_back(held, now);
                 purse.owes().then(|| purse.settle(self.0.me, now))
             });
-            postings.extend(entry.map(|entry| Posting {
+            entry.map(|entry| Posting {
                 account: claim.account,
                 entry,
-            }));
-        }
+            })
+        };
+        let postings: Vec<Posting> = held.into_iter().filter_map(settle).collect();
         if !postings.is_empty() {
-            // What cannot be given back is charged.
             self.post(&postings).await;
         }
     }
 
-    /// Asks the ledger again for what is held already, so that it is held for longer. What the ledger does not confirm is not
-    /// held any more: whether it has heard of it, nobody knows.
-    pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) {
+    /// Asks the ledger again for what is held already, so that it is held for longer; says whether all of it is. What the ledger
+    /// does not confirm is not held any more: whether it has heard of it, nobody knows.
+    pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) -> bool {
         let now = self.now();
         let renewals = held.iter_mut().map(|(claim, held)| {
-            let units = held.units();
+            let lost = held.units() == 0 && claim.limit.unit == Unit::Concurrent;
+            let want = Want {
+                units: if lost { claim.units } else { held.units() },
+                more: 0,
+                ..claim.want(0, None)
+            };
             let entry = self.with(claim, |purse| {
-                purse.put_back(std::mem::take(held), now);
-                let want = Want {
-                    units,
-                    more: 0,
-                    ..claim.want(0, None)
-                };
+                purse.give_back(std::mem::take(held));
                 purse.ask(self.0.me, want, 0, now)
             });
             Posting {
@@ -281,12 +312,17 @@ impl Desk {
         let postings: Vec<Posting> = renewals.collect();
         let answers = self.post(&postings).await;
         let heard = self.now();
+        let mut all = true;
         for ((claim, held), answer) in held.iter_mut().zip(answers) {
-            if let Ok(balance) = answer {
-                let renewed = self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard));
-                *held = renewed.unwrap_or_default();
+            let hear = |balance: Balance| {
+                self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard))
+            };
+            match answer.ok().and_then(hear) {
+                Some(renewed) => *held = renewed,
+                None => all = false,
             }
         }
+        all
     }
 
     /// Gives a lease back once nobody has asked for a while.
@@ -356,10 +392,6 @@ impl Desk {
 }
 
 impl Claim {
-    fn most(&self) -> u64 {
-        self.units.saturating_add(self.more)
-    }
-
     /// What is wanted of the account; what is spent at once is held for `hold` milliseconds.
     fn want(&self, hold: u64, place: Option<Place>) -> Want {
         Want {

@@ -64,10 +64,10 @@ pub(crate) async fn take(
     }
     let is_stream = head.status.is_success() && is_stream(&head.headers);
     let (content, mut headers) = match reading {
-        Reading::Model { hide_usage } => {
+        Reading::Model { hide_usage, counts } => {
             check_provider(&head)?;
             let content = if is_stream {
-                let meter = Meter::OpenAi(openai::Meter::new(*hide_usage));
+                let meter = Meter::OpenAi(openai::Meter::new(*hide_usage, *counts));
                 Content::Stream(begun(body).await?, meter)
             } else {
                 read_whole(&head, body, openai::usage).await?

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     body::Body,
+    claim::Cost,
     dialect::openai::Asked,
     dispatch::{Retry, Target},
 };
@@ -22,6 +23,10 @@ pub(crate) struct Exchange {
     pub(crate) targets: Vec<Target>,
     pub(crate) retry: Retry,
     pub(crate) reading: Reading,
+    /// The caller's own user, if the call names one.
+    pub(crate) user: Option<String>,
+    /// What it may cost in tokens, if it is counted in them.
+    pub(crate) cost: Option<Cost>,
     /// Set once a payload of undeclared length has turned out too long.
     pub(crate) exceeded: Rc<Cell<bool>>,
 }
@@ -42,6 +47,8 @@ pub(crate) enum Reading {
     Model {
         /// The event that tells the usage of a stream is not for the caller.
         hide_usage: bool,
+        /// What passes of a stream is to be counted.
+        counts: bool,
     },
     /// Any other answer of a provider: handed through, unless it is a failure.
     Provider,
@@ -65,10 +72,26 @@ impl Exchange {
         }
     }
 
+    /// What passes of a stream is to be counted.
+    pub(crate) fn count(&mut self) {
+        if let Reading::Model { counts, .. } = &mut self.reading {
+            *counts = true;
+        }
+    }
+
+    /// Each choice of the answer may be so many tokens long, and no longer.
+    pub(crate) fn cap(&mut self, tokens: u64) {
+        if let Payload::Asked(asked) = &mut self.payload {
+            asked.cap(tokens);
+        }
+    }
+
     /// The request as it goes to `target`. A body that is handed through is there for the first one alone.
     pub(crate) fn request(&mut self, target: &Target) -> Option<Request<Body>> {
         let mut request = Request::new(match &mut self.payload {
-            Payload::Asked(asked) => asked.body_for(&target.model).into(),
+            Payload::Asked(asked) => asked
+                .body_for(&target.model, target.origin.is_openai())
+                .into(),
             Payload::Once(body) => std::mem::take(body),
         });
         *request.uri_mut() = join(&target.origin.base, &self.path)?;

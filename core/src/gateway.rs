@@ -3,28 +3,31 @@
 
 use std::{mem, net::IpAddr, rc::Rc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::{
-    admission::{Claim, Denial, Desk},
+    admission::{Denial, Desk},
     answer::{self, Content, Miss, Reply},
     auth::{Caller, Consumer},
     body::Body,
+    budget::Budget,
     call::{Call, below},
+    claim::Claim,
     config::{Config, OnLedgerFailure},
     dialect::Dialect,
     dispatch::{Attempts, Target},
     exchange::Exchange,
     intake::{self, Errand},
-    limit::{Asker, Standing},
+    limit::{Asker, By, Limit, Standing, Unit},
     patience::within,
-    permit::Permits,
     platform::Platform,
     record::{Attempt, Ending, Record},
     refusal::{Refusal, whole_seconds},
     relay,
     route::{Access, Route, Service},
+    tenure::Tenure,
     time::{Timestamp, millis},
     upstream::{Failure, FailureReason},
     usage::Usage,
@@ -82,23 +85,44 @@ impl Gateway {
         let caller = self.config.keyring.identify(&call.headers);
         let consumer = authenticate(route, &caller)?;
         visit.record.consumer = consumer.map(|consumer| consumer.name.to_string());
-        let claims = self.claims(call, route, consumer);
-        if let Some(standing) = self.desk.denied(&claims) {
-            return Err(visit.limited(standing));
+        let limits = self.limits(route, consumer);
+        let mut asker = Asker {
+            consumer: consumer.map(|consumer| &*consumer.name),
+            address: call.peer,
+            headers: &call.headers,
+            user: None,
+        };
+        let told_apart = |limit: &&&Limit| limit.by != By::User;
+        let known = Claim::all(limits.iter().filter(told_apart).copied(), asker, None);
+        if let Some(standing) = self.desk.denied(&known) {
+            return Err(visit.limited(Denial::Limited(standing)));
         }
-        let errand = self.read(route, call, body).await?;
-        self.admit(visit, &claims).await?;
-        match errand {
-            Errand::Known(answer) => Ok(known(&answer)),
-            Errand::Ask(exchange) => {
+        let wants_user = limits.iter().any(|limit| limit.by == By::User);
+        match self.read(route, call, body, wants_user).await? {
+            Errand::Known(answer) => {
+                self.admit(visit, &Claim::all(limits, asker, None)).await?;
+                Ok(known_answer(&answer))
+            }
+            Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
+                let user = exchange.user.clone();
+                asker.user = user.as_deref();
+                let claims = Claim::all(limits, asker, exchange.cost);
+                self.admit(visit, &claims).await?;
+                self.bound(visit, &claims, &mut exchange);
                 self.dispatch(visit, *exchange).await
             }
         }
     }
 
     /// What the call asks for, in the terms of whoever can answer it.
-    async fn read(&self, route: &Route, call: &Call, body: Body) -> Result<Errand, Refusal> {
+    async fn read(
+        &self,
+        route: &Route,
+        call: &Call,
+        body: Body,
+        wants_user: bool,
+    ) -> Result<Errand, Refusal> {
         let path = route.rest(&call.path);
         if matches!(call.method, Method::CONNECT | Method::TRACE) {
             return Err(Refusal::Method(
@@ -107,58 +131,70 @@ impl Gateway {
         }
         match &route.service {
             Service::Models => intake::models(&self.config, call, path, body).await,
-            Service::App(dify, app) => intake::app(&self.config, dify, app, call, path, body),
-            Service::Dify(dify) => intake::installation(&self.config, dify, call, path, body),
+            Service::App(dify, app) => {
+                intake::app(&self.config, dify, app, call, path, body, wants_user).await
+            }
+            Service::Dify(dify) => {
+                intake::installation(&self.config, dify, call, path, body, wants_user).await
+            }
         }
     }
 
-    /// What the call needs of every limit that it falls under, the narrowest first.
-    fn claims(&self, call: &Call, route: &Route, consumer: Option<&Consumer>) -> Vec<Claim> {
+    /// Every limit that a call falls under, the narrowest first.
+    fn limits<'a>(&'a self, route: &'a Route, consumer: Option<&'a Consumer>) -> Vec<&'a Limit> {
         let of_consumer = consumer.map_or(&[][..], |consumer| &consumer.limits);
         let of_app = if let Service::App(_, app) = &route.service {
             &app.limits[..]
         } else {
             &[]
         };
-        let asker = Asker {
-            consumer: consumer.map(|consumer| &*consumer.name),
-            address: call.peer,
-            headers: &call.headers,
-            user: None,
-        };
         let limits = of_consumer.iter().chain(of_app);
-        let limits = limits.chain(&route.limits).chain(&self.config.limits);
         limits
-            .map(|limit| Claim {
-                limit: limit.clone(),
-                account: limit.account_of(asker),
-                units: 1,
-                more: 0,
-            })
+            .chain(&route.limits)
+            .chain(&self.config.limits)
             .collect()
     }
 
     /// Holds the call on every limit that it falls under: all of them, or none.
     async fn admit(&self, visit: &mut Visit, claims: &[Claim]) -> Result<(), Refusal> {
-        let forgiving = self.config.on_ledger_failure == OnLedgerFailure::Allow;
-        match self.desk.admit(claims, forgiving).await {
-            Ok(admission) => {
-                visit.standing = admission.standing;
-                visit.degraded = admission.fault.is_some();
-                visit.record.fault = admission.fault.map(|fault| format!("ledger: {fault}"));
-                visit.permits = Permits::keep(self.desk.clone(), admission.held);
-                Ok(())
-            }
-            Err(Denial::Limited(standing)) => Err(visit.limited(standing)),
-            Err(Denial::Shed(standing)) => {
-                visit.standing = Some(standing.clone());
-                Err(Refusal::Shed(standing))
-            }
-            Err(Denial::Unknown(fault)) => {
-                visit.record.fault = Some(format!("ledger: {fault}"));
-                Err(Refusal::NoLedger)
-            }
+        if let Some(claim) = claims.iter().find(|claim| claim.is_hopeless()) {
+            return Err(Refusal::TooCostly {
+                scope: claim.limit.scope.to_string(),
+                limit: claim.limit.quota.limit.get(),
+                tokens: claim.units,
+            });
         }
+        let admitted = self.desk.admit(claims, self.is_forgiving()).await;
+        let admission = admitted.map_err(|denial| visit.limited(denial))?;
+        visit.standing = admission.standing;
+        visit.degraded = admission.fault.is_some();
+        visit.record.fault = admission.fault.map(|fault| format!("ledger: {fault}"));
+        visit.budget.forgiving = self.is_forgiving();
+        visit.budget.tenure = Tenure::keep(self.desk.clone(), admission.held);
+        Ok(())
+    }
+
+    /// Sees to it that the answer cannot cost more than is held, or than can be.
+    fn bound(&self, visit: &mut Visit, claims: &[Claim], exchange: &mut Exchange) {
+        let is_counted = claims
+            .iter()
+            .any(|claim| matches!(claim.limit.unit, Unit::Tokens(_)));
+        let (Some(cost), true) = (exchange.cost, is_counted) else {
+            return;
+        };
+        visit.budget.prompt = cost.prompt;
+        visit.budget.ceiling = cost.ceiling();
+        visit.budget.last = Some(Bytes::new());
+        exchange.count();
+        let held = visit.budget.tenure.tokens().unwrap_or(u64::MAX);
+        let strict = claims.iter().filter(|claim| claim.is_strict());
+        if let Some(tokens) = cost.cap(strict.map(|claim| (claim, held))) {
+            exchange.cap(tokens);
+        }
+    }
+
+    fn is_forgiving(&self) -> bool {
+        self.config.on_ledger_failure == OnLedgerFailure::Allow
     }
 
     /// Asks one target after another until one has something for the caller.
@@ -169,6 +205,7 @@ impl Gateway {
             && let Some(target) = exchange.targets.get(target).cloned()
         {
             let began = self.platform.clock.now();
+            visit.budget.begin();
             let taken = self.ask(&mut exchange, &target).await;
             let outcome = match &taken {
                 Ok(reply) => reply.status.as_str().into(),
@@ -188,7 +225,10 @@ impl Gateway {
                     visit.record.served_by = Some(target.name.to_string());
                     return Ok(reply);
                 }
-                Err(miss) => last = Some(miss),
+                Err(miss) => {
+                    visit.budget.failed(miss.outcome.may_have_cost());
+                    last = Some(miss);
+                }
             }
         }
         Err(last.map_or(Refusal::NoRoute, |miss| Refusal::Upstream {
@@ -229,26 +269,30 @@ impl Gateway {
         *response.body_mut() = match reply.content {
             Content::Whole(bytes, usage) => {
                 visit.record.usage = usage;
+                let is_failure = !reply.status.is_success();
+                let counted = visit.budget.answered(usage, bytes.len() as u64, is_failure);
+                visit.record.counted = Some(counted);
                 visit.close(Ending::Whole, None);
                 bytes.into()
             }
             Content::Untouched(body) => {
                 visit.close(Ending::PassedOn, None);
-                let permits = mem::take(&mut visit.permits);
-                if permits.are_none() {
+                let budget = mem::take(&mut visit.budget);
+                if budget.tenure.is_none() {
                     body
                 } else {
-                    body.with(permits)
+                    body.with(budget)
                 }
             }
             Content::Stream(body, meter) => {
                 let clock = self.platform.clock.clone();
-                let permits = mem::take(&mut visit.permits);
-                let (body, receipt) = relay::watch(body, meter, visit.dialect, clock, permits);
+                let budget = mem::take(&mut visit.budget);
+                let (body, receipt) = relay::watch(body, meter, visit.dialect, clock, budget);
                 visit.record.stream = true;
                 self.platform.tasks.spawn(Box::pin(async move {
                     let closing = receipt.await;
                     visit.record.usage = closing.usage;
+                    visit.record.counted = Some(closing.counted);
                     visit.record.fault = visit.record.fault.take().or(closing.detail);
                     visit.close(closing.ended, closing.first_byte);
                 }));
@@ -270,8 +314,8 @@ struct Visit {
     standing: Option<Standing>,
     /// A limit could not be checked, and the request was let in.
     degraded: bool,
-    /// What is held as long as it is in progress.
-    permits: Permits,
+    /// What it may cost, and what is held for it as long as it is in progress.
+    budget: Budget,
 }
 
 impl Visit {
@@ -285,13 +329,18 @@ impl Visit {
             dialect: Dialect::OpenAi,
             standing: None,
             degraded: false,
-            permits: Permits::default(),
+            budget: Budget::default(),
         }
     }
 
-    fn limited(&mut self, standing: Standing) -> Refusal {
-        self.standing = Some(standing.clone());
-        Refusal::LimitExceeded(standing)
+    fn limited(&mut self, denial: Denial) -> Refusal {
+        match &denial {
+            Denial::Limited(standing) | Denial::Shed(standing) => {
+                self.standing = Some(standing.clone());
+            }
+            Denial::Unknown(fault) => self.record.fault = Some(format!("ledger: {fault}")),
+        }
+        denial.into()
     }
 
     /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.
@@ -364,7 +413,7 @@ fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Cons
 }
 
 /// An answer of the gateway's own.
-fn known(answer: &Value) -> Reply {
+fn known_answer(answer: &Value) -> Reply {
     Reply {
         status: StatusCode::OK,
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),

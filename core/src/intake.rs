@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use crate::{
     body::{Body, BodyError},
     call::Call,
+    claim::{Answer, Cost},
     config::Config,
     dialect::{
         dify::{self, App, Installation},
-        openai::{self, Asked, Malformed},
+        openai::{self, Asked, Estimate, Malformed},
     },
     dispatch::{Retry, Target},
     exchange::{Exchange, Payload, Reading},
@@ -20,6 +21,9 @@ use crate::{
     refusal::Refusal,
     upstream::Origin,
 };
+
+/// What a body of unknown size is taken for, in bytes, until what it cost is known.
+const UNKNOWN_SIZE: u64 = 4_096;
 
 /// What a call comes to.
 pub(crate) enum Errand {
@@ -49,10 +53,15 @@ pub(crate) async fn models(
         targets: Vec::new(),
         retry: Retry::NEVER,
         reading: if needs_model {
-            Reading::Model { hide_usage: false }
+            Reading::Model {
+                hide_usage: false,
+                counts: false,
+            }
         } else {
             Reading::Provider
         },
+        user: None,
+        cost: None,
         exceeded: Rc::default(),
     };
     let is_json = call.method == Method::POST && is_type(&call.headers, "application/json");
@@ -113,20 +122,33 @@ fn ask(
     if needs_model {
         exchange.reading = Reading::Model {
             hide_usage: asked.hide_usage,
+            counts: false,
         };
+    }
+    exchange.user.clone_from(&asked.user);
+    if needs_model {
+        exchange.cost = Some(Cost {
+            prompt: asked.estimate(),
+            answer: match (asked.generates(), asked.stream && !asked.most.thinks) {
+                (false, _) => Answer::Free,
+                (true, true) => Answer::Stream(asked.most),
+                (true, false) => Answer::Whole(asked.most),
+            },
+        });
     }
     exchange.payload = Payload::Asked(asked);
     Ok(())
 }
 
 /// A call to the service API of an app of Dify's; `path` is what the route leaves of it.
-pub(crate) fn app(
+pub(crate) async fn app(
     config: &Config,
     installation: &Installation,
     app: &App,
     call: &Call,
     path: &str,
     body: Body,
+    wants_user: bool,
 ) -> Result<Errand, Refusal> {
     let path = dify::service_path(path);
     let mut headers = to_dify(call);
@@ -140,25 +162,26 @@ pub(crate) fn app(
     } else {
         Reading::Service
     };
+    let (user, body) = named_user(config, call, body, wants_user).await?;
     to_installation(
         config,
         call,
         &path,
         headers,
         reading,
-        &app.name,
-        &installation.api,
-        body,
+        (&app.name, &installation.api),
+        (user, body),
     )
 }
 
 /// A call to any service of a Dify installation. The gateway's own keys stay here.
-pub(crate) fn installation(
+pub(crate) async fn installation(
     config: &Config,
     installation: &Installation,
     call: &Call,
     path: &str,
     body: Body,
+    wants_user: bool,
 ) -> Result<Errand, Refusal> {
     let origin = installation.serves(path).ok_or(Refusal::NoRoute)?;
     let mut headers = to_dify(call);
@@ -181,31 +204,42 @@ pub(crate) fn installation(
     } else {
         Reading::Untouched { cookies: true }
     };
+    let wants_user = wants_user && dify::is_service(path);
+    let (user, body) = named_user(config, call, body, wants_user).await?;
     to_installation(
         config,
         call,
         path,
         headers,
         reading,
-        &origin.name,
-        origin,
-        body,
+        (&origin.name, origin),
+        (user, body),
     )
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the ends of two ways into one installation meet here, and nowhere else"
-)]
+/// The user whom a call to Dify's service API names, if anybody wants to know: in its query, or in its body if that is JSON.
+async fn named_user(
+    config: &Config,
+    call: &Call,
+    body: Body,
+    wants_user: bool,
+) -> Result<(Option<String>, Body), Refusal> {
+    let of_query = call.query.as_deref().and_then(dify::user_of_query);
+    if !wants_user || of_query.is_some() || !is_type(&call.headers, "application/json") {
+        return Ok((of_query, body));
+    }
+    let body = read(body, config.max_body.get()).await?;
+    Ok((dify::user_of_body(&body), body.into()))
+}
+
 fn to_installation(
     config: &Config,
     call: &Call,
     path: &str,
     headers: HeaderMap,
     reading: Reading,
-    name: &Rc<str>,
-    origin: &Rc<Origin>,
-    body: Body,
+    (name, origin): (&Rc<str>, &Rc<Origin>),
+    (user, body): (Option<String>, Body),
 ) -> Result<Errand, Refusal> {
     // Any other upgrade is an offer, which may be left alone.
     if call
@@ -217,6 +251,10 @@ fn to_installation(
     }
     let exceeded = Rc::default();
     let body = bounded(body, &call.headers, config.max_body.get(), &exceeded)?;
+    let cost = (reading == Reading::Run).then(|| Cost {
+        prompt: Estimate::of_bytes(body.size().unwrap_or(UNKNOWN_SIZE)),
+        answer: Answer::Open,
+    });
     let exchange = Exchange {
         method: call.method.clone(),
         path: with_query(path, call),
@@ -225,6 +263,8 @@ fn to_installation(
         targets: vec![alone(name.clone(), origin.clone())],
         retry: Retry::NEVER,
         reading,
+        user,
+        cost,
         exceeded,
     };
     Ok(Errand::Ask(Box::new(exchange)))

@@ -46,6 +46,9 @@ pub struct Record {
     /// What it cost.
     #[serde(flatten)]
     pub usage: Usage,
+    /// How far that can be relied on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
     /// How the answer ended.
     pub ended: Ending,
     /// What failed besides the upstreams: the ledger's complaint, say.
@@ -72,6 +75,7 @@ impl Record {
             first_byte_ms: 0,
             total_ms: 0,
             usage: Usage::default(),
+            counted: None,
             ended: Ending::PassedOn,
             fault: None,
         }
@@ -99,6 +103,18 @@ pub struct Attempt {
     pub detail: Option<String>,
 }
 
+/// Who has counted what an answer cost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counted {
+    /// The provider.
+    Measured,
+    /// The gateway, from the bytes that passed: a limit was charged so many tokens at least.
+    Estimated,
+    /// Nobody.
+    Unknown,
+}
+
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +125,8 @@ pub enum Ending {
     Truncated,
     /// The caller left before the end.
     Abandoned,
+    /// A limit on tokens had no more room, and the caller was told.
+    Limited,
     /// The gateway refused.
     Refused,
     /// The platform carried the upstream's answer through; its end was not watched.

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
+    admission::Denial,
     body::Body,
     dialect::{Dialect, openai::Malformed},
     limit::{Standing, Unit},
@@ -38,8 +39,17 @@ pub enum Refusal {
     TooLarge(u64),
     /// A limit has no room.
     LimitExceeded(Standing),
-    /// A limit has no room, and whoever waited for it has waited for as long as it may.
+    /// A limit has no room, and neither has the queue before it; or the request has waited there for as long as it may.
     Shed(Standing),
+    /// The request may cost more tokens than a limit allows in all.
+    TooCostly {
+        /// Whose limit: `consumer web`, say.
+        scope: String,
+        /// The limit.
+        limit: u64,
+        /// What it may cost.
+        tokens: u64,
+    },
     /// The ledger cannot be reached.
     NoLedger,
     /// Nobody could answer.
@@ -74,7 +84,7 @@ impl Refusal {
             Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge(_) | Self::TooCostly { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Shed(_) | Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream {
@@ -103,6 +113,7 @@ impl Refusal {
             Self::TooLarge(_) => "body_too_large",
             Self::LimitExceeded(_) => "limit_exceeded",
             Self::Shed(_) => "shed",
+            Self::TooCostly { .. } => "too_many_tokens",
             Self::NoLedger => "ledger_unavailable",
             Self::Upstream {
                 last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
@@ -148,6 +159,19 @@ impl Refusal {
                 unit: Unit::Requests,
                 ..
             }) => format!("the limit on requests of the {scope} is used up").into(),
+            Self::LimitExceeded(Standing {
+                scope,
+                unit: Unit::Tokens(_),
+                ..
+            }) => format!("the limit on tokens of the {scope} is used up").into(),
+            Self::TooCostly {
+                scope,
+                limit,
+                tokens,
+            } => {
+                format!("the request may cost {tokens} tokens, and the {scope} has {limit} in all")
+                    .into()
+            }
             Self::LimitExceeded(Standing { scope, limit, .. }) => {
                 format!("the {scope} has {limit} requests in progress, and no room for more").into()
             }
@@ -241,6 +265,16 @@ impl Refusal {
                 };
                 json!({ "error": { "message": message, "type": kind, "param": param, "code": self.code() } })
             }
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::Limited(standing) => Self::LimitExceeded(standing),
+            Denial::Shed(standing) => Self::Shed(standing),
+            Denial::Unknown(_) => Self::NoLedger,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Carries a stream to the caller event by event, and tells afterwards how it went.
 //!
+//! No event waits for another one; those that have arrived together go on together.
+//!
 //! One stream has two halves: the [`Body`] that the caller reads, and the [`Receipt`] that the record waits for. The
 //! receipt is written exactly once: when the stream ends, when it breaks, or when the caller leaves.
 
@@ -8,23 +10,27 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use http_body::Frame;
 
 use crate::{
+    admission::Denial,
     body::{Body, BoxError, join},
+    budget::Budget,
     dialect::{Dialect, Meter, Verdict},
-    permit::Permits,
     platform::Clock,
-    record::Ending,
+    record::{Counted, Ending},
     refusal::Refusal,
     sse::Framer,
     time::Timestamp,
     usage::Usage,
 };
+
+/// No more of what has arrived is taken at once, in bytes, so that a fast upstream does not fill the memory of a slow caller.
+const AT_ONCE: usize = 64 << 10;
 
 /// Splits a stream into what the caller reads and what is known of it when it is over.
 pub(crate) fn watch(
@@ -32,7 +38,7 @@ pub(crate) fn watch(
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
-    permits: Permits,
+    budget: Budget,
 ) -> (Body, Receipt) {
     let slip = Rc::new(RefCell::new(Slip::default()));
     let relay = Relay {
@@ -41,7 +47,7 @@ pub(crate) fn watch(
         meter,
         dialect,
         clock,
-        permits,
+        budget,
         first_byte: None,
         slip: slip.clone(),
     };
@@ -53,6 +59,8 @@ pub(crate) fn watch(
 pub(crate) struct Closing {
     pub(crate) ended: Ending,
     pub(crate) usage: Usage,
+    /// How far the usage can be relied on.
+    pub(crate) counted: Counted,
     /// When the first byte went to the caller, if one did.
     pub(crate) first_byte: Option<Timestamp>,
     /// For the operator.
@@ -90,54 +98,55 @@ struct Relay {
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
-    /// What it holds as long as it goes on.
-    permits: Permits,
+    budget: Budget,
     first_byte: Option<Timestamp>,
     slip: Rc<RefCell<Slip>>,
 }
 
 impl Relay {
-    /// What a chunk of the upstream's is to the caller; nothing if it completed no event.
-    fn chunk(&mut self, chunk: Bytes) -> Option<Bytes> {
-        if self.permits.are_lost(self.clock.now()) {
-            return Some(self.truncated("its place within a limit could not be kept".into()));
+    /// What a chunk of the upstream's is to the caller: the events that it completed.
+    fn chunk(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        if self.budget.tenure.is_lost(self.clock.now()) {
+            out.push(self.truncated("its place within a limit could not be kept".into()));
+            return;
         }
-        let mut events = Vec::new();
+        let last = &mut self.budget.last;
         let meter = &mut self.meter;
         let pushed = self.framer.push(chunk, |event| {
+            if let Some(last) = last {
+                *last = event.clone();
+            }
             if meter.read(&event) == Verdict::Pass {
-                events.push(event);
+                out.push(event);
             }
         });
         if let Err(oversized) = pushed {
-            events.push(self.truncated(oversized.to_string()));
+            out.push(self.truncated(oversized.to_string()));
         }
-        Some(join(events)).filter(|bytes| !bytes.is_empty())
     }
 
     /// What the end of the upstream's is to the caller.
-    fn end(&mut self) -> Option<Bytes> {
+    fn end(&mut self, out: &mut Vec<Bytes>) {
         // The blank line behind the last event is sometimes forgotten.
         let rest = self.framer.finish();
-        let rest = if self.meter.read(&rest) == Verdict::Pass {
-            rest
-        } else {
-            Bytes::new()
-        };
-        if self.meter.is_whole() {
-            self.close(Ending::Whole, None);
-            return Some(rest).filter(|bytes| !bytes.is_empty());
+        let passes = self.meter.read(&rest) == Verdict::Pass;
+        if !self.meter.is_whole() {
+            out.push(self.truncated("the stream ended before it was whole".into()));
+            return;
         }
-        Some(self.truncated("the stream ended before it was whole".into()))
+        self.close(Ending::Whole, None);
+        if passes && !rest.is_empty() {
+            out.push(rest);
+        }
     }
 
     /// What the upstream's breaking off is to the caller; nothing, if it had said everything.
-    fn broken(&mut self, error: &BoxError) -> Option<Bytes> {
+    fn broken(&mut self, error: &BoxError, out: &mut Vec<Bytes>) {
         if self.meter.is_whole() {
             self.close(Ending::Whole, Some(error.to_string()));
-            return None;
+        } else {
+            out.push(self.truncated(error.to_string()));
         }
-        Some(self.truncated(error.to_string()))
     }
 
     fn truncated(&mut self, detail: String) -> Bytes {
@@ -145,16 +154,27 @@ impl Relay {
         Refusal::Truncated.event(self.dialect)
     }
 
+    /// The end of a stream for which no more tokens can be had.
+    fn limited(&mut self, denial: Denial) -> Bytes {
+        let last = self.budget.last.take().unwrap_or_default();
+        self.close(Ending::Limited, Some(denial.to_string()));
+        let why = denial.to_string();
+        self.meter
+            .cut(&last, &why)
+            .unwrap_or_else(|| Refusal::from(denial).event(self.dialect))
+    }
+
     /// Writes the receipt, if it is not written yet.
     fn close(&mut self, ended: Ending, detail: Option<String>) {
         if self.body.take().is_none() {
             return;
         }
-        self.permits = Permits::default();
+        let counted = self.budget.close(ended, &self.meter);
         let mut slip = self.slip.borrow_mut();
         slip.closing = Some(Closing {
             ended,
             usage: self.meter.usage(),
+            counted,
             first_byte: self.first_byte,
             detail,
         });
@@ -178,24 +198,40 @@ impl http_body::Body for Relay {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            let Some(body) = &mut self.body else {
-                return Poll::Ready(None);
-            };
-            let bytes = match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(chunk) => self.chunk(chunk),
-                    Err(_) => continue,
-                },
-                Some(Err(error)) => self.broken(&error),
-                None => self.end(),
-            };
-            if let Some(bytes) = bytes {
-                if self.first_byte.is_none() {
-                    self.first_byte = Some(self.clock.now());
+        let mut out = Vec::new();
+        let mut taken = 0;
+        // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
+        while taken < AT_ONCE && self.body.is_some() {
+            let this = &mut *self;
+            match this.budget.poll(&this.meter, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(denial)) => {
+                    out.push(self.limited(denial));
+                    break;
                 }
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+            let Some(body) = &mut self.body else { break };
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(chunk) = frame.into_data() {
+                        taken += chunk.len();
+                        self.chunk(chunk, &mut out);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => self.broken(&error, &mut out),
+                Poll::Ready(None) => self.end(&mut out),
+                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        if out.is_empty() {
+            return Poll::Ready(None);
+        }
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.clock.now());
+        }
+        Poll::Ready(Some(Ok(Frame::data(join(out)))))
     }
 }

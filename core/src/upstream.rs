@@ -15,6 +15,24 @@ pub struct Origin {
     pub authorization: Option<HeaderValue>,
 }
 
+impl Origin {
+    /// Whether it is OpenAI itself, whose API has names that no other provider of its dialect knows.
+    pub fn is_openai(&self) -> bool {
+        let host = self.base.host().unwrap_or_default();
+        host == "api.openai.com" || host.ends_with(".openai.azure.com")
+    }
+}
+
+impl Outcome {
+    /// Whether an upstream that did this may have done work that somebody pays for.
+    pub fn may_have_cost(self) -> bool {
+        match self {
+            Self::Status(_) | Self::Failed(FailureReason::Connect) => false,
+            Self::Failed(FailureReason::Broken | FailureReason::Timeout) | Self::Garbled => true,
+        }
+    }
+}
+
 /// Why a request got no answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Failure {

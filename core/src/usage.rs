@@ -15,3 +15,13 @@ pub struct Usage {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
 }
+
+impl Usage {
+    /// All tokens together. What a provider read from its own cache, thought without showing it, saw or heard is among them.
+    pub fn total(&self) -> Option<u64> {
+        self.tokens.or_else(|| {
+            self.tokens_in
+                .map(|tokens| tokens.saturating_add(self.tokens_out.unwrap_or(0)))
+        })
+    }
+}

@@ -102,16 +102,20 @@ fn each_problem_is_named() {
             "gateway.admin_key: `admin_key` is not available yet",
         ),
         (
-            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m"}]}}"#,
-            "gateway.limits[0].tokens: `tokens` is not available yet",
+            r#"{"gateway": {"limits": [{"tokens": 0, "per": "1m"}]}}"#,
+            "gateway.limits[0].tokens: expected a whole number of one or more, found 0",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m", "strict": "no"}]}}"#,
+            "gateway.limits[0].strict: expected true or false, found a text",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "strict": false}]}}"#,
+            "gateway.limits[0].strict: unknown key",
         ),
         (
             r#"{"gateway": {"limits": [{"requests": 1, "concurrent": 1, "per": "1m"}]}}"#,
             "gateway.limits[0]: a limit is on `requests`, `tokens` or `concurrent`: write one for each",
-        ),
-        (
-            r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "by": "user"}]}}"#,
-            "gateway.limits[0].by: `by = \"user\"` is not available yet",
         ),
         (
             r#"{"gateway": {"limits": [{"requests": 1, "per": "1m", "by": "colour"}]}}"#,

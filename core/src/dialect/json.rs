@@ -1,6 +1,6 @@
 //! How deep a JSON text is nested, without reading what it says.
 
-use memchr::memchr2;
+use memchr::{memchr2, memchr2_iter};
 
 /// The deepest nesting that is handed on: most parsers stop at about as much, and some overflow their stack beyond.
 const DEEPEST: usize = 127;
@@ -8,6 +8,10 @@ const DEEPEST: usize = 127;
 /// Whether a JSON text is nested deeper than an upstream can be trusted to read.
 pub(super) fn is_too_deep(text: &str) -> bool {
     let mut rest = text.as_bytes();
+    // Most texts have fewer brackets in all than may be open at once.
+    if memchr2_iter(b'[', b'{', rest).nth(DEEPEST).is_none() {
+        return false;
+    }
     let mut depth = 0_usize;
     while let [byte, after @ ..] = rest {
         rest = after;

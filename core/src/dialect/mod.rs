@@ -4,6 +4,8 @@ pub mod dify;
 mod json;
 pub mod openai;
 
+use bytes::Bytes;
+
 use crate::usage::Usage;
 
 /// A language.
@@ -50,6 +52,22 @@ impl Meter {
         match self {
             Self::OpenAi(meter) => meter.is_whole(),
             Self::Dify(meter) => meter.whole,
+        }
+    }
+
+    /// The events that end the stream here because `why`, where its dialect has such an end; `last` was its last event.
+    pub fn cut(&self, last: &[u8], why: &str) -> Option<Bytes> {
+        match self {
+            Self::OpenAi(meter) => Some(meter.cut(last, why)),
+            Self::Dify(_) => None,
+        }
+    }
+
+    /// How many tokens of an answer have passed at most: their bytes, and what is not shown of them.
+    pub fn passed(&self) -> u64 {
+        match self {
+            Self::OpenAi(meter) => meter.passed,
+            Self::Dify(meter) => meter.passed,
         }
     }
 

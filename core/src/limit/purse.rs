@@ -323,6 +323,12 @@ impl Purse {
         self.lots.sort_by_key(|lot| lot.until);
     }
 
+    /// What was held will not be spent, and goes back to the account.
+    pub fn give_back(&mut self, held: Held) {
+        let back = held.0.into_iter().map(|lot| (lot.bucket, lot.units));
+        self.unspent.extend(back);
+    }
+
     /// `units` were spent that nobody held.
     pub fn owe(&mut self, units: u64) {
         self.owed = self.owed.saturating_add(units);

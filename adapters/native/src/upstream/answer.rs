@@ -1,7 +1,6 @@
 //! An upstream's answer, and the connection that it comes over.
 
 use std::{
-    any::Any,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -9,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tidegate_core::body::{Arriving, Body, BoxError, Foreign};
+use tidegate_core::body::{Body, BoxError};
 
 use super::pool::Lease;
 
@@ -26,24 +25,10 @@ impl Answer {
             lease.release();
             return Body::empty();
         }
-        Body::foreign(Self {
+        Body::arriving(Self {
             incoming,
             lease: Some(lease),
         })
-    }
-}
-
-impl Foreign for Answer {
-    fn open(self: Box<Self>) -> Arriving {
-        Box::into_pin(self)
-    }
-
-    fn size(&self) -> Option<u64> {
-        self.incoming.size_hint().exact()
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
     }
 }
 
@@ -55,7 +40,15 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let this = &mut *self;
+        let mut polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(lease) = &mut this.lease
+        {
+            lease.drive(cx);
+            polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(_)) if !self.incoming.is_end_stream() => {}
             Some(Ok(_)) | None => {

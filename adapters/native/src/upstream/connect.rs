@@ -13,7 +13,7 @@ use hyper::{
     rt::{Read, Write},
 };
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use tidegate_core::upstream::Failure;
+use tidegate_core::{body::Body, upstream::Failure};
 use tokio::time::timeout;
 use tokio_rustls::{
     TlsConnector,
@@ -21,8 +21,7 @@ use tokio_rustls::{
 };
 use tower_service::Service;
 
-use super::{broken, connect, describe, pool::Connection};
-use crate::body::Outbound;
+use super::{broken, connect, connection::Connection, describe};
 
 /// How long name, connection and TLS may take together.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -87,7 +86,7 @@ impl Connector {
 async fn handshake<S: Read + Write + Unpin + 'static>(stream: S) -> Result<Connection, Failure> {
     let (sender, driver) = http1::Builder::new()
         .max_buf_size(HEAD)
-        .handshake::<_, Outbound>(stream)
+        .handshake::<_, Body>(stream)
         .await
         .map_err(|error| broken(&error))?;
     Ok(Connection::new(sender, async move {

@@ -11,16 +11,16 @@ use tidegate_core::{
     upstream::{Failure, FailureReason},
 };
 
-use crate::body::Outbound;
-
 mod answer;
 mod connect;
+mod connection;
 mod pool;
 
 use answer::Answer;
 use connect::Connector;
+use connection::Connection;
+use pool::Origin;
 pub(crate) use pool::Pool;
-use pool::{Connection, Origin};
 
 /// How a thread asks upstreams: over connections of its own.
 pub(crate) struct HyperUpstream {
@@ -35,9 +35,9 @@ impl Upstream for HyperUpstream {
             return Err(connect("the upstream's URI has no scheme or host"));
         };
         let target = request.uri().clone();
-        let request = in_origin_form(request.map(Outbound::from), &origin)?;
+        let request = in_origin_form(request, &origin)?;
         let request = match self.pool.take(&origin) {
-            Some(mut connection) => match connection.sender.try_send_request(request).await {
+            Some(mut connection) => match connection.send(request).await {
                 Ok(response) => return Ok(self.answer(origin, connection, response)),
                 // It was closed while it lay idle, and nothing of the request has been sent.
                 Err(mut error) => match error.take_message() {
@@ -48,9 +48,9 @@ impl Upstream for HyperUpstream {
             None => request,
         };
         let mut connection = self.connector.connect(&target).await?;
-        match connection.sender.send_request(request).await {
+        match connection.send(request).await {
             Ok(response) => Ok(self.answer(origin, connection, response)),
-            Err(error) => Err(broken(&error)),
+            Err(error) => Err(broken(&error.into_error())),
         }
     }
 }
@@ -77,10 +77,7 @@ impl HyperUpstream {
 }
 
 /// The request as HTTP/1.1 writes it to the one who serves it: a path, and a `host`.
-fn in_origin_form(
-    mut request: Request<Outbound>,
-    origin: &Origin,
-) -> Result<Request<Outbound>, Failure> {
+fn in_origin_form(mut request: Request<Body>, origin: &Origin) -> Result<Request<Body>, Failure> {
     let host = HeaderValue::from_str(origin.host())
         .map_err(|_| connect("the upstream's host is no header"))?;
     request.headers_mut().insert(HOST, host);

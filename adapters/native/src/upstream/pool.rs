@@ -4,15 +4,14 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     rc::{Rc, Weak},
+    task::Context,
     time::Duration,
 };
 
 use http::{HeaderMap, Uri, uri::Authority};
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::body::Outbound;
+use super::connection::Connection;
 
 /// How many connections to one origin may lie idle on one thread.
 const IDLE_LIMIT: usize = 256;
@@ -78,26 +77,6 @@ impl Origin {
     }
 }
 
-/// A connection to an upstream. Dropping it closes it at once, whatever is under way.
-pub(super) struct Connection {
-    /// The requesting end.
-    pub(super) sender: SendRequest<Outbound>,
-    _driver: AbortOnDropHandle<()>,
-}
-
-impl Connection {
-    /// A connection that `driver` moves bytes for.
-    pub(super) fn new(
-        sender: SendRequest<Outbound>,
-        driver: impl Future<Output = ()> + 'static,
-    ) -> Self {
-        Self {
-            sender,
-            _driver: AbortOnDropHandle::new(tokio::task::spawn_local(driver)),
-        }
-    }
-}
-
 /// The idle connections of one thread.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -114,9 +93,9 @@ impl Pool {
     pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.get_mut(origin)?;
-        while let Some(Idle { connection, until }) = waiting.pop() {
-            if connection.sender.is_ready() && Instant::now() < until {
-                return Some(connection);
+        while let Some(mut idle) = waiting.pop() {
+            if Instant::now() < idle.until && idle.connection.is_open() {
+                return Some(idle.connection);
             }
         }
         None
@@ -137,7 +116,7 @@ impl Pool {
     pub(crate) fn prune(&self) {
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, waiting| {
-            waiting.retain(|idle| !idle.connection.sender.is_closed() && now < idle.until);
+            waiting.retain_mut(|idle| now < idle.until && idle.connection.is_open());
             waiting.shrink_to_fit();
             !waiting.is_empty()
         });
@@ -173,12 +152,17 @@ impl Lease {
         }
     }
 
+    /// Moves what bytes can be moved.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.connection.drive(cx);
+    }
+
     /// The answer has been read to its end.
-    pub(super) fn release(self) {
-        // Not ready: the upstream closes it, or answered before it had read the whole request.
+    pub(super) fn release(mut self) {
+        // Not open: the upstream closes it, or answered before it had read the whole request.
         if let Some(pool) = self.pool.upgrade()
-            && self.connection.sender.is_ready()
             && !self.idle_time.is_zero()
+            && self.connection.is_open()
         {
             pool.put(self.origin, self.connection, self.idle_time);
         }

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::{
     config::read::{Field, Section},
-    limit::{By, LONGEST_QUEUE, Limit, Queueing, Quota, Unit},
+    limit::{By, LONGEST_QUEUE, Limit, Overrun, Queueing, Quota, Unit},
 };
 
 const LONGEST_WINDOW: u64 = 30 * 86_400_000;
@@ -39,7 +39,6 @@ pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Limit> {
 
 fn limit(field: &Field<'_>, scope: &str) -> Option<Limit> {
     let mut section = field.section()?;
-    section.unavailable("tokens");
     let kinds = ["requests", "tokens", "concurrent"];
     if kinds.into_iter().filter(|kind| section.has(kind)).count() > 1 {
         field.complain("a limit is on `requests`, `tokens` or `concurrent`: write one for each");
@@ -50,8 +49,7 @@ fn limit(field: &Field<'_>, scope: &str) -> Option<Limit> {
     let limit = if section.has("concurrent") {
         concurrent(&mut section, scope, by)
     } else if section.has("tokens") {
-        section.field("per");
-        None
+        tokens(&mut section, scope, by)
     } else {
         requests(&mut section, scope, by)
     };
@@ -60,7 +58,24 @@ fn limit(field: &Field<'_>, scope: &str) -> Option<Limit> {
 }
 
 fn requests(section: &mut Section<'_>, scope: &str, by: Option<By>) -> Option<Limit> {
-    let limit = section.required("requests").and_then(|field| count(&field));
+    let quota = windowed(section, "requests");
+    Some(Limit::new(scope, Unit::Requests, quota?, by?, None))
+}
+
+fn tokens(section: &mut Section<'_>, scope: &str, by: Option<By>) -> Option<Limit> {
+    let quota = windowed(section, "tokens");
+    let strict = section.field("strict").map(|field| field.boolean());
+    let overrun = if strict.unwrap_or(Some(true))? {
+        Overrun::Cut
+    } else {
+        Overrun::Owe
+    };
+    Some(Limit::new(scope, Unit::Tokens(overrun), quota?, by?, None))
+}
+
+/// So many of `unit` in a window.
+fn windowed(section: &mut Section<'_>, unit: &'static str) -> Option<Quota> {
+    let limit = section.required(unit).and_then(|field| count(&field));
     let per = section.required("per").and_then(|field| {
         field.duration().filter(|per| {
             let fits = (SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&per.get());
@@ -70,11 +85,10 @@ fn requests(section: &mut Section<'_>, scope: &str, by: Option<By>) -> Option<Li
             fits
         })
     });
-    let quota = Quota {
+    Some(Quota {
         limit: limit?,
         per: per?.get(),
-    };
-    Some(Limit::new(scope, Unit::Requests, quota, by?, None))
+    })
 }
 
 fn concurrent(section: &mut Section<'_>, scope: &str, by: Option<By>) -> Option<Limit> {
@@ -132,10 +146,7 @@ fn by(field: &Field<'_>) -> Option<By> {
     match text {
         "consumer" => Some(By::Consumer),
         "ip" => Some(By::Address),
-        "user" => {
-            field.complain("`by = \"user\"` is not available yet");
-            None
-        }
+        "user" => Some(By::User),
         _ => {
             field.complain(format!(
                 "expected `consumer`, `ip`, `user` or `header:<name>`, found `{text}`"

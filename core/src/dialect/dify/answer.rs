@@ -18,6 +18,8 @@ pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
 pub struct Meter {
     pub(in crate::dialect) usage: Usage,
     pub(in crate::dialect) whole: bool,
+    /// Bytes of text that have passed.
+    pub(in crate::dialect) passed: u64,
 }
 
 impl Meter {
@@ -27,6 +29,10 @@ impl Meter {
             return;
         };
         match event.event.as_deref() {
+            Some("message" | "agent_message" | "text_chunk") => {
+                self.passed = self.passed.saturating_add(event.text());
+                return;
+            }
             Some("message_end") => self.usage = event.usage(),
             // A chatflow ends with both, in either order: the message has the split, and the run is the same tokens again.
             Some("workflow_finished") if self.usage.tokens_in.is_none() => {
@@ -48,6 +54,15 @@ struct Answer<'a> {
     metadata: Option<&'a RawValue>,
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    answer: Option<Cow<'a, str>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Piece<'a> {
+    #[serde(borrow)]
+    text: Option<Cow<'a, str>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -65,6 +80,18 @@ struct Counts {
 }
 
 impl Answer<'_> {
+    /// How many bytes of text it brings.
+    fn text(&self) -> u64 {
+        let piece: Option<Piece<'_>> = self
+            .data
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let text = self.answer.as_ref().map_or(0, |text| text.len());
+        let piece = piece
+            .and_then(|piece| piece.text)
+            .map_or(0, |text| text.len());
+        (text + piece) as u64
+    }
+
     /// Of a message by its metadata, of a workflow's run by its data.
     fn usage(&self) -> Usage {
         let metadata: Option<Metadata> = self

@@ -126,3 +126,19 @@ mod tests {
         }
     }
 }
+
+/// The user whom a query names.
+pub(crate) fn user_of_query(query: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, user) = pairs.find(|(name, _)| name == "user")?;
+    Some(user.into_owned())
+}
+
+/// The user whom a body of JSON names.
+pub(crate) fn user_of_body(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        user: Option<String>,
+    }
+    serde_json::from_slice::<Named>(body).ok()?.user
+}

@@ -2,13 +2,21 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::cut::cut;
 use crate::{dialect::Verdict, sse, usage::Usage};
 
 /// How many answers a caller can ask for at once.
 const MOST_CHOICES: usize = 128;
+
+/// Tokens of a choice that no text shows: where it begins and ends.
+const UNSHOWN: u64 = 8;
+
+/// Tokens around a call of a tool that no text shows.
+const CALL: u64 = 16;
 
 /// What a whole answer cost; an error if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
@@ -21,7 +29,11 @@ pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
 pub struct Meter {
     /// The caller did not ask for the usage: the event that carries it alone is kept back.
     hide_usage: bool,
+    /// What passes is to be counted.
+    counts: bool,
     pub(in crate::dialect) usage: Usage,
+    /// Bytes of text that have passed, and what is not shown of it.
+    pub(in crate::dialect) passed: u64,
     /// The stream has said itself that it is over.
     over: bool,
     /// The choices that have begun, by their numbers, and whether each has finished.
@@ -29,10 +41,11 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter that keeps back the event that carries the usage alone, or does not.
-    pub fn new(hide_usage: bool) -> Self {
+    /// A meter that keeps back the event that carries the usage alone, or does not; and that counts what passes, or does not.
+    pub fn new(hide_usage: bool, counts: bool) -> Self {
         Self {
             hide_usage,
+            counts,
             ..Self::default()
         }
     }
@@ -41,6 +54,13 @@ impl Meter {
     pub(in crate::dialect) fn is_whole(&self) -> bool {
         self.over
             || (!self.choices.is_empty() && self.choices.iter().all(|(_, finished)| *finished))
+    }
+
+    /// The events that end the stream here, of which `last` was the last event.
+    pub(in crate::dialect) fn cut(&self, last: &[u8], why: &str) -> Bytes {
+        let open = self.choices.iter().filter(|(_, finished)| !finished);
+        let open: Vec<u64> = open.map(|(index, _)| *index).collect();
+        cut(last, &open, why)
     }
 
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) -> Verdict {
@@ -63,6 +83,16 @@ impl Meter {
         }
         for choice in event.choices.iter().flatten() {
             self.follow(choice);
+            if self.counts {
+                self.passed = self.passed.saturating_add(choice.text());
+            }
+        }
+        if event
+            .kind
+            .as_ref()
+            .is_some_and(|kind| kind.ends_with(".delta"))
+        {
+            self.passed = self.passed.saturating_add(bytes(event.delta));
         }
         let closed = matches!(
             event.kind.as_deref(),
@@ -93,6 +123,7 @@ impl Meter {
         } else if self.choices.len() < MOST_CHOICES {
             // More than any caller can ask for are not followed, so that nobody fills the memory with their numbers.
             self.choices.push((choice.index, finished));
+            self.passed = self.passed.saturating_add(UNSHOWN);
         }
     }
 }
@@ -115,6 +146,8 @@ struct Event<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +156,84 @@ struct Choice<'a> {
     index: u64,
     #[serde(borrow, default)]
     finish_reason: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    text: Option<&'a RawValue>,
+}
+
+/// What a chunk adds.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning_content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow)]
+    refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function_call: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<Vec<ToolCall<'a>>>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ToolCall<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Function<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    arguments: Option<&'a RawValue>,
+}
+
+impl Choice<'_> {
+    /// How many tokens it brings at most.
+    fn text(&self) -> u64 {
+        let Some(raw) = self.delta else {
+            return bytes(self.text);
+        };
+        let Ok(delta) = serde_json::from_str::<Delta<'_>>(raw.get()) else {
+            return bytes(self.delta);
+        };
+        let calls = delta.tool_calls.iter().flatten().map(|call| {
+            let named = call.id.map_or(0, |_| CALL);
+            let function = call.function.as_ref();
+            named
+                + function.map_or(0, |function| {
+                    bytes(function.name) + bytes(function.arguments)
+                })
+        });
+        bytes(self.text)
+            + bytes(delta.content)
+            + bytes(delta.reasoning_content)
+            + bytes(delta.reasoning)
+            + bytes(delta.refusal)
+            + bytes(delta.function_call)
+            + bytes(delta.audio)
+            + calls.sum::<u64>()
+    }
+}
+
+/// The bytes of a text, as it is written in JSON: as many as it has, or more.
+fn bytes(raw: Option<&RawValue>) -> u64 {
+    match raw.map(RawValue::get) {
+        None | Some("null") => 0,
+        Some(text) => (text.len() as u64).saturating_sub(2),
+    }
 }
 
 /// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
@@ -150,7 +261,7 @@ mod tests {
     use super::*;
 
     fn meter(hide_usage: bool, events: &[&str]) -> (Meter, Vec<Verdict>) {
-        let mut meter = Meter::new(hide_usage);
+        let mut meter = Meter::new(hide_usage, true);
         let verdicts = events
             .iter()
             .map(|event| meter.read(format!("data: {event}\n\n").as_bytes()))

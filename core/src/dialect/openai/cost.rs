@@ -108,7 +108,11 @@ mod tests {
         );
         let table = [
             (r#"[{"content":"hello"}]"#.to_owned(), 0, 0),
-            (format!(r#"[{{"content":[{picture}]}}]"#), picture.len(), PICTURE),
+            (
+                format!(r#"[{{"content":[{picture}]}}]"#),
+                picture.len(),
+                PICTURE,
+            ),
             (format!(r#"[{{"content":[{sound}]}}]"#), sound.len(), 101),
             // What only looks like a picture is text.
             (r#"[{"content":"data:image/png;base64,AAAA"}]"#.into(), 0, 0),
@@ -118,7 +122,11 @@ mod tests {
         for (conversation, encoded, tokens) in table {
             let estimate = prompt(conversation.len(), &conversation);
             let bytes = (conversation.len() - encoded) as u64;
-            assert_eq!(estimate.bound, bytes + TEMPLATE + tokens, "{conversation:.80}");
+            assert_eq!(
+                estimate.bound,
+                bytes + TEMPLATE + tokens,
+                "{conversation:.80}"
+            );
             assert_eq!(estimate.likely, bytes / 3 + 8 + tokens);
         }
     }

@@ -1,10 +1,13 @@
 //! OpenAI's API.
 
 mod answer;
+mod cost;
+mod cut;
 mod request;
 
 pub use answer::{Meter, usage};
-pub use request::{Asked, Malformed};
+pub use cost::Estimate;
+pub use request::{Asked, Malformed, Most};
 
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.
 pub fn endpoint(path: &str) -> &str {

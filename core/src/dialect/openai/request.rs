@@ -9,7 +9,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::hides_usage;
+use super::{
+    cost::{self, Estimate},
+    hides_usage,
+};
 use crate::dialect::json::is_too_deep;
 
 /// A request's body, and where in it the fields stand that the gateway acts on.
@@ -21,10 +24,46 @@ pub struct Asked {
     pub stream: bool,
     /// Whether the stream's usage is asked for on the gateway's own behalf, so that the caller must not see it.
     pub hide_usage: bool,
+    /// The caller's own user, if it named one.
+    pub user: Option<String>,
+    /// How long its answer may be.
+    pub most: Most,
     body: Bytes,
     model_at: Range<usize>,
+    conversation_at: Range<usize>,
+    /// Where the caller has said how long the answer may be.
+    most_at: Vec<(Range<usize>, u64)>,
+    /// How long it may be at most, if the gateway says so.
+    cap: Option<u64>,
+    endpoint_cap: Option<Cap>,
     /// What is put in, and in place of what: so that the upstream tells the usage of a stream.
     usage_edit: Option<(Range<usize>, &'static str)>,
+}
+
+/// How long the answer to a request may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Most {
+    /// Tokens of each choice, if the caller has said how many.
+    pub tokens: Option<u64>,
+    /// How many choices there are.
+    pub choices: u64,
+    /// The model is asked to think, which may not be seen.
+    pub thinks: bool,
+}
+
+impl Most {
+    /// Tokens of all choices together, if the caller has said how many.
+    pub fn in_all(self) -> Option<u64> {
+        Some(self.tokens?.saturating_mul(self.choices))
+    }
+}
+
+/// The field of this API that says how long an answer may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cap {
+    Tokens,
+    CompletionTokens,
+    OutputTokens,
 }
 
 /// What is wrong with a request.
@@ -77,8 +116,45 @@ impl Asked {
             _ => None,
         };
         let model_at = fields.model.map(place).unwrap_or_default();
+        let user = fields
+            .user
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let number = |raw: Option<&RawValue>| {
+            raw.and_then(|raw| serde_json::from_str::<u64>(raw.get()).ok())
+        };
+        let most_at: Vec<_> = [
+            fields.max_tokens,
+            fields.max_completion_tokens,
+            fields.max_output_tokens,
+        ]
+        .into_iter()
+        .flatten()
+        // What is no number is the provider's to judge, or to take for none.
+        .map(|raw| (place(raw), number(Some(raw)).unwrap_or(u64::MAX)))
+        .collect();
+        let most = Most {
+            tokens: (most_at.iter().map(|(_, tokens)| *tokens))
+                .min()
+                .filter(|tokens| *tokens < u64::MAX),
+            choices: number(fields.n)
+                .max(number(fields.best_of))
+                .unwrap_or(1)
+                .max(1),
+            thinks: [fields.reasoning, fields.reasoning_effort]
+                .into_iter()
+                .flatten()
+                .any(|raw| raw.get() != "null"),
+        };
+        let conversation = fields.messages.or(fields.input);
+        let conversation_at = conversation.map(place).unwrap_or_default();
         Ok(Self {
             model,
+            user,
+            most,
+            most_at,
+            conversation_at,
+            cap: None,
+            endpoint_cap: Cap::of(endpoint),
             stream,
             hide_usage: usage_edit.is_some(),
             model_at,
@@ -87,9 +163,27 @@ impl Asked {
         })
     }
 
-    /// The body as it goes to a target that calls the model `model`: every byte as it came, but for that name and for
-    /// the wish to be told the usage.
-    pub fn body_for(&self, model: &str) -> Bytes {
+    /// What the prompt comes to.
+    pub fn estimate(&self) -> Estimate {
+        let conversation = self.body.get(self.conversation_at.clone());
+        let conversation = conversation.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        cost::prompt(self.body.len(), conversation.unwrap_or_default())
+    }
+
+    /// Whether it is answered with tokens.
+    pub fn generates(&self) -> bool {
+        self.endpoint_cap.is_some()
+    }
+
+    /// Each choice of the answer may be so many tokens long, and no longer.
+    pub fn cap(&mut self, tokens: u64) {
+        self.cap = Some(tokens);
+    }
+
+    /// The body as it goes to a target that calls the model `model`: every byte as it came, but for that name, for
+    /// the wish to be told the usage, and for how long the answer may be. `is_openai`: it is OpenAI itself, which knows the last
+    /// of these by another name than everybody else.
+    pub fn body_for(&self, model: &str, is_openai: bool) -> Bytes {
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = Vec::new();
         if let Some(asked) = &self.model
             && asked != model
@@ -101,6 +195,16 @@ impl Asked {
         }
         if let Some((range, text)) = &self.usage_edit {
             edits.push((range.clone(), Cow::Borrowed(text)));
+        }
+        if let Some(cap) = self.cap {
+            let longer = self.most_at.iter().filter(|(_, tokens)| *tokens > cap);
+            edits.extend(longer.map(|(range, _)| (range.clone(), cap.to_string().into())));
+            if self.most_at.is_empty()
+                && let Some(field) = self.endpoint_cap
+            {
+                let behind = self.model_at.end;
+                edits.push((behind..behind, field.written(cap, is_openai).into()));
+            }
         }
         if edits.is_empty() {
             return self.body.clone();
@@ -117,6 +221,26 @@ impl Asked {
         }
         out.extend_from_slice(self.body.get(from..).unwrap_or_default());
         out.freeze()
+    }
+}
+
+impl Cap {
+    fn of(endpoint: &str) -> Option<Self> {
+        match endpoint {
+            "/chat/completions" => Some(Self::CompletionTokens),
+            "/completions" => Some(Self::Tokens),
+            "/responses" => Some(Self::OutputTokens),
+            _ => None,
+        }
+    }
+
+    fn written(self, cap: u64, is_openai: bool) -> String {
+        let name = match self {
+            Self::OutputTokens => "max_output_tokens",
+            Self::CompletionTokens if is_openai => "max_completion_tokens",
+            Self::CompletionTokens | Self::Tokens => "max_tokens",
+        };
+        format!(r#","{name}":{cap}"#)
     }
 }
 
@@ -202,6 +326,16 @@ struct Fields<'a> {
     model: Option<&'a RawValue>,
     stream: Option<&'a RawValue>,
     stream_options: Option<&'a RawValue>,
+    user: Option<&'a RawValue>,
+    messages: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
+    max_tokens: Option<&'a RawValue>,
+    max_completion_tokens: Option<&'a RawValue>,
+    max_output_tokens: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    best_of: Option<&'a RawValue>,
+    reasoning: Option<&'a RawValue>,
+    reasoning_effort: Option<&'a RawValue>,
 }
 
 struct Options<'a> {
@@ -215,6 +349,16 @@ enum Name {
     Model,
     Stream,
     StreamOptions,
+    User,
+    Messages,
+    Input,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
+    N,
+    BestOf,
+    Reasoning,
+    ReasoningEffort,
     IncludeUsage,
     #[serde(other)]
     Other,
@@ -237,6 +381,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         Name::Model => (&mut fields.model, "model"),
                         Name::Stream => (&mut fields.stream, "stream"),
                         Name::StreamOptions => (&mut fields.stream_options, "stream_options"),
+                        Name::User => (&mut fields.user, "user"),
+                        Name::Messages => (&mut fields.messages, "messages"),
+                        Name::Input => (&mut fields.input, "input"),
+                        Name::MaxTokens => (&mut fields.max_tokens, "max_tokens"),
+                        Name::MaxCompletionTokens => {
+                            (&mut fields.max_completion_tokens, "max_completion_tokens")
+                        }
+                        Name::MaxOutputTokens => {
+                            (&mut fields.max_output_tokens, "max_output_tokens")
+                        }
+                        Name::N => (&mut fields.n, "n"),
+                        Name::BestOf => (&mut fields.best_of, "best_of"),
+                        Name::Reasoning => (&mut fields.reasoning, "reasoning"),
+                        Name::ReasoningEffort => (&mut fields.reasoning_effort, "reasoning_effort"),
                         Name::IncludeUsage | Name::Other => {
                             access.next_value::<IgnoredAny>()?;
                             continue;
@@ -361,7 +519,7 @@ mod tests {
             ),
         ];
         for (body, expected) in table {
-            assert_eq!(read(body).unwrap().body_for("b"), expected, "{body}");
+            assert_eq!(read(body).unwrap().body_for("b", false), expected, "{body}");
         }
     }
 
@@ -369,13 +527,13 @@ mod tests {
     fn a_body_that_needs_no_change_is_the_same_bytes() {
         let body = Bytes::from_static(br#"{"model":"a","messages":[]}"#);
         let asked = Asked::read(body.clone(), "/chat/completions").unwrap();
-        assert_eq!(asked.body_for("a").as_ptr(), body.as_ptr());
+        assert_eq!(asked.body_for("a", false).as_ptr(), body.as_ptr());
     }
 
     #[test]
     fn a_name_is_escaped() {
         assert_eq!(
-            read(r#"{"model":"a"}"#).unwrap().body_for("q\"\\\n"),
+            read(r#"{"model":"a"}"#).unwrap().body_for("q\"\\\n", false),
             r#"{"model":"q\"\\\n"}"#
         );
     }

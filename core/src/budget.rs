@@ -1,0 +1,117 @@
+//! What a request may cost, and what it has cost so far.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::{
+    admission::{Bill, Denial},
+    claim::STEP,
+    dialect::{Meter, openai::Estimate},
+    record::{Counted, Ending},
+    tenure::{Extension, Tenure},
+    usage::Usage,
+};
+
+/// How far ahead of what has passed tokens are held, so that an upstream that is not heard for a moment has not spent what
+/// nobody held.
+const AHEAD: u64 = 512;
+
+/// The budget of one request.
+///
+/// What passes is counted by its bytes, which are at least as many as its tokens; what the provider counts in the end is
+/// what is settled.
+#[derive(Default)]
+pub(crate) struct Budget {
+    pub(crate) tenure: Tenure,
+    /// What the prompt comes to.
+    pub(crate) prompt: Estimate,
+    /// What prompt and answer can come to at most, where the caller says so.
+    pub(crate) ceiling: Option<u64>,
+    /// A ledger that fails lets it be.
+    pub(crate) forgiving: bool,
+    /// An upstream that was asked before has broken off, and nobody knows what that has cost.
+    pub(crate) has_lost: bool,
+    /// The last event, where the stream may have to be ended for it.
+    pub(crate) last: Option<Bytes>,
+    pub(crate) extension: Option<Extension>,
+}
+
+impl Budget {
+    /// Sees to it that what has passed is held, and something ahead of it.
+    pub(crate) fn poll(&mut self, meter: &Meter, cx: &mut Context<'_>) -> Poll<Result<(), Denial>> {
+        loop {
+            let Some(held) = self.tenure.tokens() else {
+                return Poll::Ready(Ok(()));
+            };
+            let passed = self.prompt.bound.saturating_add(meter.passed());
+            let ceiling = self.ceiling.unwrap_or(u64::MAX);
+            let needed = passed.saturating_add(AHEAD).min(ceiling);
+            if needed <= held {
+                return Poll::Ready(Ok(()));
+            }
+            let extension = self.extension.get_or_insert_with(|| {
+                let more = passed.saturating_add(STEP).min(ceiling) - held;
+                self.tenure.extend(more, self.forgiving)
+            });
+            match extension.as_mut().poll(cx) {
+                Poll::Ready(extended) => {
+                    self.extension = None;
+                    extended?;
+                }
+                Poll::Pending if passed <= held => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The request has begun to cost something: until more is known, all that it holds.
+    pub(crate) fn begin(&self) {
+        self.tenure.bill(Bill::AtLeast(0));
+    }
+
+    /// An attempt has failed. What certainly cost nothing is not charged.
+    pub(crate) fn failed(&mut self, may_have_cost: bool) {
+        self.has_lost |= may_have_cost;
+        if !self.has_lost {
+            self.tenure.bill(Bill::Exactly(0));
+        }
+    }
+
+    /// An answer of `bytes` that is whole. It is a failure, or it has cost something.
+    pub(crate) fn answered(&mut self, usage: Usage, bytes: u64, is_failure: bool) -> Counted {
+        let counted = if is_failure {
+            self.settle(Some(0), 0, true)
+        } else {
+            self.settle(usage.total(), bytes, true)
+        };
+        self.tenure = Tenure::default();
+        counted
+    }
+
+    /// A stream that has ended.
+    pub(crate) fn close(&mut self, ended: Ending, meter: &Meter) -> Counted {
+        let is_whole = ended == Ending::Whole || meter.is_whole();
+        let counted = self.settle(meter.usage().total(), meter.passed(), is_whole);
+        self.extension = None;
+        self.tenure = Tenure::default();
+        counted
+    }
+
+    fn settle(&self, measured: Option<u64>, passed: u64, is_whole: bool) -> Counted {
+        let estimated = self.prompt.bound.saturating_add(passed);
+        let estimated = estimated.min(self.ceiling.unwrap_or(u64::MAX));
+        let (spent, counted) = match measured {
+            Some(tokens) if is_whole => (tokens, Counted::Measured),
+            _ if self.tenure.is_none() => (0, Counted::Unknown),
+            measured => (measured.unwrap_or(0).max(estimated), Counted::Estimated),
+        };
+        // What the upstream did beyond what was heard of it, nobody knows.
+        self.tenure.bill(if is_whole && !self.has_lost {
+            Bill::Exactly(spent)
+        } else {
+            Bill::AtLeast(spent)
+        });
+        counted
+    }
+}
