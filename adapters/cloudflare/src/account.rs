@@ -3,7 +3,6 @@
 use std::{cell::RefCell, time::Duration};
 
 use js_sys::Promise;
-use serde::{Deserialize, Serialize};
 use tidegate_core::{
     limit::{self, Entry, Quota},
     time::Timestamp,
@@ -23,7 +22,7 @@ pub struct Account {
 }
 
 /// What is stored.
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Default)]
 struct Row {
     account: limit::Account,
     /// What was allowed when it was last changed; it says when the account is empty.
@@ -48,15 +47,12 @@ impl Account {
     pub fn apply(&self, entry: &str) -> Result<String, JsValue> {
         let entry: Entry = serde_json::from_str(entry).map_err(|error| complaint(&error))?;
         let mut row = self.row.take().map_or_else(|| self.load(), Ok)?;
-        let (Entry::Hold { quota, .. } | Entry::Release { quota, .. }) = entry;
-        let balance = row.account.apply(entry, now());
-        // A refusal changes nothing that counts, and whoever is refused may come often.
-        if balance.granted {
-            row.quota = Some(quota);
-            save(
-                &self.storage,
-                &serde_json::to_string(&row).map_err(|error| complaint(&error))?,
-            )?;
+        let balance = row.account.apply(&entry, now());
+        // Whoever is refused may come often, and most refusals change nothing that counts.
+        if entry.is_kept(&balance) {
+            row.quota = Some(entry.quota);
+            let quota = serde_json::to_string(&entry.quota).map_err(|error| complaint(&error))?;
+            save(&self.storage, row.account.to_bytes(), &quota)?;
         }
         self.row.replace(Some(row));
         serde_json::to_string(&balance).map_err(|error| complaint(&error))
@@ -79,10 +75,8 @@ impl Account {
 
 impl Account {
     fn load(&self) -> Result<Row, JsValue> {
-        let row = match load(&self.storage)? {
-            Some(row) => serde_json::from_str(&row).map_err(|error| complaint(&error))?,
-            None => Row::default(),
-        };
+        let row =
+            load(&self.storage)?.map_or_else(|| Ok(Row::default()), |stored| read(&stored))?;
         // Once in the object's life is enough: the alarm sets itself anew until the account is empty.
         let now = now();
         wake(&self.storage, next_look(now, now))?;
@@ -94,17 +88,34 @@ fn next_look(empty_at: Timestamp, now: Timestamp) -> f64 {
     empty_at.max(now.after(PATIENCE)).0 as f64
 }
 
-fn complaint(error: &serde_json::Error) -> JsValue {
+fn read(stored: &Stored) -> Result<Row, JsValue> {
+    let account = limit::Account::from_bytes(&stored.state()).map_err(|error| complaint(&error))?;
+    let quota = serde_json::from_str(&stored.quota()).map_err(|error| complaint(&error))?;
+    Ok(Row {
+        account,
+        quota: Some(quota),
+    })
+}
+
+fn complaint(error: &dyn std::error::Error) -> JsValue {
     js_sys::Error::new(&error.to_string()).into()
 }
 
 #[wasm_bindgen(module = "/src/ledger.js")]
 extern "C" {
-    #[wasm_bindgen(catch)]
-    fn load(storage: &JsValue) -> Result<Option<String>, JsValue>;
+    type Stored;
+
+    #[wasm_bindgen(method, getter)]
+    fn state(this: &Stored) -> Vec<u8>;
+
+    #[wasm_bindgen(method, getter)]
+    fn quota(this: &Stored) -> String;
 
     #[wasm_bindgen(catch)]
-    fn save(storage: &JsValue, state: &str) -> Result<(), JsValue>;
+    fn load(storage: &JsValue) -> Result<Option<Stored>, JsValue>;
+
+    #[wasm_bindgen(catch)]
+    fn save(storage: &JsValue, state: Vec<u8>, quota: &str) -> Result<(), JsValue>;
 
     #[wasm_bindgen(catch)]
     fn wake(storage: &JsValue, time: f64) -> Result<(), JsValue>;

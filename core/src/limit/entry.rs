@@ -93,8 +93,7 @@ pub struct Place {
 impl Entry {
     /// Whether the account has changed in a way that must be kept, if this is what it says.
     pub fn is_kept(&self, balance: &Balance) -> bool {
-        let taken = self.take.is_some() && balance.granted;
-        taken
+        balance.parcel.is_some()
             || !self.settled.is_empty()
             || self.owed > 0
             || self.left.is_some()

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, mem};
 
 use tidegate_core::{
-    limit::{Account, Balance, Entry},
+    limit::{Account, Balance, Posting},
     platform::Fault,
     time::Timestamp,
 };
@@ -32,10 +32,30 @@ pub(super) struct Book {
     written: u64,
 }
 
+/// What has come of postings.
+pub(super) struct Posted {
+    /// What each of the accounts says.
+    pub(super) balances: Vec<Result<Balance, Fault>>,
+    /// The number of the change for [`Book::write_until`]; nothing, if nothing is to be kept.
+    pub(super) change: Option<u64>,
+}
+
 struct Held {
-    account: Account,
+    /// Nothing while it is being changed.
+    account: Option<Account>,
     expires: Timestamp,
     unwritten: bool,
+}
+
+impl Held {
+    /// An account that lies on disk like this, if at all.
+    fn known(account: Account) -> Self {
+        Self {
+            account: Some(account),
+            expires: Timestamp(u64::MAX),
+            unwritten: false,
+        }
+    }
 }
 
 impl Book {
@@ -52,35 +72,41 @@ impl Book {
         }
     }
 
-    /// Changes the account named `name`, in memory; gives the number of the change for [`Self::write_until`].
-    pub(super) fn apply(
-        &mut self,
-        name: &str,
-        entry: Entry,
-        now: Timestamp,
-    ) -> Result<(Balance, u64), Fault> {
-        let (Entry::Hold { quota, .. } | Entry::Release { quota, .. }) = entry;
-        let held = fetch(
-            &mut self.recent,
-            &mut self.older,
-            name,
-            &mut self.recent_names,
-            &self.store,
-        )?;
-        let balance = held.account.apply(entry, now);
-        held.expires = held.account.empty_at(&quota, balance.at);
-        if balance.granted {
-            self.changes += 1;
-            if !held.unwritten {
-                held.unwritten = true;
-                self.unwritten.push(name.into());
-            }
+    /// Changes the accounts of `postings` together, in memory.
+    pub(super) fn post(&mut self, postings: &[Posting], now: Timestamp) -> Posted {
+        if let Err(fault) = self.make_room() {
+            let faults = postings.iter().map(|_| Err(fault.clone()));
+            return Posted {
+                balances: faults.collect(),
+                change: None,
+            };
         }
-        let change = self.changes;
-        if self.recent.len() >= ACCOUNTS || self.recent_names >= NAMES {
-            self.turn()?;
+        let mut accounts: Vec<_> = postings
+            .iter()
+            .map(|posting| self.take_out(&posting.account))
+            .collect();
+        let found = accounts.iter_mut().zip(postings);
+        let changes =
+            found.filter_map(|(account, posting)| Some((account.as_mut().ok()?, &posting.entry)));
+        let mut balances = Account::apply_all(changes, now).into_iter();
+        let mut is_kept = false;
+        let answers = accounts
+            .into_iter()
+            .zip(postings)
+            .map(|(account, posting)| {
+                let account = account?;
+                let balance = balances
+                    .next()
+                    .ok_or_else(|| Fault(format!("`{}` has no balance", posting.account)))?;
+                is_kept |= self.put_in(posting, account, &balance);
+                Ok(balance)
+            });
+        let balances = answers.collect();
+        self.changes += u64::from(is_kept);
+        Posted {
+            balances,
+            change: is_kept.then_some(self.changes),
         }
-        Ok((balance, change))
     }
 
     /// Sees to it that `change` is on disk, with all that came before it and after.
@@ -100,7 +126,7 @@ impl Book {
         let (recent, older) = (&self.recent, &self.older);
         self.store.save(self.unwritten.iter().filter_map(|name| {
             let held = recent.get(name).or_else(|| older.get(name))?;
-            Some((&**name, &held.account, held.expires))
+            Some((&**name, held.account.as_ref()?, held.expires))
         }))?;
         for name in self.unwritten.drain(..) {
             if let Some(held) = self
@@ -129,43 +155,55 @@ impl Book {
         &mut self.store
     }
 
-    /// The recent accounts become the older ones.
-    fn turn(&mut self) -> Result<(), Fault> {
+    /// The recent accounts become the older ones, if they are too many.
+    fn make_room(&mut self) -> Result<(), Fault> {
+        if self.recent.len() < ACCOUNTS && self.recent_names < NAMES {
+            return Ok(());
+        }
         self.write()?;
         self.older = mem::take(&mut self.recent);
         self.recent_names = 0;
         Ok(())
     }
 
+    /// The account named `name`, to be changed and put in again; nobody looks in between.
+    fn take_out(&mut self, name: &str) -> Result<Account, Fault> {
+        if !self.recent.contains_key(name) {
+            let held = match self.older.remove(name) {
+                Some(held) => held,
+                None => Held::known(self.store.load(name)?.unwrap_or_default()),
+            };
+            self.recent_names += name.len();
+            self.recent.insert(name.into(), held);
+        }
+        let account = self.recent.get_mut(name).map(|held| held.account.take());
+        // The core names an account once. Were it out already, what it holds would be unknown here.
+        account
+            .flatten()
+            .ok_or_else(|| Fault(format!("the account `{name}` is being changed already")))
+    }
+
+    /// Puts the account of `posting` in again, as it is now; says whether that is to be written.
+    fn put_in(&mut self, posting: &Posting, account: Account, balance: &Balance) -> bool {
+        let is_kept = posting.entry.is_kept(balance);
+        let Some(held) = self.recent.get_mut(&*posting.account) else {
+            return is_kept;
+        };
+        held.expires = account.empty_at(&posting.entry.quota, balance.at);
+        held.account = Some(account);
+        if is_kept && !mem::replace(&mut held.unwritten, true) {
+            self.unwritten.push((&*posting.account).into());
+        }
+        is_kept
+    }
+
+    #[cfg(test)]
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.recent.len() + self.older.len()
     }
-}
-
-fn fetch<'b>(
-    recent: &'b mut HashMap<Box<str>, Held>,
-    older: &mut HashMap<Box<str>, Held>,
-    name: &str,
-    names: &mut usize,
-    store: &Store,
-) -> Result<&'b mut Held, Fault> {
-    if !recent.contains_key(name) {
-        let held = match older.remove(name) {
-            Some(held) => held,
-            None => {
-                let account = store.load(name)?.unwrap_or_default();
-                Held {
-                    account,
-                    expires: Timestamp(u64::MAX),
-                    unwritten: false,
-                }
-            }
-        };
-        *names += name.len();
-        recent.insert(name.into(), held);
-    }
-    recent
-        .get_mut(name)
-        .ok_or_else(|| Fault("an account is gone".into()))
 }

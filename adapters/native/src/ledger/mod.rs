@@ -7,11 +7,12 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use tidegate_core::{
-    limit::{Balance, Entry},
+    limit::{Balance, Posting},
     platform::{self, Fault},
 };
 use tokio::task::yield_now;
@@ -22,7 +23,7 @@ mod book;
 mod keeper;
 mod store;
 
-use book::Book;
+use book::{Book, Posted};
 pub(crate) use keeper::Keeper;
 use store::Store;
 
@@ -32,14 +33,37 @@ pub(crate) struct Ledger(Arc<Mutex<Book>>);
 
 #[async_trait(?Send)]
 impl platform::Ledger for Ledger {
-    async fn apply(&self, account: &str, entry: Entry) -> Result<Balance, Fault> {
-        let (balance, change) = self.book().apply(account, entry, clock::now())?;
-        // A refusal adds nothing to the account that must outlive the process.
-        if balance.granted {
+    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        let posted = self.book().post(postings, clock::now());
+        // Most refusals add nothing to an account that must outlive the process.
+        if let Some(change) = posted.change {
             yield_now().await;
-            self.book().write_until(change)?;
+            let written = self.book().write_until(change);
+            if let Err(fault) = written {
+                return posted.unwritten(postings, &fault);
+            }
         }
-        Ok(balance)
+        posted.balances
+    }
+
+    fn longest_lease(&self) -> Duration {
+        LONGEST_LEASE
+    }
+}
+
+/// A thread lives as long as the process.
+const LONGEST_LEASE: Duration = Duration::from_secs(30);
+
+impl Posted {
+    /// What is said when the disk has failed: `fault`, where something is to be kept.
+    fn unwritten(self, postings: &[Posting], fault: &Fault) -> Vec<Result<Balance, Fault>> {
+        let answers = postings.iter().zip(self.balances);
+        answers
+            .map(|(posting, answer)| match answer {
+                Ok(balance) if posting.entry.is_kept(&balance) => Err(fault.clone()),
+                answer => answer,
+            })
+            .collect()
     }
 }
 

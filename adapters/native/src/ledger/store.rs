@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidegate_core::{limit::Account, platform::Fault, time::Timestamp};
 
 /// What this program writes into the file, and the only thing that it reads.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// The accounts in one directory, which nobody else has open.
 pub(super) struct Store {
@@ -52,15 +52,12 @@ impl Store {
             .connection
             .prepare_cached("SELECT state FROM accounts WHERE id = ?1")
             .and_then(|mut select| {
-                select
-                    .query_row([name], |row| row.get::<_, String>(0))
-                    .optional()
+                let bytes = |row: &Row<'_>| Ok(Account::from_bytes(row.get_ref(0)?.as_blob()?));
+                select.query_row([name], bytes).optional()
             });
         match state {
             Ok(None) => Ok(None),
-            Ok(Some(state)) => serde_json::from_str(&state)
-                .map(Some)
-                .map_err(|error| self.fault(name, &error)),
+            Ok(Some(state)) => state.map(Some).map_err(|error| self.fault(name, &error)),
             Err(error) => Err(self.fault(name, &error)),
         }
     }
@@ -186,7 +183,7 @@ fn prepare(path: &Path) -> Result<Connection, String> {
             .execute_batch(&format!(
                 "BEGIN;
                  CREATE TABLE accounts (
-                     id TEXT NOT NULL PRIMARY KEY, state TEXT NOT NULL, expires INTEGER NOT NULL
+                     id TEXT NOT NULL PRIMARY KEY, state BLOB NOT NULL, expires INTEGER NOT NULL
                  ) STRICT, WITHOUT ROWID;
                  PRAGMA user_version = {VERSION};
                  COMMIT;"
@@ -194,7 +191,7 @@ fn prepare(path: &Path) -> Result<Connection, String> {
             .map_err(text)?;
     } else if version != VERSION {
         return Err(format!(
-            "its format is {version}, and this tidegate knows {VERSION}"
+            "its format is {version}, and this tidegate knows {VERSION}; to begin anew, with nothing spent, remove it"
         ));
     }
     Ok(connection)
@@ -203,7 +200,7 @@ fn prepare(path: &Path) -> Result<Connection, String> {
 fn write<'a>(
     connection: &mut Connection,
     accounts: impl Iterator<Item = (&'a str, &'a Account, Timestamp)>,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     {
         let mut upsert = transaction.prepare_cached(
@@ -211,14 +208,10 @@ fn write<'a>(
              ON CONFLICT (id) DO UPDATE SET state = excluded.state, expires = excluded.expires",
         )?;
         for (name, account, expires) in accounts {
-            upsert.execute(params![
-                name,
-                serde_json::to_string(account)?,
-                number(expires)
-            ])?;
+            upsert.execute(params![name, account.to_bytes(), number(expires)])?;
         }
     }
-    Ok(transaction.commit()?)
+    transaction.commit()
 }
 
 fn number(time: Timestamp) -> i64 {

@@ -2,12 +2,16 @@ use std::{
     env,
     io::{BufRead, BufReader},
     num::NonZeroU64,
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use rusqlite::Connection;
 use tempfile::tempdir;
-use tidegate_core::{limit::Quota, platform::Ledger as _};
+use tidegate_core::{
+    limit::{Entry, Quota, Settled, Take},
+    platform::Ledger as _,
+};
 
 use super::*;
 
@@ -18,12 +22,12 @@ async fn a_restart_forgets_nothing() {
     let dir = tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
     for left in (0..5).rev() {
-        assert_eq!(ledger.apply("a", hold(5, 1)).await.unwrap().remaining, left);
+        assert_eq!(one(&ledger, "a", 5).await.unwrap().remaining, left);
     }
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
-    assert!(!ledger.apply("a", hold(5, 1)).await.unwrap().granted);
-    assert!(ledger.apply("b", hold(5, 1)).await.unwrap().granted);
+    assert!(!one(&ledger, "a", 5).await.unwrap().granted);
+    assert!(one(&ledger, "b", 5).await.unwrap().granted);
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -51,11 +55,7 @@ async fn a_kill_forgets_nothing_that_was_answered() {
     assert_eq!(answered, 1000);
 
     let ledger = Ledger::open(dir.path()).unwrap();
-    let left = ledger
-        .apply("killed", hold(1_000_000, 1))
-        .await
-        .unwrap()
-        .remaining;
+    let left = one(&ledger, "killed", 1_000_000).await.unwrap().remaining;
     assert!(
         1_000_000 - left > answered,
         "{answered} answered, {left} left"
@@ -70,12 +70,7 @@ async fn spends_until_killed() {
         return;
     };
     let ledger = Ledger::open(dir.as_ref()).unwrap();
-    while ledger
-        .apply("killed", hold(1_000_000, 1))
-        .await
-        .unwrap()
-        .granted
-    {
+    while one(&ledger, "killed", 1_000_000).await.unwrap().granted {
         println!("\nspent");
     }
 }
@@ -84,23 +79,90 @@ async fn spends_until_killed() {
 async fn a_corrupt_account_is_a_fault_with_its_place_and_the_others_go_on() {
     let dir = tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
-    ledger.apply("a", hold(5, 1)).await.unwrap();
+    one(&ledger, "a", 5).await.unwrap();
     drop(ledger);
-    let path = dir.path().join("ledger.sqlite");
-    Connection::open(&path)
-        .unwrap()
-        .execute("UPDATE accounts SET state = '{\"buckets\":7}'", [])
+    let database = Connection::open(dir.path().join("ledger.sqlite")).unwrap();
+    let whole: Vec<u8> = database
+        .query_row("SELECT state FROM accounts", [], |row| row.get(0))
         .unwrap();
-
-    let ledger = Ledger::open(dir.path()).unwrap();
-    for _ in 0..2 {
-        let fault = ledger.apply("a", hold(5, 1)).await.unwrap_err().0;
-        assert!(
-            fault.contains("`a`") && fault.contains("ledger.sqlite"),
-            "{fault}"
-        );
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let mut elsewhere = whole.clone();
+    elsewhere[0] = 9;
+    let broken = [
+        (&flipped[..], "not what was stored"),
+        (&whole[..whole.len() - 1], "not what was stored"),
+        (&elsewhere, "its layout is 9"),
+        (&[], "it is empty"),
+    ];
+    for (bytes, problem) in broken {
+        database
+            .execute("UPDATE accounts SET state = ?1 WHERE id = 'a'", [bytes])
+            .unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        for _ in 0..2 {
+            let postings = [take("a", HOUR, 5), take(problem, HOUR, 1)];
+            let mut answers = ledger.post(&postings).await;
+            assert!(answers.pop().unwrap().is_ok());
+            let fault = answers.remove(0).unwrap_err().0;
+            for named in ["`a`", "ledger.sqlite", problem] {
+                assert!(fault.contains(named), "{fault}");
+            }
+        }
     }
-    assert!(ledger.apply("b", hold(5, 1)).await.unwrap().granted);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn of_several_accounts_all_are_changed_or_none() {
+    let dir = tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    one(&ledger, "narrow", 1).await.unwrap();
+    let both = [take("wide", HOUR, 5), take("narrow", HOUR, 1)];
+    let changes = ledger.book().changes();
+    let answers = ledger.post(&both).await;
+    assert!(!answers[1].as_ref().unwrap().granted);
+    assert_eq!(answers[0].as_ref().unwrap().parcel, None);
+    assert_eq!(ledger.book().changes(), changes, "nothing was to be kept");
+
+    let others = [take("wide", HOUR, 5), take("other", HOUR, 1)];
+    for answer in ledger.post(&others).await {
+        assert!(answer.unwrap().granted);
+    }
+    assert_eq!(ledger.book().changes(), changes + 1);
+    drop(ledger);
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert_eq!(one(&ledger, "wide", 5).await.unwrap().remaining, 3);
+    assert!(!one(&ledger, "other", 1).await.unwrap().granted);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_settled_beside_a_refusal_is_kept() {
+    let dir = tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let answers = ledger.post(&[take("wide", HOUR, 5)]).await;
+    let parcel = answers[0].as_ref().unwrap().parcel.unwrap();
+    one(&ledger, "narrow", 1).await.unwrap();
+    let mut posting = take("wide", HOUR, 5);
+    posting.entry.settled.push(Settled {
+        bucket: parcel.bucket,
+        spent: 0,
+        ago: 0,
+        unspent: 1,
+    });
+    ledger.post(&[posting, take("narrow", HOUR, 1)]).await;
+    drop(ledger);
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert_eq!(one(&ledger, "wide", 5).await.unwrap().remaining, 4);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_account_that_is_named_twice_is_changed_once() {
+    let dir = tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let answers = ledger.post(&[take("a", HOUR, 1), take("a", HOUR, 1)]).await;
+    assert!(answers[0].as_ref().unwrap().granted);
+    assert!(answers[1].is_err());
+    assert!(!one(&ledger, "a", 1).await.unwrap().granted);
 }
 
 #[test]
@@ -154,9 +216,7 @@ fn many_at_once_from_many_threads_never_exceed_the_limit() {
                         let calls: Vec<_> = (0..100)
                             .map(|_| {
                                 let ledger = ledger.clone();
-                                tokio::task::spawn_local(async move {
-                                    ledger.apply("a", hold(37, 1)).await
-                                })
+                                tokio::task::spawn_local(async move { one(&ledger, "a", 37).await })
                             })
                             .collect();
                         let mut granted = 0;
@@ -176,14 +236,8 @@ fn many_at_once_from_many_threads_never_exceed_the_limit() {
     assert_eq!(granted, 37);
     drop(ledger);
     let ledger = Ledger::open(dir.path()).unwrap();
-    assert!(
-        !ledger
-            .book()
-            .apply("a", hold(37, 1), clock::now())
-            .unwrap()
-            .0
-            .granted
-    );
+    let posted = ledger.book().post(&[take("a", HOUR, 37)], clock::now());
+    assert!(!posted.balances[0].as_ref().unwrap().granted);
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -193,40 +247,24 @@ async fn many_accounts_stay_bounded_in_memory_and_are_not_forgotten() {
     for number in 0..20_000 {
         ledger
             .book()
-            .apply(&format!("account {number}"), hold(1, 1), clock::now())
-            .unwrap();
+            .post(&[take(&format!("account {number}"), HOUR, 1)], clock::now());
     }
     assert!(ledger.book().len() <= 16_384);
-    assert!(!ledger.apply("account 0", hold(1, 1)).await.unwrap().granted);
-    assert!(
-        !ledger
-            .apply("account 19999", hold(1, 1))
-            .await
-            .unwrap()
-            .granted
-    );
+    assert!(!one(&ledger, "account 0", 1).await.unwrap().granted);
+    assert!(!one(&ledger, "account 19999", 1).await.unwrap().granted);
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn what_no_longer_counts_is_removed_from_disk() {
     let dir = tempdir().unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
-    let brief = Quota {
-        limit: NonZeroU64::new(5).unwrap(),
-        per: NonZeroU64::new(1).unwrap(),
-    };
     for number in 0..1200 {
-        let entry = Entry::Hold {
-            quota: brief,
-            units: 1,
-        };
         ledger
             .book()
-            .apply(&format!("brief {number}"), entry, clock::now())
-            .unwrap();
+            .post(&[take(&format!("brief {number}"), 1, 5)], clock::now());
     }
-    ledger.apply("long", hold(5, 1)).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    one(&ledger, "long", 5).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
     let connection = ledger.book().store().side_door().unwrap();
     keeper::sweep(&ledger, &connection).unwrap();
     let left: Vec<String> = store::names_after(&connection, "", clock::now(), 10)
@@ -258,11 +296,6 @@ async fn what_a_change_costs() {
         (32, 1000, 3_600_000),
     ] {
         let rounds = 32_000 / width;
-        let per = NonZeroU64::new(per).unwrap();
-        let quota = Quota {
-            limit: NonZeroU64::MAX,
-            per,
-        };
         let start = std::time::Instant::now();
         let spent = processor_time();
         let local = tokio::task::LocalSet::new();
@@ -271,10 +304,8 @@ async fn what_a_change_costs() {
             local.spawn_local(async move {
                 for round in 0..rounds {
                     let account = format!("{per} {}", (worker * 31 + round) % accounts);
-                    ledger
-                        .apply(&account, Entry::Hold { quota, units: 1 })
-                        .await
-                        .unwrap();
+                    let answers = ledger.post(&[take(&account, per, u64::MAX)]).await;
+                    assert!(answers[0].as_ref().unwrap().granted);
                 }
             });
         }
@@ -298,10 +329,33 @@ fn processor_time() -> u64 {
         .unwrap_or(0)
 }
 
-fn hold(limit: u64, units: u64) -> Entry {
-    let quota = Quota {
-        limit: NonZeroU64::new(limit).unwrap(),
-        per: NonZeroU64::new(3_600_000).unwrap(),
-    };
-    Entry::Hold { quota, units }
+/// An hour in milliseconds.
+const HOUR: u64 = 3_600_000;
+
+/// Asks `account` for a unit, of `limit` an hour.
+async fn one(ledger: &Ledger, account: &str, limit: u64) -> Result<Balance, Fault> {
+    let mut answers = ledger.post(&[take(account, HOUR, limit)]).await;
+    assert_eq!(answers.len(), 1);
+    answers.remove(0)
+}
+
+fn take(account: &str, per: u64, limit: u64) -> Posting {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let limit = NonZeroU64::new(limit).unwrap();
+    Posting {
+        account: account.into(),
+        entry: Entry {
+            quota: Quota { limit, per },
+            from: process::id(),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
+            settled: Vec::new(),
+            left: None,
+            take: Some(Take {
+                units: 1,
+                hold: per.min(20),
+                demand: None,
+                place: None,
+            }),
+        },
+    }
 }

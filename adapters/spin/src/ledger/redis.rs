@@ -1,4 +1,4 @@
-//! Accounts in Redis, each a text: its version, a space, and its state as JSON.
+//! Accounts in Redis, each a value of bytes: eight for its version, and the account.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,11 +8,12 @@ use std::{
 use async_trait::async_trait;
 use spin_sdk::redis::{Connection, Error, RedisParameter, RedisResult};
 use tidegate_core::{
+    limit::Account,
     platform::{Clock, Fault},
     time::Timestamp,
 };
 
-use super::{Kept, Store};
+use super::{Change, Found, Kept, Store};
 use crate::ambient;
 
 /// One Redis, connected to once an instance.
@@ -25,41 +26,29 @@ pub(crate) struct Redis {
 
 #[async_trait(?Send)]
 impl Store for Redis {
-    async fn read(&self, id: &str) -> Result<Option<Kept>, Fault> {
-        match self.execute("GET", &[key(id)]).await?.into_iter().next() {
-            None | Some(RedisResult::Nil) => Ok(None),
-            Some(RedisResult::Binary(text)) => parse(&text).map(Some).ok_or_else(|| not_ours(id)),
-            Some(_) => Err(not_ours(id)),
+    async fn read(&self, ids: &[Rc<str>]) -> Result<Vec<Found>, Fault> {
+        let keys: Vec<_> = ids.iter().map(|id| binary(key(id))).collect();
+        let values = self.execute("MGET", &keys).await?;
+        if values.len() != ids.len() {
+            return Err(Fault("redis: MGET has not answered for every key".into()));
         }
+        let found = values.iter().zip(ids);
+        Ok(found.map(|(value, id)| parse(id, value)).collect())
     }
 
-    async fn write(
-        &self,
-        id: &str,
-        expected: Option<i64>,
-        next: &Kept,
-        expires: Timestamp,
-    ) -> Result<bool, Fault> {
-        let state =
-            serde_json::to_string(&next.account).map_err(|error| Fault(error.to_string()))?;
-        // Redis counts down from when it hears this: a little longer is safe, shorter is not.
-        let lives = expires
-            .0
-            .saturating_sub(ambient::Clock.now().0)
-            .clamp(1, LONGEST)
-            + MARGIN;
-        let arguments = [
-            binary(COMPARE_AND_SET),
-            binary("1"),
-            key(id),
-            binary(
-                &expected
-                    .map(|version| version.to_string())
-                    .unwrap_or_default(),
-            ),
-            binary(&format!("{} {state}", next.version)),
-            binary(&lives.to_string()),
-        ];
+    async fn write(&self, changes: &[Change<'_>], version: i64) -> Result<bool, Fault> {
+        let now = ambient::Clock.now();
+        let mut arguments = vec![binary(COMPARE_AND_SET), binary(changes.len().to_string())];
+        arguments.extend(changes.iter().map(|change| binary(key(change.id))));
+        arguments.push(binary(version.to_be_bytes()));
+        for change in changes {
+            let expected = change.expected.map(i64::to_be_bytes);
+            arguments.push(binary(expected.as_ref().map_or(&[][..], |bytes| bytes)));
+            arguments.push(binary(change.account.to_bytes()));
+            // Redis counts down from when it hears this: a little longer is safe, shorter is not.
+            let lives = change.expires.0.saturating_sub(now.0).clamp(1, LONGEST) + MARGIN;
+            arguments.push(binary(lives.to_string()));
+        }
         Ok(self.execute("EVAL", &arguments).await?.first() == Some(&RedisResult::Int64(1)))
     }
 
@@ -85,8 +74,8 @@ impl Redis {
     ) -> Result<Vec<RedisResult>, Fault> {
         let (connection, made, fresh) = self.connection().await.map_err(fault)?;
         match connection.execute(command, arguments.to_vec()).await {
-            // A write may have happened before the connection broke. Then the second one finds another version and loses,
-            // and what was held is held twice: too much is counted, never too little.
+            // A write may have happened before the connection broke. Then the second one finds its own version there, and has
+            // won; unless another came in between: then it loses, and its units are held until their holding ends.
             Err(Error::Other(_)) if !fresh => {
                 if self.made.get() == made {
                     self.connection.borrow_mut().take();
@@ -113,26 +102,32 @@ impl Redis {
     }
 }
 
-fn parse(text: &[u8]) -> Option<Kept> {
-    let (version, state) = std::str::from_utf8(text).ok()?.split_once(' ')?;
-    Some(Kept {
-        version: version.parse().ok()?,
-        account: serde_json::from_str(state).ok()?,
-    })
+fn parse(id: &str, value: &RedisResult) -> Found {
+    let unreadable = |problem: &str| {
+        Fault(format!(
+            "redis: the value of `{}`, which is the account `{id}`, cannot be read: {problem}",
+            key(id)
+        ))
+    };
+    let bytes = match value {
+        RedisResult::Nil => return Ok(None),
+        RedisResult::Binary(bytes) => bytes,
+        _ => return Err(unreadable("it is not bytes")),
+    };
+    let (version, account) = bytes
+        .split_first_chunk()
+        .ok_or_else(|| unreadable("it has no version"))?;
+    let version = i64::from_be_bytes(*version);
+    let account = Account::from_bytes(account).map_err(|error| unreadable(&error.to_string()))?;
+    Ok(Some(Kept { version, account }))
 }
 
-fn key(id: &str) -> RedisParameter {
-    binary(&format!("tidegate:account:{id}"))
+fn key(id: &str) -> String {
+    format!("tidegate:account:{id}")
 }
 
-fn binary(text: &str) -> RedisParameter {
-    RedisParameter::Binary(text.as_bytes().to_vec())
-}
-
-fn not_ours(id: &str) -> Fault {
-    Fault(format!(
-        "redis: the value of account {id} is not one of this gateway's"
-    ))
+fn binary(bytes: impl Into<Vec<u8>>) -> RedisParameter {
+    RedisParameter::Binary(bytes.into())
 }
 
 fn fault(error: Error) -> Fault {
@@ -147,11 +142,15 @@ fn fault(error: Error) -> Fault {
     })
 }
 
-/// Compares and sets; decides nothing.
+/// Compares all versions and sets all values; decides nothing.
 const COMPARE_AND_SET: &str = "\
-local kept = redis.call('GET', KEYS[1]) or ''
-if string.match(kept, '^%d*') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if redis.call('GETRANGE', KEYS[1], 0, 7) == ARGV[1] then return 1 end
+for i, key in ipairs(KEYS) do
+  if redis.call('GETRANGE', key, 0, 7) ~= ARGV[3 * i - 1] then return 0 end
+end
+for i, key in ipairs(KEYS) do
+  redis.call('SET', key, ARGV[1] .. ARGV[3 * i], 'PX', ARGV[3 * i + 1])
+end
 return 1";
 
 /// Milliseconds that an account outlives its last unit, for clocks that differ.
@@ -166,14 +165,18 @@ mod tests {
 
     #[test]
     fn a_value_is_read_as_it_was_written() {
-        let kept = parse(br#"41 {"buckets":[[7,2]],"latest":12}"#);
-        assert_eq!(kept.as_ref().map(|kept| kept.version), Some(41));
-        assert_eq!(
-            kept.and_then(|kept| serde_json::to_string(&kept.account).ok())
-                .as_deref(),
-            Some(r#"{"buckets":[[7,2]],"latest":12}"#)
-        );
-        assert!(parse(b"41").is_none());
-        assert!(parse(b"x {}").is_none());
+        let account = Account::default();
+        let value = [&41_i64.to_be_bytes()[..], &account.to_bytes()].concat();
+        let kept = parse("a", &RedisResult::Binary(value)).unwrap().unwrap();
+        assert_eq!((kept.version, kept.account), (41, account));
+        assert!(parse("a", &RedisResult::Nil).unwrap().is_none());
+    }
+
+    #[test]
+    fn another_value_is_a_fault_that_says_where() {
+        for text in ["", "41", r#"41 {"buckets":[[7,2]],"latest":12}"#] {
+            let fault = parse("a", &RedisResult::Binary(text.into())).unwrap_err();
+            assert!(fault.0.contains("`tidegate:account:a`"), "{fault}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use futures::{
     executor::{LocalPool, LocalSpawner},
     task::LocalSpawnExt,
 };
-use tidegate_core::{limit::Quota, platform::Task};
+use tidegate_core::{
+    limit::{Entry, Quota, Settled, Take},
+    platform::Task,
+};
 
 use super::*;
 
@@ -23,7 +26,7 @@ fn no_more_are_granted_than_the_limit_however_many_instances_ask() {
             for _ in 0..caller / 40 {
                 yielding().await;
             }
-            let balance = ledger.apply("a", hold(1)).await.unwrap();
+            let balance = ask(&ledger, "a", 1).await.unwrap();
             granted.set(granted.get() + u32::from(balance.granted));
         });
     }
@@ -41,7 +44,7 @@ fn entries_that_wait_together_are_written_together() {
     let ledger = world.instance(1);
     for _ in 0..16 {
         let ledger = ledger.clone();
-        world.start(async move { assert!(ledger.apply("a", hold(1)).await.unwrap().granted) });
+        world.start(async move { assert!(ask(&ledger, "a", 1).await.unwrap().granted) });
     }
     world.run();
     assert_eq!(world.shelf.written.get(), 1);
@@ -52,14 +55,97 @@ fn a_refusal_is_not_made_of_what_is_out_of_date() {
     let mut world = World::default();
     let (here, there) = (world.instance(1), world.instance(2));
     world.start(async move {
-        let held = here.apply("a", hold(50)).await.unwrap();
-        let release = Entry::Release {
-            quota: QUOTA,
-            units: 50,
-            held: held.at,
-        };
-        assert!(there.apply("a", release).await.unwrap().granted);
-        assert!(here.apply("a", hold(1)).await.unwrap().granted);
+        let held = ask(&here, "a", 50).await.unwrap().parcel.unwrap();
+        ask(&there, "other", 1).await.unwrap();
+        let mut giving_back = posting("a", 1);
+        giving_back.entry.from = ME;
+        giving_back.entry.settled.push(Settled {
+            bucket: held.bucket,
+            spent: 0,
+            ago: 0,
+            unspent: 50,
+        });
+        giving_back.entry.take = None;
+        there.post(&[giving_back]).await.remove(0).unwrap();
+        assert!(ask(&here, "a", 1).await.unwrap().granted);
+    });
+    world.run();
+}
+
+#[test]
+fn of_several_accounts_all_are_changed_or_none() {
+    let mut world = World::default();
+    let (here, there) = (world.instance(1), world.instance(2));
+    let shelf = world.shelf.clone();
+    world.start(async move {
+        ask(&here, "narrow", 50).await.unwrap();
+        let answers = there
+            .post(&[posting("wide", 1), posting("narrow", 1)])
+            .await;
+        assert!(!answers[1].as_ref().unwrap().granted);
+        assert_eq!(answers[0].as_ref().unwrap().parcel, None);
+        assert!(!shelf.kept.borrow().contains_key("wide"));
+        let answers = there.post(&[posting("wide", 1), posting("other", 1)]).await;
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.as_ref().unwrap().granted)
+        );
+        assert_eq!(ask(&here, "wide", 1).await.unwrap().remaining, 48);
+        assert_eq!(ask(&here, "other", 1).await.unwrap().remaining, 48);
+    });
+    world.run();
+}
+
+#[test]
+fn posts_that_share_an_account_are_kept_in_one_step() {
+    let mut world = World::default();
+    let ledger = world.instance(1);
+    for caller in 0..16 {
+        let ledger = ledger.clone();
+        world.start(async move {
+            let own = format!("own {caller}");
+            for answer in ledger.post(&[posting("all", 1), posting(&own, 1)]).await {
+                assert!(answer.unwrap().granted);
+            }
+        });
+    }
+    let shelf = world.shelf.clone();
+    world.run();
+    assert_eq!((shelf.read.get(), shelf.written.get()), (1, 1));
+    assert_eq!(shelf.kept.borrow().len(), 17);
+}
+
+#[test]
+fn more_than_one_step_takes_is_kept_in_several() {
+    let mut world = World::default();
+    let ledger = world.instance(1);
+    for caller in 0..100 {
+        let ledger = ledger.clone();
+        world.start(async move {
+            let own = format!("own {caller}");
+            assert!(ask(&ledger, &own, 1).await.unwrap().granted);
+        });
+    }
+    let shelf = world.shelf.clone();
+    world.run();
+    assert_eq!(shelf.written.get(), 2);
+    assert_eq!(shelf.kept.borrow().len(), 100);
+}
+
+#[test]
+fn an_account_that_cannot_be_read_fails_alone() {
+    let mut world = World::default();
+    let ledger = world.instance(1);
+    world.shelf.unreadable.replace(Some("bad".into()));
+    let beside = ledger.clone();
+    world.start(async move { assert!(ask(&beside, "good", 1).await.unwrap().granted) });
+    let shelf = world.shelf.clone();
+    world.start(async move {
+        let answers = ledger.post(&[posting("bad", 1), posting("good", 1)]).await;
+        assert_eq!(answers[0], Err(Fault("`bad` is not ours".into())));
+        assert!(answers[1].as_ref().unwrap().granted);
+        assert!(!shelf.kept.borrow().contains_key("bad"));
     });
     world.run();
 }
@@ -70,11 +156,12 @@ fn whoever_gives_up_does_not_hold_up_those_behind() {
     let ledger = world.instance(1);
     let (first, second) = (ledger.clone(), ledger);
     world.start(async move {
-        let mut given_up = first.apply("a", hold(1));
+        let postings = [posting("a", 1)];
+        let mut given_up = first.post(&postings);
         std::future::poll_fn(|cx| Poll::Ready(given_up.as_mut().poll(cx).is_ready())).await;
         drop(given_up);
     });
-    world.start(async move { assert!(second.apply("a", hold(1)).await.unwrap().granted) });
+    world.start(async move { assert!(ask(&second, "a", 1).await.unwrap().granted) });
     world.run();
 }
 
@@ -85,23 +172,51 @@ fn a_store_that_fails_fails_everyone_who_waits_and_no_one_after() {
     world.shelf.broken.set(true);
     for _ in 0..2 {
         let ledger = ledger.clone();
-        world.start(async move { assert!(ledger.apply("a", hold(1)).await.is_err()) });
+        world.start(async move { assert!(ask(&ledger, "a", 1).await.is_err()) });
     }
     world.run();
     world.shelf.broken.set(false);
-    world.start(async move { assert!(ledger.apply("a", hold(1)).await.unwrap().granted) });
+    world.start(async move { assert!(ask(&ledger, "a", 1).await.unwrap().granted) });
     world.run();
 }
 
 const QUOTA: Quota = Quota {
     limit: NonZeroU64::new(50).unwrap(),
-    per: NonZeroU64::new(60_000).unwrap(),
+    per: 60_000,
 };
 
-fn hold(units: u64) -> Entry {
-    Entry::Hold {
-        quota: QUOTA,
-        units,
+/// Who speaks here.
+const ME: u32 = 7;
+
+async fn ask(
+    ledger: &Rc<Accounts<Rc<Shelf>>>,
+    account: &str,
+    units: u64,
+) -> Result<Balance, Fault> {
+    ledger.post(&[posting(account, units)]).await.remove(0)
+}
+
+fn posting(account: &str, units: u64) -> Posting {
+    thread_local! {
+        static NUMBER: Cell<u32> = const { Cell::new(0) };
+    }
+    let number = NUMBER.get() + 1;
+    NUMBER.set(number);
+    Posting {
+        account: account.into(),
+        entry: Entry {
+            quota: QUOTA,
+            from: ME,
+            number,
+            settled: Vec::new(),
+            left: None,
+            take: Some(Take {
+                units,
+                hold: 20,
+                demand: None,
+                place: None,
+            }),
+        },
     }
 }
 
@@ -146,33 +261,44 @@ impl World {
 
 #[derive(Default)]
 struct Shelf {
-    kept: RefCell<BTreeMap<String, Kept>>,
+    kept: RefCell<BTreeMap<Rc<str>, Kept>>,
+    read: Cell<u32>,
     written: Cell<u32>,
     lost: Cell<u32>,
     broken: Cell<bool>,
+    unreadable: RefCell<Option<Rc<str>>>,
 }
 
 #[async_trait(?Send)]
 impl Store for Rc<Shelf> {
-    async fn read(&self, id: &str) -> Result<Option<Kept>, Fault> {
+    async fn read(&self, ids: &[Rc<str>]) -> Result<Vec<Found>, Fault> {
         yielding().await;
         if self.broken.get() {
             return Err(Fault("broken".into()));
         }
-        Ok(self.kept.borrow().get(id).cloned())
+        self.read.set(self.read.get() + 1);
+        let kept = self.kept.borrow();
+        Ok(ids
+            .iter()
+            .map(|id| match &*self.unreadable.borrow() {
+                Some(unreadable) if unreadable == id => Err(Fault(format!("`{id}` is not ours"))),
+                _ => Ok(kept.get(id).cloned()),
+            })
+            .collect())
     }
 
-    async fn write(
-        &self,
-        id: &str,
-        expected: Option<i64>,
-        next: &Kept,
-        _expires: Timestamp,
-    ) -> Result<bool, Fault> {
+    async fn write(&self, changes: &[Change<'_>], version: i64) -> Result<bool, Fault> {
         yielding().await;
-        let won = self.kept.borrow().get(id).map(|kept| kept.version) == expected;
+        let version_of = |id| self.kept.borrow().get(id).map(|kept| kept.version);
+        let won = changes
+            .iter()
+            .all(|change| version_of(change.id) == change.expected);
         if won {
-            self.kept.borrow_mut().insert(id.into(), next.clone());
+            let kept = changes.iter().map(|change| {
+                let account = change.account.clone();
+                (change.id.clone(), Kept { version, account })
+            });
+            self.kept.borrow_mut().extend(kept);
         }
         let count = if won { &self.written } else { &self.lost };
         count.set(count.get() + 1);

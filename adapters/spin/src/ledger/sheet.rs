@@ -1,0 +1,120 @@
+//! Accounts while postings are applied to them: in memory, before anything is kept.
+
+use std::{collections::BTreeMap, rc::Rc};
+
+use tidegate_core::{
+    limit::{Account, Balance, Posting},
+    platform::Fault,
+    time::Timestamp,
+};
+
+use super::{Change, Found, Kept};
+
+/// The accounts of some posts, as they were found and as they become.
+#[derive(Default)]
+pub(super) struct Sheet(BTreeMap<Rc<str>, Result<Line, Fault>>);
+
+struct Line {
+    /// Nothing, if nothing was kept.
+    version: Option<i64>,
+    /// Nothing while it is being changed.
+    account: Option<Account>,
+    /// When nothing counts in it; nothing, if it is to stay as it was found.
+    expires: Option<Timestamp>,
+}
+
+impl Sheet {
+    /// Writes down what was found of the account named `id`.
+    pub(super) fn note(&mut self, id: Rc<str>, found: Found) {
+        let line = found.map(|kept| match kept {
+            Some(kept) => Line::new(Some(kept.version), kept.account),
+            None => Line::new(None, Account::default()),
+        });
+        self.0.insert(id, line);
+    }
+
+    /// Changes the accounts of `postings`, all or none.
+    pub(super) fn post(
+        &mut self,
+        postings: &[Posting],
+        now: Timestamp,
+    ) -> Vec<Result<Balance, Fault>> {
+        let mut accounts: Vec<_> = postings
+            .iter()
+            .map(|posting| self.take_out(&posting.account))
+            .collect();
+        let found = accounts.iter_mut().zip(postings);
+        let changes =
+            found.filter_map(|(account, posting)| Some((account.as_mut().ok()?, &posting.entry)));
+        let mut balances = Account::apply_all(changes, now).into_iter();
+        let accounts = accounts.into_iter().zip(postings);
+        accounts
+            .map(|(account, posting)| {
+                let account = account?;
+                let balance = balances.next().ok_or_else(|| unknown(&posting.account))?;
+                self.put_in(posting, account, &balance);
+                Ok(balance)
+            })
+            .collect()
+    }
+
+    /// What is to be kept.
+    pub(super) fn changes(&self) -> Vec<Change<'_>> {
+        let lines = self.0.iter();
+        lines
+            .filter_map(|(id, line)| {
+                let line = line.as_ref().ok()?;
+                Some(Change {
+                    id,
+                    expected: line.version,
+                    account: line.account.as_ref()?,
+                    expires: line.expires?,
+                })
+            })
+            .collect()
+    }
+
+    /// What is kept once [`Self::changes`] are, at `version`.
+    pub(super) fn into_kept(self, version: i64) -> impl Iterator<Item = (Rc<str>, Kept)> {
+        self.0.into_iter().filter_map(move |(id, line)| {
+            let line = line.ok()?;
+            let version = line.expires.map_or(line.version, |_| Some(version))?;
+            let account = line.account?;
+            Some((id, Kept { version, account }))
+        })
+    }
+
+    /// The account named `id`, to be changed and put in again.
+    fn take_out(&mut self, id: &str) -> Result<Account, Fault> {
+        match self.0.get_mut(id) {
+            // The core names an account once in a post.
+            Some(Ok(line)) => line.account.take().ok_or_else(|| unknown(id)),
+            Some(Err(fault)) => Err(fault.clone()),
+            None => Err(unknown(id)),
+        }
+    }
+
+    fn put_in(&mut self, posting: &Posting, account: Account, balance: &Balance) {
+        if let Some(Ok(line)) = self.0.get_mut(&posting.account) {
+            if posting.entry.is_kept(balance) {
+                let empty = account.empty_at(&posting.entry.quota, balance.at);
+                line.expires = line.expires.max(Some(empty));
+            }
+            line.account = Some(account);
+        }
+    }
+}
+
+impl Line {
+    fn new(version: Option<i64>, account: Account) -> Self {
+        Self {
+            version,
+            account: Some(account),
+            expires: None,
+        }
+    }
+}
+
+fn unknown(id: &str) -> Fault {
+    Fault(format!("what the account `{id}` holds is not known"))
+}
