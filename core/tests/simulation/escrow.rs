@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, num::NonZeroU64};
 
 use tidegate_core::{
     dice::Dice,
-    limit::{Account, Balance, Draw, Entry, Purse, Quota},
+    limit::{Account, Balance, Draw, Entry, Purse, Quota, Want},
     time::Timestamp,
 };
 
@@ -151,7 +151,7 @@ impl World<'_> {
     fn attempt(&mut self, node: usize, request: Request, now: u64) {
         let lease = self.lease;
         let this = &mut self.nodes[node];
-        match this.purse.draw(1, Timestamp(now)) {
+        match this.purse.draw(1, 0, Timestamp(now)) {
             Draw::Held(held) => {
                 this.purse.spend(held, Timestamp(now));
                 self.admit(node, request, now);
@@ -159,9 +159,12 @@ impl World<'_> {
             Draw::Denied => self.outcome.waits.push(now - request.arrived),
             Draw::Ask => {
                 let hold = (4 * this.trip).clamp(20, 3_000);
-                let entry = this
-                    .purse
-                    .ask(this.me, 1, hold, lease, None, Timestamp(now));
+                let want = Want {
+                    units: 1,
+                    hold,
+                    ..Want::default()
+                };
+                let entry = this.purse.ask(this.me, want, lease, Timestamp(now));
                 let request = Request {
                     sent: now,
                     ..request
