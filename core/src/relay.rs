@@ -29,7 +29,7 @@ use crate::{
     usage::Usage,
 };
 
-/// No more of what has arrived is taken at once, in bytes, so that a fast upstream does not fill the memory of a slow caller.
+/// No more events are joined once so many bytes were taken, so that a fast upstream does not fill the memory of a slow caller.
 const AT_ONCE: usize = 64 << 10;
 
 /// Splits a stream into what the caller reads and what is known of it when it is over.
