@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// For how long a place is held without word from its isolate: if that dies, the place is free after this.
 const PERMIT: Duration = Duration::from_secs(45);
 
-/// After how long without a request a lease is given back.
-const IDLE: Duration = Duration::from_secs(1);
+/// How often it is seen to that a lease that nobody uses is given back.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// How often it is tried again where the ledger's answer came too late to be used.
 const TRIES: u32 = 3;
@@ -221,6 +221,10 @@ impl Desk {
                 }
             }
         }
+        // What was in hand may have ended while the ledger was asked for the rest.
+        late |= held
+            .iter()
+            .any(|(_, held)| held.until().is_some_and(|until| until < heard));
         line.waits.set(queued.is_some());
         let tried = match (refused, queued, fault) {
             (Some(standing), Some(again), _) if refusals == 0 => Try::Queued(again, standing),
@@ -272,7 +276,7 @@ impl Desk {
             let entry = self.with(&claim, |purse| {
                 if matches!(claim.limit.unit, Unit::Tokens(_)) {
                     let spent = bill.of(held.units());
-                    purse.owe(spent.saturating_sub(held.units()));
+                    purse.overspend(spent.saturating_sub(held.units()));
                     purse.spend(held.split(spent), now);
                 }
                 purse.put_back(held, now);
@@ -289,8 +293,8 @@ impl Desk {
         }
     }
 
-    /// Asks the ledger again for what is held already, so that it is held for longer; says whether all of it is. What the ledger
-    /// does not confirm is not held any more: whether it has heard of it, nobody knows.
+    /// Asks the ledger again for what is held already, so that it is held for longer; says whether all of it is. What it refuses to
+    /// hold for longer stays held as it is; where it does not answer, what is held is not known any more.
     pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) -> bool {
         let now = self.now();
         let renewals = held.iter_mut().map(|(claim, held)| {
@@ -300,54 +304,44 @@ impl Desk {
                 more: 0,
                 ..claim.want(0, None)
             };
-            let entry = self.with(claim, |purse| {
-                purse.give_back(std::mem::take(held));
-                purse.ask(self.0.me, want, 0, now)
-            });
-            Posting {
-                account: claim.account.clone(),
-                entry,
-            }
+            let entry = self.with(claim, |purse| purse.renew(self.0.me, held, want, now));
+            let account = claim.account.clone();
+            (std::mem::take(held), Posting { account, entry })
         });
-        let postings: Vec<Posting> = renewals.collect();
+        let (before, postings): (Vec<Held>, Vec<Posting>) = renewals.unzip();
         let answers = self.post(&postings).await;
         let heard = self.now();
         let mut all = true;
-        for ((claim, held), answer) in held.iter_mut().zip(answers) {
-            let hear = |balance: Balance| {
-                self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard))
+        for (((claim, held), before), answer) in held.iter_mut().zip(before).zip(answers) {
+            let Ok(balance) = answer else {
+                all = false;
+                continue;
             };
-            match answer.ok().and_then(hear) {
-                Some(renewed) => *held = renewed,
-                None => all = false,
-            }
+            let renewed = self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard));
+            *held = match balance.parcel {
+                Some(_) => renewed.unwrap_or_default(),
+                None => before,
+            };
+            all &= balance.parcel.is_some();
         }
         all
     }
 
     /// Gives a lease back once nobody has asked for a while.
     fn mind(&self, claim: &Claim, now: Timestamp) {
-        let minded = self.with(claim, |purse| purse.has_lease() && purse.mind(now));
-        if !minded {
+        if !self.with(claim, |purse| purse.mind(now)) {
             return;
         }
         let (desk, claim) = (self.clone(), claim.clone());
         self.0.platform.tasks.spawn(Box::pin(async move {
             loop {
-                desk.0.platform.clock.sleep(IDLE).await;
+                desk.0.platform.clock.sleep(GLANCE).await;
                 let now = desk.now();
-                let entry = desk.with(&claim, |purse| {
-                    let idle = now.since(purse.touched()) >= IDLE;
-                    if !idle {
-                        purse.mind(now);
-                        return None;
-                    }
-                    purse.empty();
-                    Some(purse.settle(desk.0.me, now))
-                });
-                if let Some(entry) = entry {
+                if let Some(entry) = desk.with(&claim, |purse| purse.give_back(desk.0.me, now)) {
                     let account = claim.account.clone();
                     desk.post(&[Posting { account, entry }]).await;
+                }
+                if !desk.with(&claim, |purse| purse.mind_on(now)) {
                     return;
                 }
             }

@@ -201,7 +201,7 @@ impl http_body::Body for Relay {
         let mut out = Vec::new();
         let mut taken = 0;
         // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
-        while taken < AT_ONCE && self.body.is_some() {
+        while (out.is_empty() || taken < AT_ONCE) && self.body.is_some() {
             let this = &mut *self;
             match this.budget.poll(&this.meter, cx) {
                 Poll::Ready(Ok(())) => {}

@@ -28,10 +28,9 @@ impl Account {
         let quota = &entry.quota;
         let now = self.advance(quota, now);
         let hearing = self.peers.hear(entry.from, entry.number, now);
-        let mut freed = 0;
         if hearing == Hearing::New {
             for settled in &entry.settled {
-                freed += self.settle(quota, *settled, now);
+                self.settle(quota, *settled, now);
             }
         }
         if hearing != Hearing::Repeated {
@@ -40,10 +39,23 @@ impl Account {
         if let Some(ticket) = entry.left {
             self.queue.leave(ticket);
         }
-        match entry.take {
+        match &entry.take {
             // Its sender has heard already what became of it, or will not listen any more.
             Some(take) if hearing == Hearing::Repeated => self.refuse(quota, take, now),
-            Some(take) => self.take(quota, take, entry.from, freed, now),
+            Some(take) => {
+                let given = if hearing == Hearing::New {
+                    self.give_up(&take.instead_of)
+                } else {
+                    Vec::new()
+                };
+                let balance = self.take(quota, take, entry.from, sum(&given), now);
+                if !balance.granted {
+                    for (bucket, units) in given {
+                        self.ring.add(bucket, units);
+                    }
+                }
+                balance
+            }
             None => self.balance(quota, true, now),
         }
     }
@@ -88,16 +100,17 @@ impl Account {
     }
 
     fn advance(&mut self, quota: &Quota, now: Timestamp) -> Timestamp {
-        self.latest = self.latest.max(now);
+        let before = self.latest;
+        self.latest = before.max(now);
         self.ring.roll(quota, self.latest);
-        self.queue.roll(self.latest);
+        self.queue.roll(self.latest.0 - before.0);
         self.latest
     }
 
-    /// Moves what was spent to when it was spent, and frees what was not; says how much that was.
+    /// Moves what was spent to when it was spent, and frees what was not.
     ///
     /// It was spent `ago` before the message was sent, so not later than `ago` before now.
-    fn settle(&mut self, quota: &Quota, settled: Settled, now: Timestamp) -> u64 {
+    fn settle(&mut self, quota: &Quota, settled: Settled, now: Timestamp) {
         let then = quota.bucket(Timestamp(now.0.saturating_sub(settled.ago)));
         if then < settled.bucket {
             let spent = self.ring.remove(settled.bucket, settled.spent);
@@ -105,21 +118,27 @@ impl Account {
                 self.ring.add(then, spent);
             }
         }
-        self.ring.remove(settled.bucket, settled.unspent)
+        self.ring.remove(settled.bucket, settled.unspent);
     }
 
-    /// `freed` is what the same message has given back.
+    /// Frees units by bucket, and says what it were.
+    fn give_up(&mut self, units: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let free = |(bucket, units): &(u64, u64)| (*bucket, self.ring.remove(*bucket, *units));
+        units.iter().map(free).collect()
+    }
+
+    /// `given` is what was given up for what is asked.
     fn take(
         &mut self,
         quota: &Quota,
-        take: Take,
+        take: &Take,
         from: u32,
-        freed: u64,
+        given: u64,
         now: Timestamp,
     ) -> Balance {
         let room = quota.limit.get().saturating_sub(self.ring.used());
         // Who waits has the first claim, each to one unit; but whoever only holds for longer what it holds takes it from nobody.
-        let before = if freed >= take.units {
+        let before = if given > 0 && given >= take.units {
             0
         } else {
             self.queue.before(take.place) as u64
@@ -131,9 +150,14 @@ impl Account {
         let terms = self.terms(quota, take, from, free, now);
         let promises = self.promise(quota, take, terms, now);
         if !granted {
+            let queued = take.place.and_then(|place| self.queue.wait(place));
             let mut balance = self.refuse(quota, take, now);
             if let Some(last) = promises.last() {
                 balance.again = Timestamp(now.0.saturating_add(last.after));
+            }
+            if let Some((before, pause)) = queued {
+                balance.queued = Some(before);
+                balance.again = Timestamp(now.0.saturating_add(pause));
             }
             balance.promises = promises;
             return balance;
@@ -164,7 +188,7 @@ impl Account {
     fn terms(
         &mut self,
         quota: &Quota,
-        take: Take,
+        take: &Take,
         from: u32,
         free: Option<u64>,
         now: Timestamp,
@@ -192,53 +216,79 @@ impl Account {
     }
 
     /// Promises the holder its share of what leaves the window soon.
-    fn promise(&mut self, quota: &Quota, take: Take, terms: Terms, now: Timestamp) -> Vec<Promise> {
+    fn promise(
+        &mut self,
+        quota: &Quota,
+        take: &Take,
+        terms: Terms,
+        now: Timestamp,
+    ) -> Vec<Promise> {
         let (Some(demand), true) = (take.demand, terms.horizon > 0) else {
             return Vec::new();
         };
         let horizon = Timestamp(now.0.saturating_add(terms.horizon));
-        let to = quota.bucket_ahead(now, (2 * terms.horizon).min(LONGEST_HOLD));
         let mut due = 0.0;
         let mut given = 0;
         let planned: Vec<(u64, u64)> = self
             .ring
             .leaving(quota, horizon)
-            .filter(|(bucket, ..)| *bucket > demand.promised && *bucket < to)
-            .filter_map(|(bucket, units, free)| {
-                due += units as f64 * terms.share;
-                let units = (due as u64).saturating_sub(given).min(free);
+            .filter(|bucket| bucket.number > demand.promised)
+            .map(|bucket| {
+                due += bucket.units as f64 * terms.share;
+                let units = (due as u64).saturating_sub(given).min(bucket.unpromised());
                 given += units;
-                (units > 0).then_some((bucket, units))
+                (bucket.number, units)
             })
+            .filter(|(_, units)| *units > 0)
             .collect();
-        planned
-            .into_iter()
-            .filter_map(|(from, units)| {
-                let units = self.ring.promise(from, to, units);
-                let after = quota.expiry(from).0.saturating_sub(now.0);
-                let lasts = quota.end(to).0.saturating_sub(now.0);
-                (units > 0).then_some(Promise {
-                    from,
-                    after,
-                    parcel: Parcel {
-                        bucket: to,
-                        units,
-                        lasts,
-                    },
-                })
-            })
-            .collect()
+        for (bucket, units) in &planned {
+            self.ring.promise(*bucket, *units);
+        }
+        let promise = |(from, units): &(u64, u64)| {
+            let heir = quota.heir(*from);
+            Promise {
+                from: *from,
+                after: quota.expiry(*from).0.saturating_sub(now.0),
+                parcel: Parcel {
+                    bucket: heir,
+                    units: *units,
+                    lasts: quota.end(heir).0.saturating_sub(now.0),
+                },
+            }
+        };
+        planned.iter().map(promise).collect()
     }
 
-    fn refuse(&mut self, quota: &Quota, take: Take, now: Timestamp) -> Balance {
+    fn refuse(&self, quota: &Quota, take: &Take, now: Timestamp) -> Balance {
         let mut balance = self.balance(quota, false, now);
-        balance.until = self.ring.room_at(quota, take.units, now);
+        balance.until = self.room_at(quota, take, now);
         balance.again = self.worth_asking_at(quota, balance.until, now);
-        if let Some((before, again)) = take.place.and_then(|place| self.queue.wait(place, now)) {
-            balance.queued = Some(before);
-            balance.again = again;
-        }
         balance
+    }
+
+    /// The first instant at which the same is granted if nobody comes in between and nothing comes back; never, if the
+    /// quota is smaller than that.
+    fn room_at(&self, quota: &Quota, take: &Take, now: Timestamp) -> Timestamp {
+        let limit = quota.limit.get();
+        let (mut ring, mut queue, mut at) = (self.ring.clone(), self.queue.clone(), now);
+        loop {
+            let before = queue.before(take.place) as u64;
+            if take.units.saturating_add(before) <= limit.saturating_sub(ring.used()) {
+                return at;
+            }
+            let leaves = queue.next().map(|after| at.0.saturating_add(after));
+            let next = ring
+                .next(quota)
+                .into_iter()
+                .chain(leaves.map(Timestamp))
+                .min();
+            let Some(next) = next.filter(|next| *next > at) else {
+                return Timestamp(u64::MAX);
+            };
+            ring.roll(quota, next);
+            queue.roll(next.0 - at.0);
+            at = next;
+        }
     }
 
     /// When it is worth asking again: what is held may come back sooner than it leaves the window.
@@ -270,3 +320,9 @@ impl Account {
 
 /// How soon to ask again where others hold units that may come back, in milliseconds.
 const RETURNS: u64 = 1_000;
+
+fn sum(units: &[(u64, u64)]) -> u64 {
+    units
+        .iter()
+        .fold(0, |sum, (_, units)| sum.saturating_add(*units))
+}

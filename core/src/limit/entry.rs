@@ -53,7 +53,7 @@ pub struct Settled {
 }
 
 /// Units that are asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Take {
     /// How many: all of them, or none.
     pub units: u64,
@@ -62,6 +62,9 @@ pub struct Take {
     pub more: u64,
     /// For how long they are held, in milliseconds. Whoever takes them spends them by then, or never.
     pub hold: u64,
+    /// Units that are held already, by bucket, and given back for these; where these are refused, those stay held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instead_of: Vec<(u64, u64)>,
     /// What else could be used, where more is worth a lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub demand: Option<Demand>,

@@ -6,22 +6,34 @@ use super::{
 };
 use crate::time::Timestamp;
 
-/// What is left unused at the end of a holding, for clocks that do not run alike, in milliseconds.
+/// What is left unused at the end of a holding at least, in milliseconds: a clock may stand still while its isolate works.
 const MARGIN: u64 = 50;
+
+/// Clocks that do not run alike differ over a span by less than one part in so many.
+const DRIFT: u64 = 64;
 
 /// The time over which demand is measured, in milliseconds.
 const SPAN: u64 = 5_000;
 
+/// After how long without a request what is in hand is given back, in milliseconds; and after how many times the usual
+/// time between two.
+const IDLE: u64 = 1_000;
+const GAPS: u64 = 4;
+
 /// How long one task is trusted to see to a purse, in milliseconds.
 const MINDED: u64 = 5_000;
 
-/// How many spendings are remembered apart until they are settled.
+/// How many spendings, and what of how many buckets is to be given back, are remembered apart until they are settled.
 const SPENDINGS: usize = 32;
+
+/// After how long without an answer a lease is asked for again, in milliseconds.
+const ANSWERED: u64 = 3_000;
 
 /// One isolate's part of one account.
 ///
 /// Every duration that an account says is counted from the earlier of two instants where units can be spent until
-/// then, and from the later where they can be spent from then on. So no two clocks need agree.
+/// then, and from the later where they can be spent from then on; and each is taken for as much shorter or longer as
+/// two clocks may differ over it. So no two clocks need agree.
 #[derive(Clone, Debug)]
 pub struct Purse {
     quota: Quota,
@@ -37,6 +49,8 @@ pub struct Purse {
     /// Units that were spent and not held.
     owed: u64,
     demand: Meter,
+    /// When a lease was asked for that has not been answered: one is enough.
+    asked: Option<Timestamp>,
     denied: Option<Denied>,
     known: Known,
     touched: Timestamp,
@@ -61,10 +75,10 @@ struct Spent {
     until: Timestamp,
 }
 
-/// A refusal that is remembered.
+/// What is remembered of an account that has no more than it gave.
 #[derive(Clone, Copy, Debug)]
 struct Denied {
-    /// How many units were asked for; fewer may fit.
+    /// How many units it has not; fewer may fit.
     units: u64,
     /// Until when asking is in vain.
     again: Timestamp,
@@ -86,7 +100,7 @@ pub struct Held(Vec<Lot>);
 impl Held {
     /// How many.
     pub fn units(&self) -> u64 {
-        self.0.iter().map(|lot| lot.units).sum()
+        sum(&self.0)
     }
 
     /// Until when all of them can be spent.
@@ -132,9 +146,14 @@ pub enum Draw {
 impl Purse {
     /// An empty purse.
     pub fn new(quota: Quota, now: Timestamp) -> Self {
+        Self::numbered(quota, 0, now)
+    }
+
+    /// An empty purse, whose messages come after the one with this number.
+    pub(super) fn numbered(quota: Quota, number: u32, now: Timestamp) -> Self {
         Self {
             quota,
-            number: 0,
+            number,
             lots: Vec::new(),
             coming: Vec::new(),
             promised: 0,
@@ -142,11 +161,17 @@ impl Purse {
             unspent: Vec::new(),
             owed: 0,
             demand: Meter::new(now),
+            asked: None,
             denied: None,
             known: Known::default(),
             touched: now,
             minded: now,
         }
+    }
+
+    /// The number of its last message.
+    pub(super) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Takes over a limit that was configured anew. The window is part of the account's name, and stays.
@@ -190,18 +215,33 @@ impl Purse {
     /// isolate can count on living: zero where nothing beyond is of use.
     pub fn ask(&mut self, from: u32, want: Want, longest: u64, now: Timestamp) -> Entry {
         let rate = self.demand.rate(now);
+        let is_asked = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
+        let lease = longest > 0 && self.quota.per > 0 && !self.asked.is_some_and(is_asked);
+        if lease {
+            self.asked = Some(now);
+        }
         let mut entry = self.settle(from, now);
         entry.take = Some(Take {
             units: want.units,
             more: want.more,
             hold: want.hold,
-            demand: (longest > 0 && self.quota.per > 0).then_some(Demand {
+            instead_of: Vec::new(),
+            demand: lease.then_some(Demand {
                 rate,
                 longest,
                 promised: self.promised,
             }),
             place: want.place,
         });
+        entry
+    }
+
+    /// The message that asks for `units` in place of what is `held`, to hold them for longer.
+    pub fn renew(&mut self, from: u32, held: &Held, want: Want, now: Timestamp) -> Entry {
+        let mut entry = self.ask(from, want, 0, now);
+        if let Some(take) = &mut entry.take {
+            take.instead_of = held.0.iter().map(|lot| (lot.bucket, lot.units)).collect();
+        }
         entry
     }
 
@@ -216,7 +256,7 @@ impl Purse {
             .map(|spent| Settled {
                 bucket: spent.bucket,
                 spent: spent.units,
-                ago: now.0.saturating_sub(spent.at.0),
+                ago: shorter(now.0.saturating_sub(spent.at.0)),
                 unspent: 0,
             })
             .collect();
@@ -252,22 +292,28 @@ impl Purse {
             reset: now.after(balance.until.since(balance.at)),
         };
         for promise in &balance.promises {
-            let at = Timestamp(now.0.saturating_add(promise.after));
+            let after = promise.after.saturating_add(drift(promise.after));
+            let at = Timestamp(now.0.saturating_add(after));
             self.coming.push((at, Lot::of(promise.parcel, sent)));
             self.promised = self.promised.max(promise.from);
         }
         self.coming.sort_by_key(|(at, _)| *at);
-        if !balance.granted {
-            self.denied = Some(Denied {
-                units,
-                again: sent.after(balance.again.since(balance.at)),
-                until: self.known.reset,
-            });
-            return None;
+        if self.asked == Some(sent) {
+            self.asked = None;
         }
-        self.denied = None;
-        let Some(parcel) = balance.parcel else {
-            return Some(Held::default());
+        let again = sent.after(balance.again.since(balance.at));
+        self.denied = (!balance.granted || again > now).then_some(Denied {
+            units: if balance.granted { 1 } else { units },
+            again,
+            until: if balance.granted {
+                again
+            } else {
+                self.known.reset
+            },
+        });
+        let parcel = balance.parcel.filter(|_| balance.granted);
+        let Some(parcel) = parcel else {
+            return balance.granted.then(Held::default);
         };
         let mut lot = Lot::of(parcel, sent);
         let mine = Lot {
@@ -279,8 +325,11 @@ impl Purse {
             self.lots.push(lot);
             self.lots.sort_by_key(|lot| lot.until);
         }
-        // Units that came too late to be spent are spent nowhere: the account charges them when their holding ends.
-        (now <= mine.until).then(|| Held(vec![mine]))
+        if now > mine.until {
+            self.owe(mine);
+            return None;
+        }
+        Some(Held(vec![mine]))
     }
 
     /// What was held has been spent at `now`.
@@ -317,27 +366,29 @@ impl Purse {
             if leases && now <= lot.until {
                 self.lots.push(lot);
             } else {
-                self.unspent.push((lot.bucket, lot.units));
+                self.owe(lot);
             }
         }
         self.lots.sort_by_key(|lot| lot.until);
     }
 
-    /// What was held will not be spent, and goes back to the account.
-    pub fn give_back(&mut self, held: Held) {
-        let back = held.0.into_iter().map(|lot| (lot.bucket, lot.units));
-        self.unspent.extend(back);
-    }
-
     /// `units` were spent that nobody held.
-    pub fn owe(&mut self, units: u64) {
+    pub fn overspend(&mut self, units: u64) {
         self.owed = self.owed.saturating_add(units);
     }
 
-    /// Gives up everything in hand, to be settled.
-    pub fn empty(&mut self) {
-        self.unspent
-            .extend(self.lots.drain(..).map(|lot| (lot.bucket, lot.units)));
+    /// The message that gives back what is in hand, if nobody has asked for a while.
+    pub fn give_back(&mut self, from: u32, now: Timestamp) -> Option<Entry> {
+        self.tidy(now);
+        let gap = 1_000_000 / self.demand.rate(now).max(1);
+        let idle = now.0.saturating_sub(self.touched.0);
+        if idle < IDLE.max(gap.saturating_mul(GAPS)) {
+            return None;
+        }
+        for lot in std::mem::take(&mut self.lots) {
+            self.owe(lot);
+        }
+        self.owes().then(|| self.settle(from, now))
     }
 
     /// Whether there is something that the account must hear soon: units that come back, or that were spent and not held.
@@ -347,21 +398,22 @@ impl Purse {
 
     /// Whether somebody must now see to it that what is in hand is given back in time; once said, for a while nobody else.
     pub fn mind(&mut self, now: Timestamp) -> bool {
-        let due = now >= self.minded;
+        let due = now >= self.minded && (self.has_lease() || self.owes());
         if due {
             self.minded = Timestamp(now.0.saturating_add(MINDED));
         }
         due
     }
 
-    /// Whether there are units in hand or to come.
-    pub fn has_lease(&self) -> bool {
-        !self.lots.is_empty() || !self.coming.is_empty()
+    /// Whether whoever sees to it must go on.
+    pub fn mind_on(&mut self, now: Timestamp) -> bool {
+        self.minded = now;
+        self.mind(now)
     }
 
-    /// When units were last asked of it.
-    pub fn touched(&self) -> Timestamp {
-        self.touched
+    /// Whether there are units in hand or to come.
+    fn has_lease(&self) -> bool {
+        !self.lots.is_empty() || !self.coming.is_empty()
     }
 
     /// Units that are left, as far as is known here.
@@ -371,17 +423,28 @@ impl Purse {
 
     /// When the whole quota is free again, or when there is room for what was refused.
     pub fn reset(&self) -> Timestamp {
-        match self.denied {
-            Some(denied) => denied.until,
-            None => self.known.reset,
+        match (self.denied, self.coming.first()) {
+            (Some(denied), Some((at, _))) => denied.until.min(*at),
+            (Some(denied), None) => denied.until,
+            (None, _) => self.known.reset,
         }
     }
 
     fn in_hand(&self) -> u64 {
-        self.lots.iter().map(|lot| lot.units).sum()
+        sum(&self.lots)
     }
 
-    /// Takes in what has come, and lets go of what has ended: the account charges that in full by itself.
+    /// Notes that units are to be given back. Those for which there is no place are charged when their holding ends.
+    fn owe(&mut self, lot: Lot) {
+        let same = |(bucket, _): &&mut (u64, u64)| *bucket == lot.bucket;
+        if let Some((_, units)) = self.unspent.iter_mut().find(same) {
+            *units = units.saturating_add(lot.units);
+        } else if self.unspent.len() < SPENDINGS {
+            self.unspent.push((lot.bucket, lot.units));
+        }
+    }
+
+    /// Takes in what has come, and lets go of what has ended: until that is given back, the account charges it.
     fn tidy(&mut self, now: Timestamp) {
         while let Some((at, lot)) = self.coming.first().copied()
             && at <= now
@@ -389,22 +452,39 @@ impl Purse {
             self.coming.remove(0);
             self.lots.push(lot);
         }
-        self.lots.retain(|lot| now <= lot.until);
         self.lots.sort_by_key(|lot| lot.until);
+        let ended = self.lots.partition_point(|lot| lot.until < now);
+        let ended: Vec<Lot> = self.lots.drain(..ended).collect();
+        for lot in ended {
+            self.owe(lot);
+        }
     }
 }
 
 impl Lot {
     fn of(parcel: Parcel, sent: Timestamp) -> Self {
+        let margin = MARGIN.min(parcel.lasts / 4).max(drift(parcel.lasts));
         Self {
             bucket: parcel.bucket,
             units: parcel.units,
-            until: Timestamp(
-                sent.0
-                    .saturating_add(parcel.lasts.saturating_sub(MARGIN.min(parcel.lasts / 4))),
-            ),
+            until: Timestamp(sent.0.saturating_add(parcel.lasts.saturating_sub(margin))),
         }
     }
+}
+
+fn sum(lots: &[Lot]) -> u64 {
+    lots.iter()
+        .fold(0, |sum, lot| sum.saturating_add(lot.units))
+}
+
+/// By how much another clock may differ over `span`.
+fn drift(span: u64) -> u64 {
+    span / DRIFT + 1
+}
+
+/// `span`, or less, by another clock.
+fn shorter(span: u64) -> u64 {
+    span.saturating_sub(drift(span))
 }
 
 fn withdraw(lots: &mut Vec<Lot>, units: u64, fits: impl Fn(&Lot) -> bool) -> Vec<Lot> {

@@ -14,18 +14,22 @@ const PURSES: usize = 4096;
 pub struct Purses {
     recent: HashMap<Rc<str>, Purse>,
     older: HashMap<Rc<str>, Purse>,
+    /// The highest number of a message from a purse that was forgotten: what another says to the same account comes after it.
+    number: u32,
 }
 
 impl Purses {
     /// The purse for `account`, which keeps to `quota`; an empty one, if there is none yet.
     pub fn of(&mut self, account: &Rc<str>, quota: Quota, now: Timestamp) -> &mut Purse {
         if self.recent.len() >= PURSES && !self.recent.contains_key(account) {
-            self.older = mem::take(&mut self.recent);
+            let forgotten = mem::replace(&mut self.older, mem::take(&mut self.recent));
+            let numbers = forgotten.values().map(Purse::number);
+            self.number = numbers.fold(self.number, u32::max);
         }
         let purse = self.recent.entry(account.clone()).or_insert_with(|| {
             self.older
                 .remove(account)
-                .unwrap_or_else(|| Purse::new(quota, now))
+                .unwrap_or_else(|| Purse::numbered(quota, self.number, now))
         });
         purse.keep_to(quota);
         purse

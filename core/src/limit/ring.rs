@@ -5,183 +5,206 @@ use serde::{Deserialize, Serialize};
 use super::quota::Quota;
 use crate::time::Timestamp;
 
-/// How many promises are kept at most.
-const PROMISES: usize = 96;
-
-/// Units by bucket.
+/// Units by bucket, oldest first.
 ///
 /// A unit that is held lies in the bucket by whose end it is surely spent, which may lie ahead; a unit that was spent
 /// lies in a bucket that is not before the instant it was spent. So whoever forgets to settle is charged in full.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub(super) struct Ring {
-    /// Buckets that still count, oldest first: number and units.
-    buckets: Vec<(u64, u64)>,
-    /// What becomes of units that leave the window, by bucket.
-    promises: Vec<Promised>,
+#[serde(transparent)]
+pub(super) struct Ring(#[serde(with = "super::stored::steps")] Vec<Bucket>);
+
+/// A bucket that still counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub(super) struct Bucket {
+    pub(super) number: u64,
+    pub(super) units: u64,
+    /// How many of them move on to the heir when the bucket leaves the window, instead of becoming free.
+    pub(super) promised: u64,
 }
 
-/// Units that move on when their bucket leaves the window, instead of becoming free.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-struct Promised {
-    from: u64,
-    to: u64,
-    units: u64,
+impl Bucket {
+    /// Units that become free when the bucket leaves the window.
+    pub(super) fn unpromised(&self) -> u64 {
+        self.units.saturating_sub(self.promised)
+    }
 }
 
 impl Ring {
     /// Lets go of what has left the window at `now`; what was promised of it is held from then on.
     pub(super) fn roll(&mut self, quota: &Quota, now: Timestamp) {
-        while let Some(&(bucket, _)) = self.buckets.first()
-            && quota.expiry(bucket) <= now
+        while let Some(&bucket) = self.0.first()
+            && quota.expiry(bucket.number) <= now
         {
-            self.buckets.remove(0);
-            let mut kept = Vec::with_capacity(self.promises.len());
-            for promise in std::mem::take(&mut self.promises) {
-                if promise.from != bucket {
-                    kept.push(promise);
-                } else if quota.expiry(promise.to) > now {
-                    self.add(promise.to, promise.units);
-                }
+            self.0.remove(0);
+            let heir = quota.heir(bucket.number);
+            if quota.expiry(heir) > now {
+                self.add(heir, bucket.promised);
             }
-            self.promises = kept;
         }
     }
 
     /// Everything that counts.
     pub(super) fn used(&self) -> u64 {
-        sum(self.buckets.iter().map(|(_, units)| *units))
+        sum(self.0.iter().map(|bucket| bucket.units))
     }
 
     /// What counts and lies ahead of `now`: it may come back.
     pub(super) fn ahead(&self, quota: &Quota, now: Timestamp) -> u64 {
         let current = quota.bucket(now);
-        let held = self.buckets.iter().filter(|(bucket, _)| *bucket > current);
-        sum(held.map(|(_, units)| *units))
+        let held = self.0.iter().filter(|bucket| bucket.number > current);
+        sum(held.map(|bucket| bucket.units))
     }
 
     /// What was promised and is not held yet.
     pub(super) fn promised(&self) -> u64 {
-        sum(self.promises.iter().map(|promise| promise.units))
+        sum(self.0.iter().map(|bucket| bucket.promised))
     }
 
     /// When nothing counts any more.
     pub(super) fn empty_at(&self, quota: &Quota, now: Timestamp) -> Timestamp {
-        let last = self.buckets.last().map(|(bucket, _)| *bucket);
-        let promised = self.promises.iter().map(|promise| promise.to).max();
-        last.max(promised)
+        let last = self.0.last().map(|bucket| bucket.number);
+        let promised = self.0.iter().rev().find(|bucket| bucket.promised > 0);
+        last.max(promised.map(|bucket| quota.heir(bucket.number)))
             .map_or(now, |bucket| quota.expiry(bucket))
     }
 
-    /// Counts `units` in `bucket`.
-    pub(super) fn add(&mut self, bucket: u64, units: u64) {
+    /// When the next bucket leaves the window.
+    pub(super) fn next(&self, quota: &Quota) -> Option<Timestamp> {
+        self.0.first().map(|bucket| quota.expiry(bucket.number))
+    }
+
+    /// Counts `units` in the bucket `number`.
+    pub(super) fn add(&mut self, number: u64, units: u64) {
         if units == 0 {
             return;
         }
-        match self
-            .buckets
-            .binary_search_by_key(&bucket, |(number, _)| *number)
-        {
+        match self.place(number) {
             Ok(place) => {
-                if let Some((_, held)) = self.buckets.get_mut(place) {
-                    *held = held.saturating_add(units);
+                if let Some(bucket) = self.0.get_mut(place) {
+                    bucket.units = bucket.units.saturating_add(units);
                 }
             }
-            Err(place) => self.buckets.insert(place, (bucket, units)),
+            Err(place) => self.0.insert(
+                place,
+                Bucket {
+                    number,
+                    units,
+                    promised: 0,
+                },
+            ),
         }
     }
 
-    /// Takes up to `units` out of `bucket`, but never what was promised of it; says how many.
+    /// Takes up to `units` out of the bucket `number`, but never what was promised of it; says how many.
     ///
     /// A promise stands on the units of its bucket: without them it would be units out of nothing.
-    pub(super) fn remove(&mut self, bucket: u64, units: u64) -> u64 {
-        let promised = self.promised_of(bucket);
-        let Ok(place) = self
-            .buckets
-            .binary_search_by_key(&bucket, |(number, _)| *number)
-        else {
+    pub(super) fn remove(&mut self, number: u64, units: u64) -> u64 {
+        let Some((place, bucket)) = self.find(number) else {
             return 0;
         };
-        let Some((_, held)) = self.buckets.get_mut(place) else {
-            return 0;
-        };
-        let removed = units.min(held.saturating_sub(promised));
-        *held -= removed;
-        if *held == 0 {
-            self.buckets.remove(place);
+        let removed = units.min(bucket.unpromised());
+        bucket.units -= removed;
+        if bucket.units == 0 {
+            self.0.remove(place);
         }
         removed
     }
 
-    /// Buckets that have not been promised in full and leave the window by `horizon`, with what is left of them.
+    /// The buckets that leave the window by `horizon`.
     pub(super) fn leaving(
         &self,
         quota: &Quota,
         horizon: Timestamp,
-    ) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.buckets
+    ) -> impl Iterator<Item = &Bucket> {
+        self.0
             .iter()
-            .take_while(move |(bucket, _)| quota.expiry(*bucket) <= horizon)
-            .map(|(bucket, units)| {
-                let free = units.saturating_sub(self.promised_of(*bucket));
-                (*bucket, *units, free)
-            })
+            .take_while(move |bucket| quota.expiry(bucket.number) <= horizon)
     }
 
-    /// Promises `units` of the bucket `from`: when they leave the window they are held in `to`. Says how many it were.
-    pub(super) fn promise(&mut self, from: u64, to: u64, units: u64) -> u64 {
-        let held = self
-            .buckets
-            .binary_search_by_key(&from, |(number, _)| *number)
-            .ok()
-            .and_then(|place| self.buckets.get(place))
-            .map_or(0, |(_, units)| *units);
-        let units = units.min(held.saturating_sub(self.promised_of(from)));
-        if units == 0 {
+    /// Promises up to `units` of the bucket `number`: when it leaves the window they are held in its heir. Says how many.
+    pub(super) fn promise(&mut self, number: u64, units: u64) -> u64 {
+        let Some((_, bucket)) = self.find(number) else {
             return 0;
-        }
-        let same = self
-            .promises
-            .iter_mut()
-            .find(|promise| promise.from == from && promise.to == to);
-        if let Some(promise) = same {
-            promise.units += units;
-        } else if self.promises.len() < PROMISES {
-            self.promises.push(Promised { from, to, units });
-        } else {
-            return 0;
-        }
+        };
+        let units = units.min(bucket.unpromised());
+        bucket.promised += units;
         units
     }
 
-    /// The first instant at which `units` fit into `quota` if nobody takes more and nothing comes back; never, if
-    /// the quota is smaller than that.
-    pub(super) fn room_at(&self, quota: &Quota, units: u64, now: Timestamp) -> Timestamp {
-        if units > quota.limit.get() {
-            return Timestamp(u64::MAX);
-        }
-        let mut later = self.clone();
-        while later.used().saturating_add(units) > quota.limit.get() {
-            let Some(&(bucket, _)) = later.buckets.first() else {
-                break;
-            };
-            let at = quota.expiry(bucket);
-            later.roll(quota, at);
-            if later.used().saturating_add(units) <= quota.limit.get() {
-                return at.max(now);
-            }
-        }
-        now
+    fn find(&mut self, number: u64) -> Option<(usize, &mut Bucket)> {
+        let place = self.place(number).ok()?;
+        self.0.get_mut(place).map(|bucket| (place, bucket))
     }
 
-    fn promised_of(&self, bucket: u64) -> u64 {
-        let of = self
-            .promises
-            .iter()
-            .filter(|promise| promise.from == bucket);
-        sum(of.map(|promise| promise.units))
+    fn place(&self, number: u64) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&number, |bucket| bucket.number)
     }
 }
 
 fn sum(units: impl Iterator<Item = u64>) -> u64 {
     units.fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    /// A minute: its buckets are seconds.
+    fn minute() -> Quota {
+        Quota {
+            limit: NonZeroU64::MAX,
+            per: 60_000,
+        }
+    }
+
+    fn ring(buckets: &[(u64, u64)]) -> Ring {
+        let mut ring = Ring::default();
+        for (number, units) in buckets {
+            ring.add(*number, *units);
+        }
+        ring
+    }
+
+    #[test]
+    fn what_was_promised_moves_on_and_the_rest_becomes_free() {
+        let quota = minute();
+        let mut ring = ring(&[(100, 10), (101, 5)]);
+        assert_eq!(ring.promise(100, 4), 4);
+        assert_eq!(ring.promise(100, 9), 6, "no more than there is");
+        assert_eq!(ring.promise(99, 1), 0);
+        assert_eq!((ring.used(), ring.promised()), (15, 10));
+        ring.roll(&quota, Timestamp(160_999));
+        assert_eq!(ring.used(), 15, "its last instant is not a minute old");
+        ring.roll(&quota, Timestamp(161_000));
+        assert_eq!((ring.used(), ring.promised()), (15, 0));
+        assert_eq!(ring.remove(quota.heir(100), 99), 10);
+        ring.roll(&quota, Timestamp(162_000));
+        assert_eq!(ring, Ring::default());
+    }
+
+    #[test]
+    fn what_was_promised_cannot_be_taken_away() {
+        let mut ring = ring(&[(100, 10)]);
+        ring.promise(100, 7);
+        assert_eq!(ring.remove(100, 10), 3);
+        assert_eq!(ring.remove(100, 10), 0);
+        assert_eq!(ring.remove(101, 1), 0);
+        assert_eq!(ring.used(), 7);
+    }
+
+    #[test]
+    fn after_a_long_silence_nothing_is_left() {
+        let mut ring = ring(&[(100, 10), (130, 3)]);
+        ring.promise(100, 5);
+        let quota = minute();
+        assert_eq!(
+            ring.empty_at(&quota, Timestamp(0)),
+            quota.expiry(quota.heir(100))
+        );
+        ring.roll(&quota, Timestamp(u64::MAX));
+        assert_eq!(ring, Ring::default());
+        assert_eq!(ring.empty_at(&quota, Timestamp(7)), Timestamp(7));
+    }
 }

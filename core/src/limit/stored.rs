@@ -3,7 +3,7 @@
 use super::Account;
 
 /// The layout of the bytes, which come first. Another number is another layout.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// Why bytes are no account.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,5 +49,45 @@ impl Account {
             return Err(Unreadable::Corrupt);
         }
         postcard::from_bytes(body).map_err(|_| Unreadable::Corrupt)
+    }
+}
+
+/// Buckets by how far each lies after the one before.
+pub(super) mod steps {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _, ser::SerializeSeq as _};
+
+    use crate::limit::ring::Bucket;
+
+    pub(in crate::limit) fn serialize<S: Serializer>(
+        buckets: &[Bucket],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(buckets.len()))?;
+        let mut before = 0;
+        for bucket in buckets {
+            list.serialize_element(&Bucket {
+                number: bucket.number - before,
+                ..*bucket
+            })?;
+            before = bucket.number;
+        }
+        list.end()
+    }
+
+    pub(in crate::limit) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Bucket>, D::Error> {
+        let mut buckets = Vec::<Bucket>::deserialize(deserializer)?;
+        let mut before: Option<u64> = None;
+        for bucket in &mut buckets {
+            let number = before.unwrap_or(0).checked_add(bucket.number);
+            let follows = number > before && bucket.promised <= bucket.units;
+            match number.filter(|_| follows) {
+                Some(number) => bucket.number = number,
+                None => return Err(D::Error::custom("its buckets are not in order")),
+            }
+            before = Some(bucket.number);
+        }
+        Ok(buckets)
     }
 }
