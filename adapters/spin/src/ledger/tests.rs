@@ -209,9 +209,11 @@ fn posting(account: &str, units: u64) -> Posting {
             from: ME,
             number,
             settled: Vec::new(),
+            owed: 0,
             left: None,
             take: Some(Take {
                 units,
+                more: 0,
                 hold: 20,
                 demand: None,
                 place: None,
