@@ -391,7 +391,10 @@ impl World {
         }
         self.tenures = tenures;
         let limit = self.quota.limit.get();
-        assert!(self.quota.per > 0 || sum <= limit, "{sum} of {limit} in use");
+        assert!(
+            self.quota.per > 0 || sum <= limit,
+            "{sum} of {limit} in use"
+        );
     }
 
     /// The account's time.
