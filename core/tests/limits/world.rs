@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU64};
 
 use tidegate_core::{
-    limit::{Account, Balance, Draw, Entry, Held, Purse, Quota},
+    limit::{Account, Balance, Draw, Entry, Held, Purse, Quota, Want},
     time::Timestamp,
 };
 
@@ -200,7 +200,7 @@ impl World {
         let hold = hold || self.quota.per == 0;
         let lease = self.lease;
         let (isolate, now) = self.isolate(which);
-        match isolate.purse.draw(units, now) {
+        match isolate.purse.draw(units, 0, now) {
             Draw::Held(held) if hold => self.tenure(which, held),
             Draw::Held(held) => self.spend(which, held),
             Draw::Denied => {}
@@ -208,7 +208,7 @@ impl World {
                 let length = if hold { 20_000 } else { 200 };
                 let entry = isolate
                     .purse
-                    .ask(isolate.me, units, length, lease, None, now);
+                    .ask(isolate.me, want(units, length), lease, now);
                 let purpose = if hold { Purpose::Hold } else { Purpose::Spend };
                 self.call(which, entry, units, purpose);
             }
@@ -273,7 +273,7 @@ impl World {
             return;
         };
         let ask = |at| {
-            let mut entry = Purse::new(self.quota, at).ask(name, take.units, 0, 0, None, at);
+            let mut entry = Purse::new(self.quota, at).ask(name, want(take.units, 0), 0, at);
             entry.number = name;
             self.account.clone().apply(&entry, at).granted
         };
@@ -355,7 +355,7 @@ impl World {
         }
         let (isolate, now) = self.isolate(tenure.isolate);
         isolate.purse.put_back(tenure.held, now);
-        if isolate.purse.owes_units() {
+        if isolate.purse.owes() {
             let entry = isolate.purse.settle(isolate.me, now);
             self.mail.push(Mail::Post(entry, None));
         }
@@ -370,7 +370,7 @@ impl World {
         let (units, which, me) = (tenure.units, tenure.isolate, tenure.me);
         let (isolate, now) = self.isolate(which);
         if isolate.me == me {
-            let entry = isolate.purse.renew(me, &held, units, 20_000, now);
+            let entry = isolate.purse.renew(me, &held, want(units, 20_000), now);
             self.call(which, entry, units, Purpose::Renew(name));
         }
     }
@@ -420,4 +420,12 @@ impl World {
 fn nth<T>(map: &BTreeMap<usize, T>, which: usize) -> Option<usize> {
     let which = which % map.len().max(1);
     map.keys().nth(which).copied()
+}
+
+fn want(units: u64, hold: u64) -> Want {
+    Want {
+        units,
+        hold,
+        ..Want::default()
+    }
 }
