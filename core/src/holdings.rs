@@ -23,7 +23,7 @@ impl Holdings {
         Self(Rc::new(Inside {
             purses: RefCell::default(),
             me: dice.roll() as u32,
-            trip: Cell::new(50),
+            trip: Cell::new(25),
         }))
     }
 
