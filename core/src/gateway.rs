@@ -19,6 +19,7 @@ use crate::{
     dialect::Dialect,
     dispatch::{Attempts, Target},
     exchange::Exchange,
+    holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit, Standing, Unit},
     patience::within,
@@ -54,7 +55,13 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 impl Gateway {
     /// A gateway of `config` on `platform`.
     pub fn new(config: Rc<Config>, platform: Platform) -> Self {
-        let desk = Desk::new(platform.clone());
+        let holdings = Holdings::new(&mut platform.dice.borrow_mut());
+        Self::with(config, platform, holdings)
+    }
+
+    /// A gateway of `config` on `platform`, in an isolate that has `holdings` already.
+    pub fn with(config: Rc<Config>, platform: Platform, holdings: Holdings) -> Self {
+        let desk = Desk::new(platform.clone(), holdings);
         Self {
             config,
             platform,

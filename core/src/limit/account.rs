@@ -315,7 +315,9 @@ impl Account {
         if quota.per == 0 {
             return now;
         }
-        let coming_back = self.ring.ahead(quota, now) > 0 || self.ring.promised() > 0;
+        // What was taken just now may lie in the bucket that runs, and may come back as well: from whoever was let in here and
+        // refused elsewhere.
+        let coming_back = self.ring.recent(quota, now) > 0 || self.ring.promised() > 0;
         if coming_back {
             until.min(Timestamp(now.0.saturating_add(RETURNS)))
         } else {

@@ -50,8 +50,16 @@ impl Ring {
 
     /// What counts and lies ahead of `now`: it may come back.
     pub(super) fn ahead(&self, quota: &Quota, now: Timestamp) -> u64 {
-        let current = quota.bucket(now);
-        let held = self.0.iter().filter(|bucket| bucket.number > current);
+        self.since(quota.bucket(now).saturating_add(1))
+    }
+
+    /// What counts and lies ahead of `now`, or in the bucket that runs.
+    pub(super) fn recent(&self, quota: &Quota, now: Timestamp) -> u64 {
+        self.since(quota.bucket(now))
+    }
+
+    fn since(&self, first: u64) -> u64 {
+        let held = self.0.iter().filter(|bucket| bucket.number >= first);
         sum(held.map(|bucket| bucket.units))
     }
 
