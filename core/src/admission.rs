@@ -7,7 +7,9 @@ use std::{cell::Cell, fmt, rc::Rc, time::Duration};
 use crate::{
     claim::Claim,
     holdings::Holdings,
-    limit::{Balance, Draw, Entry, Held, Place, Posting, Purse, Standing, Unit, Want},
+    limit::{
+        Adjustment, Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Standing, Unit, Want,
+    },
     patience::within,
     platform::{Fault, Platform},
     time::{Timestamp, millis},
@@ -314,6 +316,45 @@ impl Desk {
             all &= balance.parcel.is_some();
         }
         all
+    }
+
+    /// Where an account stands.
+    pub(crate) async fn look(&self, limit: &Limit, account: &Rc<str>) -> Result<Balance, Fault> {
+        self.say(limit, account, None).await
+    }
+
+    /// Does to an account what an operator wants.
+    pub(crate) async fn adjust(
+        &self,
+        limit: &Limit,
+        account: &Rc<str>,
+        adjustment: Adjustment,
+    ) -> Result<Balance, Fault> {
+        self.say(limit, account, Some(adjustment)).await
+    }
+
+    async fn say(
+        &self,
+        limit: &Limit,
+        account: &Rc<str>,
+        adjust: Option<Adjustment>,
+    ) -> Result<Balance, Fault> {
+        let now = self.now();
+        let entry = {
+            let mut purses = self.0.holdings.purses().borrow_mut();
+            let purse = purses.of(account, limit.quota, now);
+            purse.forgive();
+            Entry {
+                adjust,
+                ..purse.settle(self.0.holdings.me(), now)
+            }
+        };
+        let posting = Posting {
+            account: account.clone(),
+            entry,
+        };
+        let silent = || Err(Fault("no answer".into()));
+        self.post(&[posting]).await.pop().unwrap_or_else(silent)
     }
 
     /// Gives a lease back once nobody has asked for a while.

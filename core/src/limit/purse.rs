@@ -1,5 +1,7 @@
 //! What an isolate holds of one account, and may spend without asking.
 
+use std::time::Duration;
+
 use super::{
     entry::{Balance, Demand, Entry, Parcel, Place, Settled, Take},
     quota::Quota,
@@ -22,6 +24,9 @@ const GAPS: u64 = 4;
 
 /// How long one task is trusted to see to a purse, in milliseconds.
 const MINDED: u64 = 5_000;
+
+/// For how long a refusal is remembered at most.
+const REMEMBERED: Duration = Duration::from_secs(5);
 
 /// How many spendings, and what of how many buckets is to be given back, are remembered apart until they are settled.
 const SPENDINGS: usize = 48;
@@ -247,6 +252,11 @@ impl Purse {
         entry
     }
 
+    /// Forgets a refusal: something has changed.
+    pub fn forgive(&mut self) {
+        self.denied = None;
+    }
+
     /// The message that settles what was spent, and gives back what was not.
     pub fn settle(&mut self, from: u32, now: Timestamp) -> Entry {
         let width = self.quota.width();
@@ -275,6 +285,7 @@ impl Purse {
             number: self.number,
             settled,
             owed: std::mem::take(&mut self.owed),
+            adjust: None,
             left: None,
             take: None,
         }
@@ -303,7 +314,8 @@ impl Purse {
         if self.asked == Some(sent) {
             self.asked = None;
         }
-        let again = sent.after(balance.again.since(balance.at));
+        // An operator may change what nothing else would: that is felt after a while.
+        let again = sent.after(balance.again.since(balance.at).min(REMEMBERED));
         self.denied = (!balance.granted || again > now).then_some(Denied {
             units: if balance.granted { 1 } else { units },
             again,

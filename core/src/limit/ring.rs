@@ -43,6 +43,15 @@ impl Ring {
         }
     }
 
+    /// Lets go of what was spent up to `now`; what is held stays, and so does what was promised of what was spent.
+    pub(super) fn forget(&mut self, quota: &Quota, now: Timestamp) {
+        let current = quota.bucket(now);
+        for bucket in self.0.iter_mut().filter(|bucket| bucket.number <= current) {
+            bucket.units = bucket.promised;
+        }
+        self.0.retain(|bucket| bucket.units > 0);
+    }
+
     /// Everything that counts.
     pub(super) fn used(&self) -> u64 {
         sum(self.0.iter().map(|bucket| bucket.units))
