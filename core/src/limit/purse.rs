@@ -52,6 +52,8 @@ pub struct Purse {
     /// When a lease was asked for that has not been answered: one is enough.
     asked: Option<Timestamp>,
     denied: Option<Denied>,
+    /// When units went back to the account: what it refused before says nothing any more.
+    returned: Timestamp,
     known: Known,
     touched: Timestamp,
     /// Until when somebody sees to it that what is in hand is given back.
@@ -165,6 +167,7 @@ impl Purse {
             demand: Meter::new(now),
             asked: None,
             denied: None,
+            returned: Timestamp::default(),
             known: Known::default(),
             touched: now,
             minded: now,
@@ -304,7 +307,9 @@ impl Purse {
             self.asked = None;
         }
         let again = sent.after(balance.again.since(balance.at));
-        self.denied = (!balance.granted || again > now).then_some(Denied {
+        let outdated = !balance.granted && sent <= self.returned;
+        let denied = (!balance.granted || again > now) && !outdated;
+        self.denied = denied.then_some(Denied {
             units: if balance.granted { 1 } else { units },
             again,
             until: if balance.granted {
@@ -371,6 +376,8 @@ impl Purse {
                 self.lots.push(lot);
             } else {
                 self.owe(lot);
+                self.denied = None;
+                self.returned = now;
             }
         }
         self.lots.sort_by_key(|lot| lot.until);
