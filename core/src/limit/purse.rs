@@ -57,6 +57,8 @@ pub struct Purse {
     /// When a lease was asked for that has not been answered: one is enough.
     asked: Option<Timestamp>,
     denied: Option<Denied>,
+    /// When units went back to the account: what it refused before says nothing any more.
+    returned: Timestamp,
     known: Known,
     touched: Timestamp,
     /// Until when somebody sees to it that what is in hand is given back.
@@ -170,6 +172,7 @@ impl Purse {
             demand: Meter::new(now),
             asked: None,
             denied: None,
+            returned: Timestamp::default(),
             known: Known::default(),
             touched: now,
             minded: now,
@@ -316,7 +319,9 @@ impl Purse {
         }
         // An operator may change what nothing else would: that is felt after a while.
         let again = sent.after(balance.again.since(balance.at).min(REMEMBERED));
-        self.denied = (!balance.granted || again > now).then_some(Denied {
+        let outdated = !balance.granted && sent <= self.returned;
+        let denied = (!balance.granted || again > now) && !outdated;
+        self.denied = denied.then_some(Denied {
             units: if balance.granted { 1 } else { units },
             again,
             until: if balance.granted {
@@ -383,6 +388,8 @@ impl Purse {
                 self.lots.push(lot);
             } else {
                 self.owe(lot);
+                self.denied = None;
+                self.returned = now;
             }
         }
         self.lots.sort_by_key(|lot| lot.until);
