@@ -84,6 +84,8 @@ struct Denied {
     again: Timestamp,
     /// When there is room.
     until: Timestamp,
+    /// Whether it has promised all that will be had of it soon: then only one at a time asks for more.
+    promised: bool,
 }
 
 /// What the account said last.
@@ -185,8 +187,10 @@ impl Purse {
 
     /// Whether it is known without asking that there is no room for `units`.
     pub fn is_denied(&self, units: u64, now: Timestamp) -> bool {
-        let denied = |denied: Denied| units >= denied.units && now < denied.again;
-        self.denied.is_some_and(denied)
+        self.denied.is_some_and(|denied| {
+            let waits = now < denied.again || denied.promised && self.is_asked(now);
+            waits && units >= denied.units
+        })
     }
 
     /// The message that asks for `units`, with all that is to be settled. `longest` is how many milliseconds the isolate can
@@ -201,8 +205,7 @@ impl Purse {
         now: Timestamp,
     ) -> Entry {
         let rate = self.demand.rate(now);
-        let is_asked = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
-        let lease = longest > 0 && self.quota.per > 0 && !self.asked.is_some_and(is_asked);
+        let lease = longest > 0 && self.quota.per > 0 && !self.is_asked(now);
         if lease {
             self.asked = Some(now);
         }
@@ -301,6 +304,7 @@ impl Purse {
             } else {
                 self.known.reset
             },
+            promised: !self.coming.is_empty(),
         });
         let parcel = balance.parcel.filter(|_| balance.granted);
         let Some(parcel) = parcel else {
@@ -416,6 +420,12 @@ impl Purse {
             (Some(denied), None) => denied.until,
             (None, _) => self.known.reset,
         }
+    }
+
+    /// Whether a lease was asked for that may still come.
+    fn is_asked(&self, now: Timestamp) -> bool {
+        let recent = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
+        self.asked.is_some_and(recent)
     }
 
     fn in_hand(&self) -> u64 {
