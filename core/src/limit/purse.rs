@@ -93,6 +93,8 @@ struct Denied {
     again: Timestamp,
     /// When there is room.
     until: Timestamp,
+    /// Whether it has promised all that will be had of it soon: then only one at a time asks for more.
+    promised: bool,
 }
 
 /// What the account said last.
@@ -217,16 +219,17 @@ impl Purse {
 
     /// Whether it is known without asking that there is no room for `units`.
     pub fn is_denied(&self, units: u64, now: Timestamp) -> bool {
-        let denied = |denied: Denied| units >= denied.units && now < denied.again;
-        self.denied.is_some_and(denied)
+        self.denied.is_some_and(|denied| {
+            let waits = now < denied.again || denied.promised && self.is_asked(now);
+            waits && units >= denied.units
+        })
     }
 
     /// The message that asks for what is wanted, with all that is to be settled. `longest` is how many milliseconds the
     /// isolate can count on living: zero where nothing beyond is of use.
     pub fn ask(&mut self, from: u32, want: Want, longest: u64, now: Timestamp) -> Entry {
         let rate = self.demand.rate(now);
-        let is_asked = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
-        let lease = longest > 0 && self.quota.per > 0 && !self.asked.is_some_and(is_asked);
+        let lease = longest > 0 && self.quota.per > 0 && !self.is_asked(now);
         if lease {
             self.asked = Some(now);
         }
@@ -329,6 +332,7 @@ impl Purse {
             } else {
                 self.known.reset
             },
+            promised: !self.coming.is_empty(),
         });
         let parcel = balance.parcel.filter(|_| balance.granted);
         let Some(parcel) = parcel else {
@@ -451,6 +455,12 @@ impl Purse {
             (Some(denied), None) => denied.until,
             (None, _) => self.known.reset,
         }
+    }
+
+    /// Whether a lease was asked for that may still come.
+    fn is_asked(&self, now: Timestamp) -> bool {
+        let recent = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
+        self.asked.is_some_and(recent)
     }
 
     fn in_hand(&self) -> u64 {

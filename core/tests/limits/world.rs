@@ -20,6 +20,8 @@ pub(crate) enum Deed {
     Wait(u64),
     /// So many requests come to an isolate, of so many units each. They are spent at once, or held.
     Draw(usize, u64, u64, bool),
+    /// So many times: some time passes, so many units are asked of every isolate, and all messages arrive.
+    Rush(u64, u64, u64),
     /// A message that is on its way arrives; and perhaps it will arrive once more.
     Deliver(usize, bool),
     /// All messages arrive, those that were sent last first.
@@ -143,6 +145,15 @@ impl World {
                     self.draw(isolate % self.isolates.len(), units, hold);
                 }
             }
+            Deed::Rush(times, pause, units) => {
+                for _ in 0..times {
+                    self.now += pause;
+                    for isolate in 0..self.isolates.len() {
+                        self.draw(isolate, units, false);
+                        self.deliver_all();
+                    }
+                }
+            }
             Deed::Deliver(which, again) if !self.mail.is_empty() => {
                 let which = which % self.mail.len();
                 let mail = if again {
@@ -152,11 +163,7 @@ impl World {
                 };
                 self.deliver(mail);
             }
-            Deed::DeliverAll => {
-                while let Some(mail) = self.mail.pop() {
-                    self.deliver(mail);
-                }
-            }
+            Deed::DeliverAll => self.deliver_all(),
             Deed::Lose(which) if !self.mail.is_empty() => {
                 self.mail.remove(which % self.mail.len());
             }
@@ -215,6 +222,12 @@ impl World {
         }
     }
 
+    fn deliver_all(&mut self) {
+        while let Some(mail) = self.mail.pop() {
+            self.deliver(mail);
+        }
+    }
+
     fn call(&mut self, which: usize, entry: Entry, units: u64, purpose: Purpose) {
         let number = self.name() as usize;
         let (isolate, sent) = self.isolate(which);
@@ -241,6 +254,7 @@ impl World {
                 assert!(self.account.to_bytes().len() <= 4096);
                 self.heard_twice(&entry);
                 self.refused_until(&entry, &balance);
+                self.told_right(&balance);
                 if let Some(call) = call {
                     self.mail.push(Mail::Answer(balance, call));
                 }
@@ -287,6 +301,17 @@ impl World {
         assert!(balance.until > balance.at);
         assert!(ask(balance.until), "refused when it was told to come");
         assert!(!ask(Timestamp(balance.until.0 - 1)), "granted before");
+    }
+
+    /// What is said to be left is granted, and one more is not.
+    fn told_right(&mut self, balance: &Balance) {
+        let name = self.name();
+        let ask = |units| {
+            let mut purse = Purse::new(self.quota, balance.at);
+            let entry = purse.ask(name, units, 0, 0, None, balance.at);
+            self.account.clone().apply(&entry, balance.at).granted
+        };
+        assert!(ask(balance.remaining) && !ask(balance.remaining + 1));
     }
 
     fn hear(&mut self, balance: &Balance, call: &Call) {
