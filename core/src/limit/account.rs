@@ -302,11 +302,10 @@ impl Account {
         promises: &[Promise],
         now: Timestamp,
     ) -> Timestamp {
-        let last = promises
-            .last()
-            .map(|p| p.from)
-            .or(take.demand.map(|d| d.promised));
-        last.map_or(now, |last| quota.expiry(last)).max(now)
+        let before = take.demand.map_or(0, |demand| demand.promised);
+        let last = promises.last().map_or(before, |promise| promise.from);
+        let comes = quota.expiry(last);
+        now.max(comes)
     }
 
     fn refuse(&self, quota: &Quota, take: &Take, now: Timestamp) -> Balance {

@@ -3,14 +3,15 @@
 //! # The promise, and why it holds
 //!
 //! An [`Account`] keeps units in buckets of time. A unit that is *held* lies in the bucket by whose end it is surely
-//! spent, which may lie ahead; a unit that was *spent* lies in a bucket that does not begin after it was spent. A bucket
+//! spent, which may lie ahead; a unit that was *spent* lies in a bucket that does not end before it was spent. A bucket
 //! counts until its last instant is a whole window old. All that counts is at most the limit, at every instant: units come in
 //! only where there is room, move only to earlier buckets, and what is promised of a bucket moves on only when that
 //! bucket leaves.
 //!
 //! So take any window, of the quota's length, that ends at some instant: whatever was spent within it counts at
 //! that instant, once, and all that counts is at most the limit. Nobody needs to settle for that to hold, no message needs
-//! to arrive, and no two clocks need to agree: what gets lost is charged in full when its holding ends.
+//! to arrive, and no two clocks need to agree, but only to run alike to one part in 64: what gets lost is charged in full
+//! when its holding ends. What is held for longer instead of something else frees that only where it is granted.
 //!
 //! # Who does what
 //!

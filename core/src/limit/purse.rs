@@ -313,10 +313,11 @@ impl Purse {
         for promise in &balance.promises {
             let after = promise.after.saturating_add(drift(promise.after));
             let at = Timestamp(now.0.saturating_add(after));
-            self.coming.push((at, Lot::of(promise.parcel, sent)));
+            let place = self.coming.partition_point(|(other, _)| *other <= at);
+            self.coming
+                .insert(place, (at, Lot::of(promise.parcel, sent)));
             self.promised = self.promised.max(promise.from);
         }
-        self.coming.sort_by_key(|(at, _)| *at);
         if self.asked == Some(sent) {
             self.asked = None;
         }
@@ -345,8 +346,7 @@ impl Purse {
         };
         lot.units -= mine.units;
         if lot.units > 0 {
-            self.lots.push(lot);
-            self.lots.sort_by_key(|lot| lot.until);
+            self.take_in(lot);
         }
         if now > mine.until {
             self.owe(mine);
@@ -389,14 +389,13 @@ impl Purse {
         let leases = self.has_lease();
         for lot in held.0 {
             if leases && now <= lot.until {
-                self.lots.push(lot);
+                self.take_in(lot);
             } else {
                 self.owe(lot);
                 self.denied = None;
                 self.returned = now;
             }
         }
-        self.lots.sort_by_key(|lot| lot.until);
     }
 
     /// `units` were spent that nobody held.
@@ -477,15 +476,19 @@ impl Purse {
         }
     }
 
+    fn take_in(&mut self, lot: Lot) {
+        let place = self.lots.partition_point(|other| other.until <= lot.until);
+        self.lots.insert(place, lot);
+    }
+
     /// Takes in what has come, and lets go of what has ended: until that is given back, the account charges it.
     fn tidy(&mut self, now: Timestamp) {
         while let Some((at, lot)) = self.coming.first().copied()
             && at <= now
         {
             self.coming.remove(0);
-            self.lots.push(lot);
+            self.take_in(lot);
         }
-        self.lots.sort_by_key(|lot| lot.until);
         let ended = self.lots.partition_point(|lot| lot.until < now);
         let ended: Vec<Lot> = self.lots.drain(..ended).collect();
         for lot in ended {

@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 /// Units by bucket, oldest first.
 ///
 /// A unit that is held lies in the bucket by whose end it is surely spent, which may lie ahead; a unit that was spent
-/// lies in a bucket that is not before the instant it was spent. So whoever forgets to settle is charged in full.
+/// lies in a bucket that does not end before it was spent. So whoever forgets to settle is charged in full.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Ring(#[serde(with = "super::stored::steps")] Vec<Bucket>);

@@ -97,7 +97,7 @@ impl Limit {
     pub fn new(scope: &str, unit: Unit, quota: Quota, by: By, queue: Option<Queueing>) -> Self {
         let name = format!("{scope} {}", unit.name());
         let account = match (&by, quota.per) {
-            (By::Everybody, 0) => name.clone(),
+            (By::Everybody, 0) => name,
             (By::Everybody, per) => format!("{name} {per}"),
             (by, per) => format!("{name} {per} by {by}"),
         };

@@ -10,7 +10,7 @@ use tidegate_core::{
 /// After how long without asking again somebody has left.
 const LEFT: u64 = 3_000;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Move {
     /// Somebody with this ticket asks for one unit.
     Ask(u32),

@@ -133,10 +133,6 @@ impl World {
         world
     }
 
-    pub(crate) fn spent(&self) -> u64 {
-        self.spent.iter().map(|(_, units)| units).sum()
-    }
-
     pub(crate) fn happen(&mut self, deed: &Deed) {
         match *deed {
             Deed::Wait(by) => self.now += by,

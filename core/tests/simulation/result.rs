@@ -52,12 +52,9 @@ impl Figures {
         let end = scenario.seconds * 1_000;
         let worst = worst(&outcome.admitted, per);
         let over = worst.saturating_sub(scenario.limit) as f64 / scenario.limit as f64;
-        let within = |times: &mut dyn Iterator<Item = u64>| {
-            times.filter(|at| (start..end).contains(at)).count() as f64
-        };
-        let offered = within(&mut load.requests.iter().map(|(at, _)| *at));
+        let offered = load.requests.iter().filter(|(at, _)| *at >= start).count() as f64;
         let possible = scenario.limit as f64 * (end - start) as f64 / per as f64;
-        let admitted = within(&mut outcome.admitted.iter().copied());
+        let admitted = outcome.admitted.iter().filter(|at| **at >= start).count() as f64;
         let mut waits = outcome.waits.clone();
         waits.sort_unstable();
         let part = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or(0);
