@@ -68,7 +68,7 @@
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
-//! `dispatch platform route` · `headers patience config refusal` · `exchange relay` · `answer intake` · `gateway`. A test
+//! `dispatch platform route` · `headers ledger patience config refusal` · `exchange relay` · `answer intake` · `gateway`. A test
 //! holds it.
 
 mod admission;
@@ -86,6 +86,7 @@ mod exchange;
 pub mod gateway;
 mod headers;
 mod intake;
+pub mod ledger;
 pub mod limit;
 mod patience;
 pub mod platform;
