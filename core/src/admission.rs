@@ -113,7 +113,7 @@ impl Desk {
             platform,
             purses: RefCell::default(),
             me,
-            trip: Cell::new(50),
+            trip: Cell::new(25),
         }))
     }
 

@@ -152,9 +152,9 @@ impl Account {
         if !granted {
             let queued = take.place.and_then(|place| self.queue.wait(place));
             let mut balance = self.refuse(quota, take, now);
-            if let Some(last) = promises.last() {
-                balance.again = Timestamp(now.0.saturating_add(last.after));
-            }
+            balance.again = balance
+                .again
+                .max(self.dry_until(quota, take, &promises, now));
             if let Some((before, pause)) = queued {
                 balance.queued = Some(before);
                 balance.again = Timestamp(now.0.saturating_add(pause));
@@ -177,11 +177,13 @@ impl Account {
             lasts: quota.end(bucket).0.saturating_sub(now.0),
         };
         self.ring.add(bucket, parcel.units);
-        Balance {
-            parcel: Some(parcel),
-            promises,
-            ..self.balance(quota, true, now)
+        let mut balance = self.balance(quota, true, now);
+        if terms.horizon > 0 && terms.lump == 0 {
+            balance.again = self.dry_until(quota, take, &promises, now);
         }
+        balance.parcel = Some(parcel);
+        balance.promises = promises;
+        balance
     }
 
     /// What is given beyond what is asked for; nothing where no lease is asked for, or none is worthwhile.
@@ -235,7 +237,9 @@ impl Account {
             .filter(|bucket| bucket.number > demand.promised)
             .map(|bucket| {
                 due += bucket.units as f64 * terms.share;
-                let units = (due as u64).saturating_sub(given).min(bucket.unpromised());
+                let units = (due.ceil() as u64)
+                    .saturating_sub(given)
+                    .min(bucket.unpromised());
                 given += units;
                 (bucket.number, units)
             })
@@ -257,6 +261,21 @@ impl Account {
             }
         };
         planned.iter().map(promise).collect()
+    }
+
+    /// Until when there is nothing to be had for a holder but what it was promised.
+    fn dry_until(
+        &self,
+        quota: &Quota,
+        take: &Take,
+        promises: &[Promise],
+        now: Timestamp,
+    ) -> Timestamp {
+        let last = promises
+            .last()
+            .map(|p| p.from)
+            .or(take.demand.map(|d| d.promised));
+        last.map_or(now, |last| quota.expiry(last)).max(now)
     }
 
     fn refuse(&self, quota: &Quota, take: &Take, now: Timestamp) -> Balance {

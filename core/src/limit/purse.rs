@@ -24,7 +24,7 @@ const GAPS: u64 = 4;
 const MINDED: u64 = 5_000;
 
 /// How many spendings, and what of how many buckets is to be given back, are remembered apart until they are settled.
-const SPENDINGS: usize = 32;
+const SPENDINGS: usize = 48;
 
 /// After how long without an answer a lease is asked for again, in milliseconds.
 const ANSWERED: u64 = 3_000;
@@ -71,6 +71,8 @@ struct Lot {
 struct Spent {
     bucket: u64,
     units: u64,
+    /// The first of them and the last.
+    since: Timestamp,
     at: Timestamp,
     until: Timestamp,
 }
@@ -338,13 +340,15 @@ impl Purse {
             let spent = Spent {
                 bucket: lot.bucket,
                 units: lot.units,
+                since: now,
                 at: now,
                 until: lot.until,
             };
-            let near = self.quota.width() / 4;
+            let near = self.quota.width() / 2;
             let full = self.spent.len() >= SPENDINGS;
             let same = self.spent.iter_mut().rev().find(|other| {
-                other.bucket == spent.bucket && (full || now.0.saturating_sub(other.at.0) <= near)
+                other.bucket == spent.bucket
+                    && (full || now.0.saturating_sub(other.since.0) <= near)
             });
             match same {
                 // Said to be later than it was: charged for longer, never for less.

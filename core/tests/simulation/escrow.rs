@@ -121,6 +121,15 @@ impl World<'_> {
             Event::Message(node, me, entry, request) => {
                 self.outcome.calls += 1;
                 let balance = self.account.apply(&entry, Timestamp(now));
+                self.outcome.kinds[match (&entry.take, balance.granted) {
+                    (None, _) => 0,
+                    (Some(t), g) => match (t.demand.is_some(), g) {
+                        (true, true) => 1,
+                        (true, false) => 2,
+                        (false, true) => 3,
+                        (false, false) => 4,
+                    },
+                }] += 1;
                 if let Some(request) = request {
                     let at = now + self.delay(node);
                     self.at(at, Event::Answer(node, me, Box::new(balance), request));

@@ -12,6 +12,7 @@ pub(crate) struct Outcome {
     pub(crate) admitted: Vec<u64>,
     /// How many messages went to the ledger.
     pub(crate) calls: u64,
+    pub(crate) kinds: [u64; 5],
     /// For how long each request waited, let in or not, in milliseconds.
     pub(crate) waits: Vec<u64>,
 }

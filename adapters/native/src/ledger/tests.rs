@@ -349,9 +349,11 @@ fn take(account: &str, per: u64, limit: u64) -> Posting {
             from: process::id(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
             settled: Vec::new(),
+            owed: 0,
             left: None,
             take: Some(Take {
                 units: 1,
+                more: 0,
                 hold: per.min(20),
                 demand: None,
                 place: None,
