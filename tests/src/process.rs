@@ -61,6 +61,11 @@ impl Process {
         })
     }
 
+    /// What the machine calls it.
+    pub fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
     /// Kills it as a power cut would, and starts it again on what it has left behind.
     pub fn kill_and_restart(&mut self) -> Result<(), String> {
         self.running.kill();

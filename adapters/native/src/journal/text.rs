@@ -133,6 +133,7 @@ mod tests {
                 tokens_out: Some(4),
                 tokens: None,
             },
+            counted: None,
             ended: Ending::Whole,
             fault: None,
         };

@@ -355,6 +355,7 @@ fn take(account: &str, per: u64, limit: u64) -> Posting {
                 units: 1,
                 more: 0,
                 hold: per.min(20),
+                instead_of: Vec::new(),
                 demand: None,
                 place: None,
             }),
