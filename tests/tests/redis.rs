@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     thread,
@@ -152,10 +152,19 @@ fn a_value_that_is_not_ours_is_a_fault_that_names_the_account() {
         .filter(|line| line.starts_with("tidegate:"))
         .collect();
     assert_eq!(keys.len(), 1, "{keys:?}");
-    redis.say(&format!("SET {} something", keys[0]));
+    let answers = redis.say(&format!("SET \"{}\" something", keys[0]));
+    assert!(
+        answers[1..].starts_with(&["+OK".to_owned()]),
+        "{keys:?} {answers:?}"
+    );
     assert_eq!(ask(&gateway).status(), 503);
-    let said = gateway.overheard();
-    assert!(said.contains(&format!("`{}`", keys[0])), "{said}");
+    let named = format!("`{}`", keys[0]);
+    let began = Instant::now();
+    while !gateway.overheard().contains(&named) {
+        let said = gateway.overheard();
+        assert!(began.elapsed() < Duration::from_secs(5), "{said}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Calls every gateway `each` times, all at once.
@@ -316,7 +325,7 @@ impl Redis {
     fn say(&self, command: &str) -> Vec<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         write!(stream, "AUTH {PASSWORD}\r\n{command}\r\nQUIT\r\n").unwrap();
-        let lines = BufReader::new(stream.by_ref()).lines();
+        let lines = BufReader::new(stream).lines();
         lines.map_while(Result::ok).collect()
     }
 }
