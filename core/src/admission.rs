@@ -2,16 +2,14 @@
 //!
 //! First out of the isolate's own purses, which costs nothing; then, for what is not in hand, of the ledger, in one call.
 
-use std::{
-    cell::{Cell, RefCell},
-    fmt,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::Cell, fmt, rc::Rc, time::Duration};
 
 use crate::{
     claim::Claim,
-    limit::{Balance, Draw, Entry, Held, Place, Posting, Purse, Purses, Standing, Unit, Want},
+    holdings::Holdings,
+    limit::{
+        Adjustment, Balance, Draw, Entry, Held, Limit, Place, Posting, Purse, Standing, Unit, Want,
+    },
     patience::within,
     platform::{Fault, Platform},
     time::{Timestamp, millis},
@@ -29,17 +27,13 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// How often it is tried again where the ledger's answer came too late to be used.
 const TRIES: u32 = 3;
 
-/// What an isolate holds of all accounts. Cheap to clone.
+/// Where a gateway holds its requests on limits. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Desk(Rc<Inside>);
 
 struct Inside {
     platform: Platform,
-    purses: RefCell<Purses>,
-    /// How the ledger knows this isolate.
-    me: u32,
-    /// How long the ledger takes to answer, in milliseconds.
-    trip: Cell<u64>,
+    holdings: Holdings,
 }
 
 /// A request is in.
@@ -107,20 +101,14 @@ enum Try {
 }
 
 impl Desk {
-    pub(crate) fn new(platform: Platform) -> Self {
-        let me = platform.dice.borrow_mut().roll() as u32;
-        Self(Rc::new(Inside {
-            platform,
-            purses: RefCell::default(),
-            me,
-            trip: Cell::new(25),
-        }))
+    pub(crate) fn new(platform: Platform, holdings: Holdings) -> Self {
+        Self(Rc::new(Inside { platform, holdings }))
     }
 
     /// The limit of `claims` that is known to have no room, without asking anybody.
     pub(crate) fn denied(&self, claims: &[Claim]) -> Option<Standing> {
         let now = self.now();
-        let mut purses = self.0.purses.borrow_mut();
+        let mut purses = self.0.holdings.purses().borrow_mut();
         let denied = claims.iter().filter_map(|claim| {
             let purse = purses.find(&claim.account)?;
             let denied = claim.limit.queue.is_none() && purse.is_denied(claim.units, now);
@@ -176,16 +164,15 @@ impl Desk {
         if missing.is_empty() {
             return Try::In(held, None);
         }
-        let hold = (4 * self.0.trip.get()).clamp(20, millis(PATIENCE));
+        let trip = self.0.holdings.trip();
+        let hold = (4 * trip.get()).clamp(20, millis(PATIENCE));
         let postings: Vec<Posting> = missing
             .iter()
             .map(|claim| self.asking(claim, hold, line.place(claim), now))
             .collect();
         let answers = self.post(&postings).await;
         let heard = self.now();
-        self.0
-            .trip
-            .set((3 * self.0.trip.get() + millis(heard.since(now))) / 4);
+        trip.set((3 * trip.get() + millis(heard.since(now))) / 4);
         let mut refused: Option<Standing> = None;
         let mut queued: Option<Timestamp> = None;
         let mut refusals = 0;
@@ -280,7 +267,9 @@ impl Desk {
                     purse.spend(held.split(spent), now);
                 }
                 purse.put_back(held, now);
-                purse.owes().then(|| purse.settle(self.0.me, now))
+                purse
+                    .owes()
+                    .then(|| purse.settle(self.0.holdings.me(), now))
             });
             entry.map(|entry| Posting {
                 account: claim.account,
@@ -304,7 +293,9 @@ impl Desk {
                 more: 0,
                 ..claim.want(0, None)
             };
-            let entry = self.with(claim, |purse| purse.renew(self.0.me, held, want, now));
+            let entry = self.with(claim, |purse| {
+                purse.renew(self.0.holdings.me(), held, want, now)
+            });
             let account = claim.account.clone();
             (std::mem::take(held), Posting { account, entry })
         });
@@ -327,6 +318,45 @@ impl Desk {
         all
     }
 
+    /// Where an account stands.
+    pub(crate) async fn look(&self, limit: &Limit, account: &Rc<str>) -> Result<Balance, Fault> {
+        self.say(limit, account, None).await
+    }
+
+    /// Does to an account what an operator wants.
+    pub(crate) async fn adjust(
+        &self,
+        limit: &Limit,
+        account: &Rc<str>,
+        adjustment: Adjustment,
+    ) -> Result<Balance, Fault> {
+        self.say(limit, account, Some(adjustment)).await
+    }
+
+    async fn say(
+        &self,
+        limit: &Limit,
+        account: &Rc<str>,
+        adjust: Option<Adjustment>,
+    ) -> Result<Balance, Fault> {
+        let now = self.now();
+        let entry = {
+            let mut purses = self.0.holdings.purses().borrow_mut();
+            let purse = purses.of(account, limit.quota, now);
+            purse.forgive();
+            Entry {
+                adjust,
+                ..purse.settle(self.0.holdings.me(), now)
+            }
+        };
+        let posting = Posting {
+            account: account.clone(),
+            entry,
+        };
+        let silent = || Err(Fault("no answer".into()));
+        self.post(&[posting]).await.pop().unwrap_or_else(silent)
+    }
+
     /// Gives a lease back once nobody has asked for a while.
     fn mind(&self, claim: &Claim, now: Timestamp) {
         if !self.with(claim, |purse| purse.mind(now)) {
@@ -337,7 +367,9 @@ impl Desk {
             loop {
                 desk.0.platform.clock.sleep(GLANCE).await;
                 let now = desk.now();
-                if let Some(entry) = desk.with(&claim, |purse| purse.give_back(desk.0.me, now)) {
+                if let Some(entry) =
+                    desk.with(&claim, |purse| purse.give_back(desk.0.holdings.me(), now))
+                {
                     let account = claim.account.clone();
                     desk.post(&[Posting { account, entry }]).await;
                 }
@@ -351,7 +383,7 @@ impl Desk {
     fn asking(&self, claim: &Claim, hold: u64, place: Option<Place>, now: Timestamp) -> Posting {
         let longest = millis(self.0.platform.ledger.longest_lease());
         let entry = self.with(claim, |purse| {
-            purse.ask(self.0.me, claim.want(hold, place), longest, now)
+            purse.ask(self.0.holdings.me(), claim.want(hold, place), longest, now)
         });
         Posting {
             account: claim.account.clone(),
@@ -372,7 +404,7 @@ impl Desk {
 
     fn with<T>(&self, claim: &Claim, work: impl FnOnce(&mut Purse) -> T) -> T {
         let now = self.now();
-        let mut purses = self.0.purses.borrow_mut();
+        let mut purses = self.0.holdings.purses().borrow_mut();
         work(purses.of(&claim.account, claim.limit.quota, now))
     }
 
@@ -461,7 +493,7 @@ impl Drop for Line<'_> {
             .map(|claim| {
                 let entry = desk.with(claim, |purse| Entry {
                     left: Some(self.ticket),
-                    ..purse.settle(desk.0.me, desk.now())
+                    ..purse.settle(desk.0.holdings.me(), desk.now())
                 });
                 Posting {
                     account: claim.account.clone(),

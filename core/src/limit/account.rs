@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Balance, Entry, Parcel, Promise, Settled, Take},
+    entry::{Adjustment, Balance, Entry, Parcel, Promise, Settled, Take},
     lease::{self, Situation, Terms},
     peers::{Hearing, Peers},
     queue::Queue,
@@ -18,15 +18,26 @@ pub struct Account {
     ring: Ring,
     peers: Peers,
     queue: Queue,
+    raise: Option<Raise>,
     /// The latest instant that the account has seen: a clock that is set back does not bring units back.
     latest: Timestamp,
+}
+
+/// Units that an operator allows beyond the quota.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+struct Raise {
+    units: u64,
+    until: Timestamp,
 }
 
 impl Account {
     /// Changes the account by `entry` at `now`.
     pub fn apply(&mut self, entry: &Entry, now: Timestamp) -> Balance {
-        let quota = &entry.quota;
-        let now = self.advance(quota, now);
+        let now = self.advance(&entry.quota, now);
+        if let Some(adjustment) = entry.adjust {
+            self.adjust(&entry.quota, adjustment, now);
+        }
+        let quota = &self.raised(entry.quota);
         let hearing = self.peers.hear(entry.from, entry.number, now);
         if hearing == Hearing::New {
             for settled in &entry.settled {
@@ -87,6 +98,26 @@ impl Account {
             }
         }
         changed.into_iter().map(|(.., balance)| balance).collect()
+    }
+
+    fn adjust(&mut self, quota: &Quota, adjustment: Adjustment, now: Timestamp) {
+        match adjustment {
+            Adjustment::Reset => self.ring.forget(quota, now),
+            Adjustment::Raise { units, lasts } => {
+                let until = Timestamp(now.0.saturating_add(lasts));
+                self.raise = Some(Raise { units, until });
+            }
+        }
+    }
+
+    /// The quota, and what an operator allows beyond it.
+    fn raised(&mut self, quota: Quota) -> Quota {
+        self.raise = self.raise.filter(|raise| raise.until > self.latest);
+        let units = self.raise.map_or(0, |raise| raise.units);
+        Quota {
+            limit: quota.limit.saturating_add(units),
+            ..quota
+        }
     }
 
     /// When nothing in the account counts any more, so that it may be forgotten.
@@ -315,7 +346,9 @@ impl Account {
         if quota.per == 0 {
             return now;
         }
-        let coming_back = self.ring.ahead(quota, now) > 0 || self.ring.promised() > 0;
+        // What was taken just now may lie in the bucket that runs, and may come back as well: from whoever was let in here and
+        // refused elsewhere.
+        let coming_back = self.ring.recent(quota, now) > 0 || self.ring.promised() > 0;
         if coming_back {
             until.min(Timestamp(now.0.saturating_add(RETURNS)))
         } else {
@@ -327,6 +360,8 @@ impl Account {
         Balance {
             granted,
             at: now,
+            used: self.ring.used() - self.ring.ahead(quota, now),
+            held: self.ring.ahead(quota, now),
             remaining: quota.limit.get().saturating_sub(self.ring.used()),
             until: self.ring.empty_at(quota, now),
             again: now,

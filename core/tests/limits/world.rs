@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU64};
 
 use tidegate_core::{
-    limit::{Account, Balance, Draw, Entry, Held, Purse, Quota},
+    limit::{Account, Balance, Draw, Entry, Held, Purse, Quota, Want},
     time::Timestamp,
 };
 
@@ -20,6 +20,8 @@ pub(crate) enum Deed {
     Wait(u64),
     /// So many requests come to an isolate, of so many units each. They are spent at once, or held.
     Draw(usize, u64, u64, bool),
+    /// So many times: some time passes, so many units are asked of every isolate, and all messages arrive.
+    Rush(u64, u64, u64),
     /// A message that is on its way arrives; and perhaps it will arrive once more.
     Deliver(usize, bool),
     /// All messages arrive, those that were sent last first.
@@ -143,6 +145,15 @@ impl World {
                     self.draw(isolate % self.isolates.len(), units, hold);
                 }
             }
+            Deed::Rush(times, pause, units) => {
+                for _ in 0..times {
+                    self.now += pause;
+                    for isolate in 0..self.isolates.len() {
+                        self.draw(isolate, units, false);
+                        self.deliver_all();
+                    }
+                }
+            }
             Deed::Deliver(which, again) if !self.mail.is_empty() => {
                 let which = which % self.mail.len();
                 let mail = if again {
@@ -152,11 +163,7 @@ impl World {
                 };
                 self.deliver(mail);
             }
-            Deed::DeliverAll => {
-                while let Some(mail) = self.mail.pop() {
-                    self.deliver(mail);
-                }
-            }
+            Deed::DeliverAll => self.deliver_all(),
             Deed::Lose(which) if !self.mail.is_empty() => {
                 self.mail.remove(which % self.mail.len());
             }
@@ -200,7 +207,7 @@ impl World {
         let hold = hold || self.quota.per == 0;
         let lease = self.lease;
         let (isolate, now) = self.isolate(which);
-        match isolate.purse.draw(units, now) {
+        match isolate.purse.draw(units, 0, now) {
             Draw::Held(held) if hold => self.tenure(which, held),
             Draw::Held(held) => self.spend(which, held),
             Draw::Denied => {}
@@ -208,10 +215,16 @@ impl World {
                 let length = if hold { 20_000 } else { 200 };
                 let entry = isolate
                     .purse
-                    .ask(isolate.me, units, length, lease, None, now);
+                    .ask(isolate.me, want(units, length), lease, now);
                 let purpose = if hold { Purpose::Hold } else { Purpose::Spend };
                 self.call(which, entry, units, purpose);
             }
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        while let Some(mail) = self.mail.pop() {
+            self.deliver(mail);
         }
     }
 
@@ -241,6 +254,7 @@ impl World {
                 assert!(self.account.to_bytes().len() <= 4096);
                 self.heard_twice(&entry);
                 self.refused_until(&entry, &balance);
+                self.told_right(&balance);
                 if let Some(call) = call {
                     self.mail.push(Mail::Answer(balance, call));
                 }
@@ -273,7 +287,7 @@ impl World {
             return;
         };
         let ask = |at| {
-            let mut entry = Purse::new(self.quota, at).ask(name, take.units, 0, 0, None, at);
+            let mut entry = Purse::new(self.quota, at).ask(name, want(take.units, 0), 0, at);
             entry.number = name;
             self.account.clone().apply(&entry, at).granted
         };
@@ -287,6 +301,17 @@ impl World {
         assert!(balance.until > balance.at);
         assert!(ask(balance.until), "refused when it was told to come");
         assert!(!ask(Timestamp(balance.until.0 - 1)), "granted before");
+    }
+
+    /// What is said to be left is granted, and one more is not.
+    fn told_right(&mut self, balance: &Balance) {
+        let name = self.name();
+        let ask = |units| {
+            let mut purse = Purse::new(self.quota, balance.at);
+            let entry = purse.ask(name, units, 0, 0, None, balance.at);
+            self.account.clone().apply(&entry, balance.at).granted
+        };
+        assert!(ask(balance.remaining) && !ask(balance.remaining + 1));
     }
 
     fn hear(&mut self, balance: &Balance, call: &Call) {
@@ -355,7 +380,7 @@ impl World {
         }
         let (isolate, now) = self.isolate(tenure.isolate);
         isolate.purse.put_back(tenure.held, now);
-        if isolate.purse.owes_units() {
+        if isolate.purse.owes() {
             let entry = isolate.purse.settle(isolate.me, now);
             self.mail.push(Mail::Post(entry, None));
         }
@@ -370,7 +395,7 @@ impl World {
         let (units, which, me) = (tenure.units, tenure.isolate, tenure.me);
         let (isolate, now) = self.isolate(which);
         if isolate.me == me {
-            let entry = isolate.purse.renew(me, &held, units, 20_000, now);
+            let entry = isolate.purse.renew(me, &held, want(units, 20_000), now);
             self.call(which, entry, units, Purpose::Renew(name));
         }
     }
@@ -420,4 +445,12 @@ impl World {
 fn nth<T>(map: &BTreeMap<usize, T>, which: usize) -> Option<usize> {
     let which = which % map.len().max(1);
     map.keys().nth(which).copied()
+}
+
+fn want(units: u64, hold: u64) -> Want {
+    Want {
+        units,
+        hold,
+        ..Want::default()
+    }
 }

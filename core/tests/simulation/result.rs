@@ -12,7 +12,6 @@ pub(crate) struct Outcome {
     pub(crate) admitted: Vec<u64>,
     /// How many messages went to the ledger.
     pub(crate) calls: u64,
-    pub(crate) kinds: [u64; 5],
     /// For how long each request waited, let in or not, in milliseconds.
     pub(crate) waits: Vec<u64>,
 }
@@ -28,6 +27,22 @@ pub(crate) struct Figures {
     pub(crate) calls: f64,
     pub(crate) p50: u64,
     pub(crate) p99: u64,
+}
+
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            over,
+            under,
+            calls,
+            p50,
+            p99,
+        } = self;
+        write!(
+            f,
+            "over {over:6.2} %  under {under:6.2} %  calls {calls:6.4}  added {p50:3}/{p99:3} ms"
+        )
+    }
 }
 
 impl Figures {
