@@ -191,7 +191,8 @@ impl Builder<'_> {
             return None;
         }
         // Where the document is only checked, nobody knows what a reference stands for.
-        if !is_redis && !(is_secret && self.secrets.is_none()) {
+        let is_unknown = is_secret && self.secrets.is_none();
+        if !is_redis && !is_unknown {
             // What stands there may hold a password: it is not repeated.
             field.complain("expected `embedded` or a URL such as `redis://127.0.0.1:6379`");
             return None;
