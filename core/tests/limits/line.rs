@@ -138,6 +138,7 @@ impl Line {
         Entry {
             take: Some(Take {
                 units: 1,
+                more: 0,
                 hold: 45_000,
                 instead_of: Vec::new(),
                 demand: None,
@@ -153,6 +154,8 @@ impl Line {
             from: 1,
             number: 0,
             settled: Vec::new(),
+            owed: 0,
+            adjust: None,
             left: None,
             take: None,
         }

@@ -16,7 +16,7 @@ use std::num::NonZeroU64;
 use line::{Line, Move};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use tidegate_core::{
-    limit::{Account, Demand, Draw, Entry, Place, Purse, Quota, Settled, Take},
+    limit::{Account, Adjustment, Demand, Draw, Entry, Place, Purse, Quota, Settled, Take, Want},
     time::Timestamp,
 };
 use world::{Deed, World};
@@ -114,14 +114,15 @@ fn take() -> impl Strategy<Value = Take> {
     let place = (0..9u32, 0..9u32).prop_map(|(ticket, room)| Place { ticket, room });
     let instead = prop::collection::vec((edge(), edge()), 0..3);
     (
-        edge(),
+        (edge(), edge()),
         edge(),
         instead,
         prop::option::of(demand),
         prop::option::weighted(0.2, place),
     )
-        .prop_map(|(units, hold, instead_of, demand, place)| Take {
+        .prop_map(|((units, more), hold, instead_of, demand, place)| Take {
             units,
+            more,
             hold,
             instead_of,
             demand,
@@ -135,6 +136,11 @@ fn quota() -> impl Strategy<Value = Quota> {
     (limit, per).prop_map(|(limit, per)| Quota { limit, per })
 }
 
+fn adjustment() -> impl Strategy<Value = Adjustment> {
+    let raise = (edge(), edge()).prop_map(|(units, lasts)| Adjustment::Raise { units, lasts });
+    prop_oneof![Just(Adjustment::Reset), raise]
+}
+
 fn entry(quota: Quota) -> impl Strategy<Value = Entry> {
     (
         prop_oneof![0..3u32, any::<u32>()],
@@ -142,15 +148,23 @@ fn entry(quota: Quota) -> impl Strategy<Value = Entry> {
         prop::collection::vec(settled(), 0..3),
         prop::option::of(0..9u32),
         prop::option::of(take()),
+        (
+            prop_oneof![9 => Just(0), 1 => edge()],
+            prop::option::weighted(0.1, adjustment()),
+        ),
     )
-        .prop_map(move |(from, number, settled, left, take)| Entry {
-            quota,
-            from,
-            number,
-            settled,
-            left,
-            take,
-        })
+        .prop_map(
+            move |(from, number, settled, left, take, (owed, adjust))| Entry {
+                quota,
+                from,
+                number,
+                settled,
+                owed,
+                adjust,
+                left,
+                take,
+            },
+        )
 }
 
 fn plain(quota: Quota, from: u32, number: u32, units: u64) -> Entry {
@@ -159,9 +173,12 @@ fn plain(quota: Quota, from: u32, number: u32, units: u64) -> Entry {
         from,
         number,
         settled: Vec::new(),
+        owed: 0,
+        adjust: None,
         left: None,
         take: Some(Take {
             units,
+            more: 0,
             hold: 1_000,
             instead_of: Vec::new(),
             demand: None,
@@ -206,10 +223,14 @@ proptest! {
         })
     ) {
         let mut account = Account::default();
+        let mut raised = 0;
         for (entry, now) in entries {
             let now = Timestamp(now);
+            if let Some(Adjustment::Raise { units, .. }) = entry.adjust {
+                raised = raised.max(units);
+            }
             let balance = account.apply(&entry, now);
-            prop_assert!(balance.remaining <= quota.limit.get());
+            prop_assert!(balance.remaining <= quota.limit.get().saturating_add(raised));
             prop_assert!(balance.at >= now);
             prop_assert_eq!(Account::from_bytes(&account.to_bytes()), Ok(account.clone()));
             account.empty_at(&quota, now);
@@ -232,7 +253,7 @@ proptest! {
                     Some(entry) => entry,
                     None => continue,
                 },
-                _ => match purse.draw(units, now) {
+                _ => match purse.draw(units, 0, now) {
                     Draw::Held(held) if deed == 2 => {
                         purse.spend(held, now);
                         continue;
@@ -241,7 +262,10 @@ proptest! {
                         purse.put_back(held, now);
                         continue;
                     }
-                    Draw::Denied | Draw::Ask => purse.ask(7, units, hold, longest, None, now),
+                    Draw::Denied | Draw::Ask => {
+ let want = Want { units, hold, ..Want::default() };
+ purse.ask(7, want, longest, now)
+ },
                 },
             };
             let balance = account.apply(&entry, now);

@@ -308,7 +308,7 @@ impl World {
         let name = self.name();
         let ask = |units| {
             let mut purse = Purse::new(self.quota, balance.at);
-            let entry = purse.ask(name, units, 0, 0, None, balance.at);
+            let entry = purse.ask(name, want(units, 0), 0, balance.at);
             self.account.clone().apply(&entry, balance.at).granted
         };
         assert!(ask(balance.remaining) && !ask(balance.remaining + 1));
