@@ -70,7 +70,7 @@
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
-//! `claim dispatch holdings platform route` · `exchange headers patience config` · `admission` · `refusal tenure` · `budget` ·
+//! `claim dispatch holdings platform route` · `exchange headers ledger patience config` · `admission` · `refusal tenure` · `budget` ·
 //! `relay` · `admin answer intake` · `gateway`. A test
 //! holds it.
 
@@ -91,6 +91,7 @@ pub mod gateway;
 mod headers;
 mod holdings;
 mod intake;
+pub mod ledger;
 pub mod limit;
 mod patience;
 pub mod platform;

@@ -61,6 +61,11 @@ impl Process {
         })
     }
 
+    /// What the machine calls it.
+    pub fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
     /// Kills it as a power cut would, and starts it again on what it has left behind.
     pub fn kill_and_restart(&mut self) -> Result<(), String> {
         self.running.kill();
@@ -138,14 +143,15 @@ impl Stage for Process {
     }
 }
 
-/// Writes the JSON that the edge runtimes load beside the `tidegate.toml` in `folder`.
-pub fn compile(folder: &Path) -> Result<PathBuf, String> {
+/// Writes the JSON that `runtime`, as the command line names it, loads beside the `tidegate.toml` in `folder`.
+pub fn compile(folder: &Path, runtime: &str) -> Result<PathBuf, String> {
     let compiled = folder.join("tidegate.json");
     let run = Command::new(binary()?)
         .arg("compile")
         .arg(folder.join("tidegate.toml"))
         .arg("--out")
         .arg(&compiled)
+        .args(["--runtime", runtime])
         .output()
         .map_err(|error| format!("tidegate compile: {error}"))?;
     if run.status.success() {
@@ -356,7 +362,7 @@ fn command(
                 .arg("--component")
                 .arg(wasm)
                 .arg("--config")
-                .arg(compile(folder)?);
+                .arg(compile(folder, "spin")?);
             command.arg("--state").arg(state(folder)?);
             command.args(["--listen", "127.0.0.1:0", "--until-stdin-closes"]);
             command.envs(
@@ -373,7 +379,7 @@ fn command(
             command
                 .arg(harness.join("serve.mjs"))
                 .arg("--config")
-                .arg(compile(folder)?);
+                .arg(compile(folder, "cloudflare")?);
             command.arg("--persist").arg(state(folder)?).args([
                 "--port",
                 "0",

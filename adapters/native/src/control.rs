@@ -71,8 +71,10 @@ impl Control {
         let wrong = |problems: Vec<_>| Failed::configuration(file, &problems);
         let config = source.config().map_err(wrong)?;
         let before = Arc::clone(&self.source.borrow()).config().map_err(wrong)?;
-        if (&config.listen, &config.data_dir) != (&before.listen, &before.data_dir) {
-            say("tidegate: another `listen` or `data_dir` holds from the next start on");
+        if (&config.listen, &config.store, &config.data_dir)
+            != (&before.listen, &before.store, &before.data_dir)
+        {
+            say("tidegate: another `listen`, `store` or `data_dir` holds from the next start on");
         }
         self.source.send_replace(Arc::new(source));
         Ok(())

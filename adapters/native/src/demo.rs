@@ -7,6 +7,7 @@ use std::{
     thread,
 };
 
+use tidegate_core::config::Store;
 use tokio::runtime::Builder;
 
 use crate::{
@@ -37,7 +38,7 @@ pub(crate) fn demo(arguments: &arguments::Demo) -> Result<(), Failed> {
     let source = source(simulate()?)?;
     let (address, listeners) = listen(arguments.listen.as_deref())?;
     let directory = Directory::make()?;
-    let serving = Serving::prepare(source, &directory.0, format)?;
+    let serving = Serving::prepare(source, &Store::Embedded, &directory.0, format)?;
     serving.run(listeners, None, false, || say(invitation(address)))
 }
 

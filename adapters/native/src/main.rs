@@ -29,6 +29,7 @@ mod serve;
 mod server;
 mod source;
 mod tasks;
+mod tls;
 mod upstream;
 
 use std::process::ExitCode;

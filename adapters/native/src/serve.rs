@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use tidegate_core::config::Store;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use crate::{
     control::Control,
     failed::Failed,
     journal::{Format, Writer},
-    ledger::{Keeper, Ledger},
+    ledger::Place,
     listen,
     say::say,
     server::{self, Shared},
@@ -44,7 +45,7 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
     let config = source
         .config()
         .map_err(|problems| Failed::configuration(file, &problems))?;
-    let ledger = file
+    let directory = file
         .parent()
         .unwrap_or_else(|| Path::new(""))
         .join(&config.data_dir);
@@ -54,7 +55,7 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
         .or(config.listen.as_deref())
         .unwrap_or(LISTEN);
     // The ledger first: who cannot have it must not take callers from the one who has.
-    let serving = Serving::prepare(source, &ledger, format)?;
+    let serving = Serving::prepare(source, &config.store, &directory, format)?;
     let (address, listeners) = listen(address)?;
     serving.run(
         listeners,
@@ -86,18 +87,23 @@ pub(crate) fn format(otherwise: Format) -> Result<Format, Failed> {
 /// A gateway that has everything but callers.
 pub(crate) struct Serving {
     source: Source,
-    ledger: Ledger,
+    place: Place,
     format: Format,
 }
 
 impl Serving {
-    /// Opens what has to be open, with the ledger in the directory `ledger`.
-    pub(crate) fn prepare(source: Source, ledger: &Path, format: Format) -> Result<Self, Failed> {
-        let ledger = Ledger::open(ledger).map_err(Failed::Machine)?;
+    /// Opens what has to be open, with the accounts in `store`; those that are embedded lie in `directory`.
+    pub(crate) fn prepare(
+        source: Source,
+        store: &Store,
+        directory: &Path,
+        format: Format,
+    ) -> Result<Self, Failed> {
+        let place = Place::open(store, directory).map_err(Failed::Machine)?;
         raise_file_limit();
         Ok(Self {
             source,
-            ledger,
+            place,
             format,
         })
     }
@@ -111,12 +117,12 @@ impl Serving {
         ready: impl FnOnce(),
     ) -> Result<(), Failed> {
         let machine = |error: io::Error| Failed::Machine(error.to_string());
-        let keeper = Keeper::start(&self.ledger).map_err(Failed::Machine)?;
+        let keeper = self.place.keeper().map_err(Failed::Machine)?;
         let writer = Writer::start(io::stdout()).map_err(machine)?;
         let (sender, source) = watch::channel(Arc::new(self.source));
         let stop = CancellationToken::new();
         let shared = Shared {
-            ledger: self.ledger,
+            place: self.place,
             lines: writer.lines(self.format),
             source,
             stop: stop.clone(),
@@ -133,6 +139,7 @@ impl Serving {
             .enable_all()
             .build()
             .map_err(machine)?;
+        runtime.spawn(shared.place.look());
         let heeded = runtime.block_on(control.heed()).map_err(machine);
         stop.cancel();
         for thread in threads {
@@ -140,7 +147,9 @@ impl Serving {
                 say("tidegate: a thread had ended by a panic");
             }
         }
-        keeper.finish();
+        if let Some(keeper) = keeper {
+            keeper.finish();
+        }
         writer.finish(LAST_LINES);
         heeded
     }

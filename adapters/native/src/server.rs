@@ -27,7 +27,7 @@ use crate::{
     body::Inbound,
     clock::SystemClock,
     journal::Lines,
-    ledger::Ledger,
+    ledger::Place,
     source::Source,
     tasks::LocalTasks,
     upstream::{HyperUpstream, Pool},
@@ -54,8 +54,8 @@ const REFUSED: Duration = Duration::from_millis(50);
 /// What the threads share.
 #[derive(Clone)]
 pub(crate) struct Shared {
-    /// The accounts.
-    pub(crate) ledger: Ledger,
+    /// Where the accounts are.
+    pub(crate) place: Place,
     /// Where records go.
     pub(crate) lines: Lines,
     /// The configuration; a new one is built when it changes.
@@ -139,13 +139,18 @@ impl Thread {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let pool = Rc::new(Pool::default());
+        let clock = Rc::new(SystemClock);
+        let tracked = Rc::new(LocalTasks(tasks.clone()));
+        let dice = Rc::new(RefCell::new(Dice::new(seed)));
         let platform = Platform {
             upstream: Rc::new(HyperUpstream::new(Rc::clone(&pool))),
-            ledger: Rc::new(shared.ledger.clone()),
-            clock: Rc::new(SystemClock),
-            tasks: Rc::new(LocalTasks(tasks.clone())),
+            ledger: shared
+                .place
+                .ledger(clock.clone(), tracked.clone(), dice.clone()),
+            clock,
+            tasks: tracked,
             journal: Rc::new(shared.lines.clone()),
-            dice: Rc::new(RefCell::new(Dice::new(seed))),
+            dice,
         };
         let source = Arc::clone(&shared.source.borrow());
         let gateway = build(&source, &platform).ok_or("the configuration cannot be built")?;

@@ -140,7 +140,8 @@ fn what_a_runtime_cannot_give_is_refused_for_that_runtime() {
         dir.path(),
         &format!("[gateway]\nstore = \"redis://127.0.0.1\"\n{FINE}"),
     );
-    let (code, _, err) = tidegate(&["check", &file]);
+    assert_eq!(tidegate(&["check", &file]).0, 0);
+    let (code, _, err) = tidegate(&["check", &file, "--runtime", "cloudflare"]);
     assert_eq!(code, 1);
     assert!(
         err.starts_with(&format!("{file}:2:9: gateway.store: ")),

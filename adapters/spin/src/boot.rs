@@ -14,12 +14,13 @@ use spin_sdk::variables;
 use tidegate_core::{
     Body, Config, Gateway, Platform,
     config::{Runtime, Store, Value},
+    ledger::{Accounts, Redis},
     platform::Ledger,
 };
 
 use crate::{
     ambient,
-    ledger::{Accounts, Redis, Sqlite},
+    ledger::{Connected, LONGEST_LEASE, Sqlite},
     upstream::Upstream,
 };
 
@@ -102,12 +103,14 @@ fn assemble(config: Config) -> Gateway {
     let ledger: Rc<dyn Ledger> = match &config.store {
         Store::Embedded => Rc::new(Accounts::new(
             Sqlite::default(),
+            LONGEST_LEASE,
             clock.clone(),
             tasks.clone(),
             dice.clone(),
         )),
         Store::Redis(url) => Rc::new(Accounts::new(
-            Redis::new(url),
+            Redis::new(Connected::to(url), clock.clone()),
+            LONGEST_LEASE,
             clock.clone(),
             tasks.clone(),
             dice.clone(),

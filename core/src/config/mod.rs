@@ -58,12 +58,21 @@ pub struct Config {
 }
 
 /// Where accounts are kept.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub enum Store {
     /// In what the platform brings: a Durable Object an account, Spin's SQLite, a file beside the native binary.
     Embedded,
-    /// In Redis, at this URL.
+    /// In Redis, at this URL, which may hold a password.
     Redis(String),
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "Embedded",
+            Self::Redis(_) => "Redis",
+        })
+    }
 }
 
 /// What becomes of a request whose limits cannot be checked.

@@ -90,8 +90,12 @@ fn each_problem_is_named() {
             "gateway.max_body: expected a whole number of one or more, found 0",
         ),
         (
-            r#"{"gateway": {"store": "redis://h"}}"#,
-            "gateway.store: a Redis store is not available yet on native",
+            r#"{"gateway": {"store": "$WEB_KEY"}}"#,
+            "gateway.store: expected `embedded` or a URL such as `redis://127.0.0.1:6379`",
+        ),
+        (
+            r#"{"gateway": {"store": "$NOT_SET"}}"#,
+            "gateway.store: the secret `NOT_SET` is not set",
         ),
         (
             r#"{"gateway": {"store": "sqlite"}}"#,
@@ -313,20 +317,36 @@ fn all_problems_come_at_once() {
 
 #[test]
 fn what_a_runtime_cannot_give_is_refused_for_it_alone() {
-    let document =
-        serde_json::from_str(r#"{"gateway": {"store": "redis://127.0.0.1"}, "routes": []}"#)
-            .unwrap();
-    for (runtime, fine) in [
-        (Runtime::Native, false),
-        (Runtime::Cloudflare, false),
-        (Runtime::Spin, true),
-    ] {
-        assert_eq!(
-            Config::build(&document, None, runtime).is_ok(),
-            fine,
-            "{runtime:?}"
-        );
+    for store in ["redis://127.0.0.1", "rediss://127.0.0.1", "$REDIS_URL"] {
+        let document = format!(r#"{{"gateway": {{"store": "{store}"}}, "routes": []}}"#);
+        let document = serde_json::from_str(&document).unwrap();
+        for (runtime, fine) in [
+            (Runtime::Native, true),
+            (Runtime::Cloudflare, false),
+            (Runtime::Spin, true),
+        ] {
+            assert_eq!(
+                Config::build(&document, None, runtime).is_ok(),
+                fine,
+                "{store} on {runtime:?}"
+            );
+        }
     }
+}
+
+#[test]
+fn the_url_of_a_store_may_be_a_secret_and_is_never_printed() {
+    let url = "redis://:open-sesame@127.0.0.1";
+    let secrets = BTreeMap::from([("REDIS_URL".to_owned(), url.to_owned())]);
+    let document =
+        serde_json::from_str(r#"{"gateway": {"store": "$REDIS_URL"}, "routes": []}"#).unwrap();
+    let config = Config::build(&document, Some(&secrets), Runtime::Native).unwrap();
+    assert_eq!(config.store, Store::Redis(url.into()));
+    assert!(!format!("{:?}", config.store).contains("sesame"));
+    let slip = r#"{"gateway": {"store": "http://:open-sesame@127.0.0.1"}, "routes": []}"#;
+    let document = serde_json::from_str(slip).unwrap();
+    let problems = Config::build(&document, None, Runtime::Native).err();
+    assert!(!format!("{:?}", problems.unwrap()).contains("sesame"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What only several instances of the component, on one database, can show.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
@@ -27,7 +28,6 @@ fn exactly_as_many_pass_as_the_limit_says() {
 }
 
 #[test]
-#[ignore = "needs a redis-server on the PATH"]
 fn exactly_as_many_pass_as_the_limit_says_when_redis_keeps_the_accounts() {
     let state = folder("redis");
     let port = TcpListener::bind("127.0.0.1:0")
@@ -36,10 +36,17 @@ fn exactly_as_many_pass_as_the_limit_says_when_redis_keeps_the_accounts() {
         .unwrap()
         .port();
     let mut redis = Command::new("redis-server")
-        .args(["--save", "", "--port", &port.to_string()])
+        .args([
+            "--save",
+            "",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+        ])
         .stdout(Stdio::null())
         .spawn()
-        .unwrap();
+        .expect("redis-server is there: `cargo xtask setup` installs it");
     let began = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err()
         && began.elapsed() < Duration::from_secs(10)

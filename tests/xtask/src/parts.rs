@@ -115,6 +115,7 @@ fn deny(_: &mut Counts) -> Result<(), String> {
 
 /// All that `cargo test` finds, but for the scenarios and the properties of `fuzz`, which are parts of their own.
 fn unit(counts: &mut Counts) -> Result<(), String> {
+    tools::debian(&tools::REDIS)?;
     let mut tests = natively("test --no-fail-fast --lib --bins");
     for package in [
         "core",

@@ -20,8 +20,15 @@ const PYTHON: &str = "tests/clients/python";
 
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
 
+/// What the benchmark measures with and against, each with its package of Debian.
+pub(crate) const BENCH: [(&str, &str); 2] = [("nginx", "nginx-light"), ("wrk", "wrk")];
+
+/// What keeps accounts for several gateways.
+pub(crate) const REDIS: [(&str, &str); 1] = [("redis-server", "redis-server")];
+
 /// Installs everything that `cargo xtask test` uses.
 pub(crate) fn install_all() -> Result<(), String> {
+    debian(&REDIS)?;
     targets()?;
     for (name, version) in CRATES {
         // Without a nightly toolchain there is nothing for it to do.
@@ -49,12 +56,12 @@ pub(crate) fn nightly() -> bool {
     run("rustup").words("run nightly rustc --version").works()
 }
 
-/// Installs the packages of Debian that the benchmark measures with and against.
-pub(crate) fn debian() -> Result<(), String> {
-    let missing: Vec<&str> = [("nginx", "nginx-light"), ("wrk", "wrk")]
-        .into_iter()
+/// Installs the packages of Debian whose `programs` are missing.
+pub(crate) fn debian(programs: &[(&str, &'static str)]) -> Result<(), String> {
+    let missing: Vec<&str> = programs
+        .iter()
         .filter(|(program, _)| !on_path(program))
-        .map(|(_, package)| package)
+        .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
         return Ok(());

@@ -134,6 +134,7 @@ mod tests {
                 tokens: None,
             },
             counted: None,
+            admin: None,
             ended: Ending::Whole,
             fault: None,
         };

@@ -1,19 +1,24 @@
-//! The accounts behind limits: in memory, one process's worth, and on disk before anybody is answered.
+//! The accounts behind limits: in memory, one process's worth, and on disk before anybody is answered; or in a Redis ([`redis`]).
 //!
 //! Whoever changes an account lets the other requests of its thread have their turn once before it writes; the first to
 //! come back writes for all of them, in one transaction. Under load a write is so shared by everything that is in
 //! flight, and alone it waits for nobody.
 
 use std::{
+    cell::RefCell,
     path::Path,
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tidegate_core::{
+    config,
+    dice::Dice,
+    ledger::{Accounts, Redis},
     limit::{Balance, Posting},
-    platform::{self, Fault},
+    platform::{self, Clock, Fault, Tasks},
 };
 use tokio::task::yield_now;
 
@@ -21,13 +26,65 @@ use crate::clock;
 
 mod book;
 mod keeper;
+mod redis;
 mod store;
 
 use book::{Book, Posted};
 pub(crate) use keeper::Keeper;
+use redis::{Server, Wire};
 use store::Store;
 
-/// The one ledger of the process; every thread has this handle on it.
+/// Where the process has its accounts, and every thread its ledger from.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Here.
+    Embedded(Ledger),
+    /// In a Redis, which others may share.
+    Redis(Arc<Server>),
+}
+
+impl Place {
+    /// Where `store` says; if that is here, in `directory`.
+    pub(crate) fn open(store: &config::Store, directory: &Path) -> Result<Self, String> {
+        Ok(match store {
+            config::Store::Embedded => Self::Embedded(Ledger::open(directory)?),
+            config::Store::Redis(url) => Self::Redis(Arc::new(Server::at(url)?)),
+        })
+    }
+
+    /// The ledger of one thread.
+    pub(crate) fn ledger(
+        &self,
+        clock: Rc<dyn Clock>,
+        tasks: Rc<dyn Tasks>,
+        dice: Rc<RefCell<Dice>>,
+    ) -> Rc<dyn platform::Ledger> {
+        match self {
+            Self::Embedded(ledger) => Rc::new(ledger.clone()),
+            Self::Redis(server) => {
+                let redis = Redis::new(Wire::to(Arc::clone(server)), Rc::clone(&clock));
+                Rc::new(Accounts::new(redis, LONGEST_LEASE, clock, tasks, dice))
+            }
+        }
+    }
+
+    /// Starts what is to be done beside the requests, if there is anything.
+    pub(crate) fn keeper(&self) -> Result<Option<Keeper>, String> {
+        match self {
+            Self::Embedded(ledger) => Keeper::start(ledger).map(Some),
+            Self::Redis(_) => Ok(None),
+        }
+    }
+
+    /// Tells the operator what is wrong with the place, if it is one that may be out of reach.
+    pub(crate) async fn look(self) {
+        if let Self::Redis(server) = self {
+            server.look().await;
+        }
+    }
+}
+
+/// The one ledger of a process that has its accounts here; every thread has this handle on it.
 #[derive(Clone)]
 pub(crate) struct Ledger(Arc<Mutex<Book>>);
 

@@ -316,6 +316,61 @@ async fn what_a_change_costs() {
     keeper.finish();
 }
 
+/// `REDIS_URL=redis://127.0.0.1 cargo test --release -p tidegate -- --ignored --nocapture what_a_post_costs`
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "prints what it measures, and needs a Redis"]
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+async fn what_a_post_costs_over_redis_and_here() {
+    let dir = tempdir().unwrap();
+    let url = env::var("REDIS_URL").unwrap();
+    for store in [config::Store::Redis(url), config::Store::Embedded] {
+        let place = Place::open(&store, dir.path()).unwrap();
+        for (width, accounts) in [(1, 1), (1, 1000), (64, 1), (64, 1000)] {
+            let local = tokio::task::LocalSet::new();
+            let seed = rand_seed();
+            let start = std::time::Instant::now();
+            let rounds = 6_400 / width;
+            local
+                .run_until(async {
+                    let ledger = place.ledger(
+                        Rc::new(clock::SystemClock),
+                        Rc::new(crate::tasks::LocalTasks(Default::default())),
+                        Rc::new(RefCell::new(Dice::new(seed))),
+                    );
+                    let workers: Vec<_> = (0..width)
+                        .map(|worker| {
+                            let ledger = Rc::clone(&ledger);
+                            tokio::task::spawn_local(async move {
+                                for round in 0..rounds {
+                                    let account = format!("{}", (worker * 31 + round) % accounts);
+                                    let posting = [take(&account, HOUR, u64::MAX)];
+                                    let answers = ledger.post(&posting).await;
+                                    assert!(answers[0].as_ref().unwrap().granted);
+                                }
+                            })
+                        })
+                        .collect();
+                    for worker in workers {
+                        worker.await.unwrap();
+                    }
+                })
+                .await;
+            let took = start.elapsed();
+            println!(
+                "{store:?}, {width} at once on {accounts} accounts: {} posts/s, {} µs each",
+                ((rounds * width) as f64 / took.as_secs_f64()) as u64,
+                took.as_micros() as usize / rounds,
+            );
+        }
+    }
+}
+
+fn rand_seed() -> [u8; 16] {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).unwrap();
+    seed
+}
+
 /// What this thread has spent of the processor, in nanoseconds.
 fn processor_time() -> u64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

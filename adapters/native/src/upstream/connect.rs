@@ -1,8 +1,6 @@
 //! How a connection to an upstream comes to be.
 
 use std::{
-    env,
-    error::Error,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -17,11 +15,12 @@ use tidegate_core::{body::Body, upstream::Failure};
 use tokio::time::timeout;
 use tokio_rustls::{
     TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+    rustls::{ClientConfig, pki_types::ServerName},
 };
 use tower_service::Service;
 
 use super::{broken, connect, connection::Connection, describe};
+use crate::tls;
 
 /// How long name, connection and TLS may take together.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -95,35 +94,13 @@ async fn handshake<S: Read + Write + Unpin + 'static>(stream: S) -> Result<Conne
     }))
 }
 
-/// Whom to believe, read once for the whole process and not before somebody asks.
+/// Whom to believe, and that it is HTTP/1.1 that is spoken.
 fn tls() -> Result<Arc<ClientConfig>, String> {
     static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
-    CONFIG
-        .get_or_init(|| believe(roots()?).map_err(|error| describe(&*error)))
-        .clone()
-}
-
-fn believe(roots: RootCertStore) -> Result<Arc<ClientConfig>, Box<dyn Error>> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// The machine's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; on a machine without any, Mozilla's.
-fn roots() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        if env::var_os("SSL_CERT_FILE").is_some() || env::var_os("SSL_CERT_DIR").is_some() {
-            return Err(
-                "tls: SSL_CERT_FILE or SSL_CERT_DIR is set, and there is no certificate".into(),
-            );
-        }
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    Ok(roots)
+    let speaking = || {
+        let mut config = ClientConfig::clone(&*tls::client()?);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    };
+    CONFIG.get_or_init(speaking).clone()
 }

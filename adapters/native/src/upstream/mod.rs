@@ -105,7 +105,7 @@ fn broken(error: &hyper::Error) -> Failure {
 }
 
 /// What happened, from the outside in, and not at length.
-fn describe(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
     let mut detail = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -4,9 +4,14 @@ use std::{cell::RefCell, rc::Rc};
 
 use async_trait::async_trait;
 use spin_sdk::sqlite::{Connection, Error, RowResult, Value};
-use tidegate_core::{limit::Account, platform::Fault, time::Timestamp};
+use tidegate_core::{
+    ledger::{Change, Kept, Reading, Store},
+    limit::Account,
+    platform::{Clock, Fault},
+    time::Timestamp,
+};
 
-use super::{Change, Found, Kept, Store};
+use crate::ambient;
 
 /// The default database, opened once an instance.
 #[derive(Default)]
@@ -14,17 +19,29 @@ pub(crate) struct Sqlite(RefCell<Option<Rc<Connection>>>);
 
 #[async_trait(?Send)]
 impl Store for Sqlite {
-    async fn read(&self, ids: &[Rc<str>]) -> Result<Vec<Found>, Fault> {
+    fn now(&self) -> Option<Timestamp> {
+        Some(ambient::Clock.now())
+    }
+
+    async fn read(&self, ids: &[Rc<str>]) -> Result<Reading, Fault> {
         let named: Vec<_> = ids.iter().map(|id| Value::from(&**id)).collect();
         let rows = self.execute(&select(ids.len()), named).await?;
         let row = |id: &Rc<str>| rows.iter().find(|row| row.get(0) == Some(&**id));
-        Ok(ids
+        let found = ids
             .iter()
-            .map(|id| row(id).map(|row| parse(id, row)).transpose())
-            .collect())
+            .map(|id| row(id).map(|row| parse(id, row)).transpose());
+        Ok(Reading {
+            now: ambient::Clock.now(),
+            found: found.collect(),
+        })
     }
 
-    async fn write(&self, changes: &[Change<'_>], version: i64) -> Result<bool, Fault> {
+    async fn write(
+        &self,
+        changes: &[Change<'_>],
+        _now: Timestamp,
+        version: i64,
+    ) -> Result<bool, Fault> {
         let values = changes.iter().flat_map(|change| {
             [
                 (&**change.id).into(),
@@ -40,7 +57,8 @@ impl Store for Sqlite {
         Ok(!kept.is_empty())
     }
 
-    async fn sweep(&self, now: Timestamp) -> Result<(), Fault> {
+    async fn sweep(&self) -> Result<(), Fault> {
+        let now = ambient::Clock.now();
         // The margin is for clocks that differ from one machine to the next.
         let before = number(Timestamp(now.0.saturating_sub(60_000)));
         self.execute(SWEEP, vec![before]).await.map(drop)

@@ -179,19 +179,25 @@ impl Builder<'_> {
         if text == "embedded" {
             return Some(Store::Embedded);
         }
-        if !text.starts_with("redis://") && !text.starts_with("rediss://") {
-            field.complain(format!(
-                "expected `embedded` or a URL such as `redis://127.0.0.1:6379`, found `{text}`"
-            ));
+        let is_secret = reference(text).is_some();
+        let url = if is_secret {
+            self.secret(field)?
+        } else {
+            text.into()
+        };
+        let is_redis = url.starts_with("redis://") || url.starts_with("rediss://");
+        if self.runtime == Runtime::Cloudflare && (is_redis || is_secret) {
+            field.complain("Workers keep accounts in Durable Objects and cannot use a Redis store");
             return None;
         }
-        match self.runtime {
-            Runtime::Spin => return Some(Store::Redis(text.into())),
-            Runtime::Native => field.complain("a Redis store is not available yet on native"),
-            Runtime::Cloudflare => field
-                .complain("Workers keep accounts in Durable Objects and cannot use a Redis store"),
+        // Where the document is only checked, nobody knows what a reference stands for.
+        let is_unknown = is_secret && self.secrets.is_none();
+        if !is_redis && !is_unknown {
+            // What stands there may hold a password: it is not repeated.
+            field.complain("expected `embedded` or a URL such as `redis://127.0.0.1:6379`");
+            return None;
         }
-        None
+        Some(Store::Redis(url))
     }
 
     /// A name that nobody else of its kind has.

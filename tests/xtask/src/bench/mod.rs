@@ -38,7 +38,7 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
             }
         }
     }
-    crate::tools::debian()?;
+    crate::tools::debian(&crate::tools::BENCH)?;
     let mut failures = Vec::new();
     if parts.is_empty() || parts.contains(&"native") {
         failures.extend(native::run(plan)?);

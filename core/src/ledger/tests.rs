@@ -4,9 +4,9 @@ use futures::{
     executor::{LocalPool, LocalSpawner},
     task::LocalSpawnExt,
 };
-use tidegate_core::{limit::Settled, platform::Task};
 
 use super::*;
+use crate::{limit::Settled, platform::Task};
 
 #[test]
 fn no_more_are_granted_than_the_limit_however_many_instances_ask() {
@@ -217,6 +217,7 @@ impl World {
         let tasks = Rc::new(Spawner(self.pool.spawner()));
         Rc::new(Accounts::new(
             self.shelf.clone(),
+            Duration::from_secs(1),
             Rc::new(Still),
             tasks,
             dice,
@@ -253,23 +254,33 @@ struct Shelf {
 
 #[async_trait(?Send)]
 impl Store for Rc<Shelf> {
-    async fn read(&self, ids: &[Rc<str>]) -> Result<Vec<Found>, Fault> {
+    fn now(&self) -> Option<Timestamp> {
+        Some(Still.now())
+    }
+
+    async fn read(&self, ids: &[Rc<str>]) -> Result<Reading, Fault> {
         yielding().await;
         if self.broken.get() {
             return Err(Fault("broken".into()));
         }
         self.read.set(self.read.get() + 1);
         let kept = self.kept.borrow();
-        Ok(ids
-            .iter()
-            .map(|id| match &*self.unreadable.borrow() {
-                Some(unreadable) if unreadable == id => Err(Fault(format!("`{id}` is not ours"))),
-                _ => Ok(kept.get(id).cloned()),
-            })
-            .collect())
+        let found = ids.iter().map(|id| match &*self.unreadable.borrow() {
+            Some(unreadable) if unreadable == id => Err(Fault(format!("`{id}` is not ours"))),
+            _ => Ok(kept.get(id).cloned()),
+        });
+        Ok(Reading {
+            now: Still.now(),
+            found: found.collect(),
+        })
     }
 
-    async fn write(&self, changes: &[Change<'_>], version: i64) -> Result<bool, Fault> {
+    async fn write(
+        &self,
+        changes: &[Change<'_>],
+        _now: Timestamp,
+        version: i64,
+    ) -> Result<bool, Fault> {
         yielding().await;
         let version_of = |id| self.kept.borrow().get(id).map(|kept| kept.version);
         let won = changes
@@ -288,7 +299,7 @@ impl Store for Rc<Shelf> {
         Ok(won)
     }
 
-    async fn sweep(&self, _now: Timestamp) -> Result<(), Fault> {
+    async fn sweep(&self) -> Result<(), Fault> {
         yielding().await;
         Ok(())
     }

@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use tidegate_core::{
+use super::{Change, Found, Kept};
+use crate::{
     limit::{Account, Balance, Posting},
     platform::Fault,
     time::Timestamp,
 };
 
-use super::{Change, Found, Kept};
-
 /// The accounts of some posts, as they were found and as they become.
-#[derive(Default)]
 pub(super) struct Sheet(BTreeMap<Rc<str>, Result<Line, Fault>>);
 
 struct Line {
@@ -24,13 +22,15 @@ struct Line {
 }
 
 impl Sheet {
-    /// Writes down what was found of the account named `id`.
-    pub(super) fn note(&mut self, id: Rc<str>, found: Found) {
-        let line = found.map(|kept| match kept {
-            Some(kept) => Line::new(Some(kept.version), kept.account),
-            None => Line::new(None, Account::default()),
-        });
-        self.0.insert(id, line);
+    /// What was found of accounts, by their names.
+    pub(super) fn new(found: impl Iterator<Item = (Rc<str>, Found)>) -> Self {
+        let line = |found: Found| {
+            found.map(|kept| match kept {
+                Some(kept) => Line::new(Some(kept.version), kept.account),
+                None => Line::new(None, Account::default()),
+            })
+        };
+        Self(found.map(|(id, found)| (id, line(found))).collect())
     }
 
     /// Changes the accounts of `postings`, all or none.
