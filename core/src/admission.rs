@@ -166,6 +166,10 @@ impl Desk {
                 Draw::Held(units) => held.push((claim.clone(), units)),
                 Draw::Ask => missing.push(claim),
                 Draw::Denied if claim.limit.queue.is_some() => missing.push(claim),
+                // There may be room for less than all that it could use.
+                Draw::Denied if !self.with(claim, |purse| purse.is_denied(claim.units, now)) => {
+                    missing.push(claim);
+                }
                 Draw::Denied => {
                     self.put_back(held).await;
                     let standing = self.with(claim, |purse| standing(claim, purse, now));
@@ -201,7 +205,12 @@ impl Desk {
                 }
             };
             let taken = self.with(claim, |purse| {
-                let taken = purse.hear(&balance, claim.most(), now, heard);
+                let units = if balance.granted {
+                    claim.most()
+                } else {
+                    claim.units
+                };
+                let taken = purse.hear(&balance, units, now, heard);
                 taken.ok_or_else(|| standing(claim, purse, heard))
             });
             match taken {

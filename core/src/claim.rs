@@ -10,6 +10,10 @@ use crate::{
 /// How many tokens are held at once for an answer that comes in pieces.
 pub(crate) const STEP: u64 = 2_048;
 
+/// How far ahead of what has passed tokens are held, so that an upstream that is not heard for a moment has not spent what
+/// nobody held.
+pub(crate) const AHEAD: u64 = 512;
+
 /// How long an answer may be that nobody has limited, in tokens, where a limit on tokens is kept strictly.
 const ANSWER: u64 = 4_096;
 
@@ -73,10 +77,10 @@ impl Claim {
     }
 
     /// The same limit, for other units.
-    pub(crate) fn for_units(&self, units: u64) -> Self {
+    pub(crate) fn for_units(&self, units: u64, more: u64) -> Self {
         Self {
             units,
-            more: 0,
+            more,
             ..self.clone()
         }
     }
@@ -84,6 +88,11 @@ impl Claim {
     /// What it could use in all.
     pub(crate) fn most(&self) -> u64 {
         self.units.saturating_add(self.more)
+    }
+
+    /// Whether it is counted in tokens.
+    pub(crate) fn is_on_tokens(&self) -> bool {
+        matches!(self.limit.unit, Unit::Tokens(_))
     }
 
     /// Whether an answer ends where the room for it does.
@@ -104,13 +113,14 @@ impl Cost {
             (Overrun::Owe, Answer::Free) => (self.prompt.likely, 0),
             (Overrun::Owe, _) => (self.prompt.likely.saturating_add(LENIENT), 0),
             (Overrun::Cut, Answer::Free) => (self.prompt.bound, 0),
-            (Overrun::Cut, Answer::Open) => (self.prompt.bound.saturating_add(STEP), 0),
+            (Overrun::Cut, Answer::Open) => (self.prompt.bound.saturating_add(AHEAD), STEP - AHEAD),
             (Overrun::Cut, Answer::Stream(most)) => {
-                let first = most.in_all().map_or(STEP, |all| all.min(STEP));
-                (self.prompt.bound.saturating_add(first), 0)
+                let first = (most.in_all(most.tokens)).map_or(STEP, |all| all.min(STEP));
+                let least = first.min(AHEAD);
+                (self.prompt.bound.saturating_add(least), first - least)
             }
             (Overrun::Cut, Answer::Whole(most)) => {
-                let all = most.in_all();
+                let all = most.in_all(most.tokens);
                 let all = all.unwrap_or_else(|| ANSWER.saturating_mul(most.choices));
                 let least = all.min(LEAST.saturating_mul(most.choices));
                 (self.prompt.bound.saturating_add(least), all - least)
@@ -118,11 +128,11 @@ impl Cost {
         }
     }
 
-    /// What prompt and answer come to at most, where the caller has said so.
-    pub(crate) fn ceiling(self) -> Option<u64> {
+    /// What prompt and answer come to at most, where the caller has said so, or the gateway by this `cap` of each choice.
+    pub(crate) fn ceiling(self, cap: Option<u64>) -> Option<u64> {
         let answer = match self.answer {
             Answer::Free => 0,
-            Answer::Whole(most) | Answer::Stream(most) => most.in_all()?,
+            Answer::Whole(most) | Answer::Stream(most) => most.in_all(cap.or(most.tokens))?,
             Answer::Open => return None,
         };
         Some(self.prompt.bound.saturating_add(answer))
@@ -159,7 +169,7 @@ mod tests {
         Most {
             tokens,
             choices,
-            thinks: false,
+            hides: false,
         }
     }
 
@@ -171,7 +181,7 @@ mod tests {
         };
         let table = [
             (Overrun::Cut, Answer::Free, (1_000, 0)),
-            (Overrun::Cut, Answer::Stream(most(None, 1)), (3_048, 0)),
+            (Overrun::Cut, Answer::Stream(most(None, 1)), (1_512, 1_536)),
             (Overrun::Cut, Answer::Stream(most(Some(5), 2)), (1_010, 0)),
             (Overrun::Cut, Answer::Whole(most(Some(5), 1)), (1_005, 0)),
             (
@@ -180,7 +190,7 @@ mod tests {
                 (1_032, 968),
             ),
             (Overrun::Cut, Answer::Whole(most(None, 1)), (1_016, 4_080)),
-            (Overrun::Cut, Answer::Open, (3_048, 0)),
+            (Overrun::Cut, Answer::Open, (1_512, 1_536)),
             (Overrun::Owe, Answer::Whole(most(Some(9_000), 1)), (556, 0)),
             (Overrun::Owe, Answer::Free, (300, 0)),
         ];

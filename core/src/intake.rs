@@ -129,7 +129,7 @@ fn ask(
     if needs_model {
         exchange.cost = Some(Cost {
             prompt: asked.estimate(),
-            answer: match (asked.generates(), asked.stream && !asked.most.thinks) {
+            answer: match (asked.generates(), asked.stream && !asked.most.hides) {
                 (false, _) => Answer::Free,
                 (true, true) => Answer::Stream(asked.most),
                 (true, false) => Answer::Whole(asked.most),

@@ -106,7 +106,7 @@ struct Relay {
 impl Relay {
     /// What a chunk of the upstream's is to the caller: the events that it completed.
     fn chunk(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        if self.budget.tenure.is_lost(self.clock.now()) {
+        if self.budget.has_lapsed(self.clock.now()) {
             out.push(self.truncated("its place within a limit could not be kept".into()));
             return;
         }

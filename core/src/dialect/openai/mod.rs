@@ -3,11 +3,13 @@
 mod answer;
 mod cost;
 mod cut;
+mod length;
 mod request;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
-pub use request::{Asked, Malformed, Most};
+pub use length::Most;
+pub use request::{Asked, Malformed};
 
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.
 pub fn endpoint(path: &str) -> &str {
