@@ -303,6 +303,10 @@ impl Gateway {
             }
             Content::Untouched(body) => {
                 visit.close(Ending::PassedOn, None);
+                if reply.status.is_client_error() {
+                    // Nobody has begun to work.
+                    visit.budget.failed(false);
+                }
                 let budget = mem::take(&mut visit.budget);
                 if budget.tenure.is_none() {
                     body

@@ -24,7 +24,7 @@ use crate::{
     platform::Clock,
     record::{Counted, Ending},
     refusal::Refusal,
-    sse::Framer,
+    sse::{self, Framer},
     time::Timestamp,
     usage::Usage,
 };
@@ -113,7 +113,8 @@ impl Relay {
         let last = &mut self.budget.last;
         let meter = &mut self.meter;
         let pushed = self.framer.push(chunk, |event| {
-            if let Some(last) = last {
+            // A comment between two events says nothing of the stream.
+            if let Some(last) = last.as_mut().filter(|_| sse::data(&event).is_some()) {
                 *last = event.clone();
             }
             if meter.read(&event) == Verdict::Pass {

@@ -94,6 +94,10 @@ impl Meter {
         {
             self.passed = self.passed.saturating_add(bytes(event.delta));
         }
+        if event.kind.as_deref() == Some("response.output_item.added") {
+            // The name of a tool is said here, and nowhere piece by piece.
+            self.passed = self.passed.saturating_add(bytes(event.item));
+        }
         let closed = matches!(
             event.kind.as_deref(),
             Some("response.completed" | "response.failed" | "response.incomplete")
@@ -148,6 +152,8 @@ struct Event<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    item: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
