@@ -72,6 +72,7 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
         Ending::Truncated => "cut short by the upstream",
         Ending::Abandoned => "abandoned by the caller",
         Ending::PassedOn => "handed through unread",
+        Ending::Limited => "ended by a limit on tokens",
         Ending::Refused => "refused",
     };
     write!(
