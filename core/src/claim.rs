@@ -64,7 +64,7 @@ impl Claim {
         let claim = |limit: &Limit| {
             let (units, more) = match limit.unit {
                 Unit::Requests | Unit::Concurrent => (1, 0),
-                Unit::Tokens(overrun) => cost?.units(overrun),
+                Unit::Tokens(overrun) => cost?.units(overrun, limit.quota.limit.get()),
             };
             Some(Self {
                 limit: limit.clone(),
@@ -107,17 +107,23 @@ impl Claim {
 }
 
 impl Cost {
-    /// What must be held before anybody is asked, and what could be used besides.
-    fn units(self, overrun: Overrun) -> (u64, u64) {
+    /// What must be held before anybody is asked, and what could be used besides, where `limit` is allowed.
+    ///
+    /// To let in what soon must be cut for want of more is to waste what it has cost. So an answer in pieces needs a step, unless
+    /// the limit is smaller than that.
+    fn units(self, overrun: Overrun, limit: u64) -> (u64, u64) {
+        let step = |first: u64| {
+            let room = limit.saturating_sub(self.prompt.bound);
+            let first = first.min(room.max(AHEAD));
+            (self.prompt.bound.saturating_add(first), 0)
+        };
         match (overrun, self.answer) {
             (Overrun::Owe, Answer::Free) => (self.prompt.likely, 0),
             (Overrun::Owe, _) => (self.prompt.likely.saturating_add(LENIENT), 0),
             (Overrun::Cut, Answer::Free) => (self.prompt.bound, 0),
-            (Overrun::Cut, Answer::Open) => (self.prompt.bound.saturating_add(AHEAD), STEP - AHEAD),
+            (Overrun::Cut, Answer::Open) => step(STEP),
             (Overrun::Cut, Answer::Stream(most)) => {
-                let first = (most.in_all(most.tokens)).map_or(STEP, |all| all.min(STEP));
-                let least = first.min(AHEAD);
-                (self.prompt.bound.saturating_add(least), first - least)
+                step((most.in_all(most.tokens)).map_or(STEP, |all| all.min(STEP)))
             }
             (Overrun::Cut, Answer::Whole(most)) => {
                 let all = most.in_all(most.tokens);
@@ -181,7 +187,7 @@ mod tests {
         };
         let table = [
             (Overrun::Cut, Answer::Free, (1_000, 0)),
-            (Overrun::Cut, Answer::Stream(most(None, 1)), (1_512, 1_536)),
+            (Overrun::Cut, Answer::Stream(most(None, 1)), (3_048, 0)),
             (Overrun::Cut, Answer::Stream(most(Some(5), 2)), (1_010, 0)),
             (Overrun::Cut, Answer::Whole(most(Some(5), 1)), (1_005, 0)),
             (
@@ -190,13 +196,22 @@ mod tests {
                 (1_032, 968),
             ),
             (Overrun::Cut, Answer::Whole(most(None, 1)), (1_016, 4_080)),
-            (Overrun::Cut, Answer::Open, (1_512, 1_536)),
+            (Overrun::Cut, Answer::Open, (3_048, 0)),
             (Overrun::Owe, Answer::Whole(most(Some(9_000), 1)), (556, 0)),
             (Overrun::Owe, Answer::Free, (300, 0)),
         ];
         for (overrun, answer, expected) in table {
             let cost = Cost { prompt, answer };
-            assert_eq!(cost.units(overrun), expected, "{overrun:?} {answer:?}");
+            assert_eq!(
+                cost.units(overrun, 9_000),
+                expected,
+                "{overrun:?} {answer:?}"
+            );
+        }
+        let answer = Answer::Open;
+        for (limit, expected) in [(3_047, 3_047), (1_600, 1_600), (1_100, 1_512)] {
+            let cost = Cost { prompt, answer };
+            assert_eq!(cost.units(Overrun::Cut, limit), (expected, 0), "{limit}");
         }
     }
 }
