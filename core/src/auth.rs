@@ -23,6 +23,13 @@ pub struct Consumer {
     pub limits: Vec<Limit>,
 }
 
+/// Whether one of the keys in the headers is the one with this hash; nothing, if there is no key.
+pub fn opens(lock: &Digest, headers: &HeaderMap) -> Option<bool> {
+    keys(headers).fold(None, |opened, (_, key)| {
+        Some(lock.equals(&Digest::of(key)) || opened.unwrap_or(false))
+    })
+}
+
 /// The hash of a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Digest([u8; 32]);
@@ -75,6 +82,11 @@ impl Keyring {
     /// Gives `consumer` the key with this hash.
     pub fn add(&mut self, key: Digest, consumer: Rc<Consumer>) {
         self.0.push((key, consumer));
+    }
+
+    /// Those who have a key, each once for every key.
+    pub fn consumers(&self) -> impl Iterator<Item = &Consumer> {
+        self.0.iter().map(|(_, consumer)| &**consumer)
     }
 
     /// Whether somebody has the key with this hash already.

@@ -1,16 +1,17 @@
 //! The life of a request, from top to bottom:
-//! find the route, authenticate, admit, read what is asked, dispatch with fallback, relay, record.
+//! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, settle, record.
 
 use std::{mem, net::IpAddr, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
+    admin,
     admission::{Denial, Desk},
     answer::{self, Content, Miss, Reply},
-    auth::{Caller, Consumer},
+    auth::{self, Caller, Consumer},
     body::Body,
     budget::Budget,
     call::{Call, below},
@@ -19,6 +20,7 @@ use crate::{
     dialect::Dialect,
     dispatch::{Attempts, Target},
     exchange::Exchange,
+    holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit, Standing},
     patience::within,
@@ -46,6 +48,11 @@ const OWN: &str = "/_tidegate";
 
 const HEALTH: &str = "/_tidegate/health";
 
+const LIMITS: &str = "/_tidegate/limits";
+
+/// The longest order that an operator can give, in bytes.
+const LONGEST_ORDER: u64 = 64 << 10;
+
 /// What the record says where nobody was left to hear a status; nginx's number for it.
 const CALLER_LEFT: u16 = 499;
 
@@ -54,7 +61,13 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 impl Gateway {
     /// A gateway of `config` on `platform`.
     pub fn new(config: Rc<Config>, platform: Platform) -> Self {
-        let desk = Desk::new(platform.clone());
+        let holdings = Holdings::new(&mut platform.dice.borrow_mut());
+        Self::with(config, platform, holdings)
+    }
+
+    /// A gateway of `config` on `platform`, in an isolate that has `holdings` already.
+    pub fn with(config: Rc<Config>, platform: Platform, holdings: Holdings) -> Self {
+        let desk = Desk::new(platform.clone(), holdings);
         Self {
             config,
             platform,
@@ -67,7 +80,7 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let call = Call::read(head, peer);
         if below(OWN, &call.path) {
-            return own(&call.path);
+            return self.own(&call, body).await;
         }
         let mut visit = Visit::begin(self.platform.clone(), &call);
         match self.answer(&mut visit, &call, body).await {
@@ -212,6 +225,53 @@ impl Gateway {
 
     fn is_forgiving(&self) -> bool {
         self.config.on_ledger_failure == OnLedgerFailure::Allow
+    }
+
+    /// Answers what is the gateway's own. What an operator does is recorded; nobody else asks for work here.
+    async fn own(&self, call: &Call, body: Body) -> Response<Body> {
+        let answer = match (call.path.as_str(), &self.config.admin_key) {
+            (HEALTH, _) => Ok(json!({ "status": "ok" })),
+            (LIMITS, Some(key)) => match auth::opens(key, &call.headers) {
+                Some(true) => self.limits_page(call, body).await,
+                Some(false) => Err(Refusal::InvalidKey),
+                None => Err(Refusal::MissingKey),
+            },
+            _ => Err(Refusal::NoRoute),
+        };
+        match answer {
+            Ok(answer) => {
+                let mut response = Response::new(Body::from(answer.to_string()));
+                response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+                response
+            }
+            Err(refusal) => refusal.answer(Dialect::OpenAi),
+        }
+    }
+
+    async fn limits_page(&self, call: &Call, body: Body) -> Result<Value, Refusal> {
+        let query = call.query.as_deref().unwrap_or_default();
+        match call.method {
+            Method::GET => admin::show(&self.config, &self.desk, query).await,
+            Method::POST => {
+                let mut visit = Visit::begin(self.platform.clone(), call);
+                let body = body.read(LONGEST_ORDER).await;
+                let body = body.map_err(|_| Refusal::TooLarge(LONGEST_ORDER))?;
+                let adjusted = admin::adjust(&self.config, &self.desk, &body).await;
+                visit.record.status = match &adjusted {
+                    Ok(_) => StatusCode::OK.as_u16(),
+                    Err(refusal) => refusal.status().as_u16(),
+                };
+                visit.record.refusal = adjusted.as_ref().err().map(Refusal::code);
+                let (deed, answer) = adjusted.map_or_else(
+                    |refusal| (None, Err(refusal)),
+                    |(deed, answer)| (Some(deed), Ok(answer)),
+                );
+                visit.record.admin = deed;
+                visit.close(Ending::Whole, None);
+                answer
+            }
+            _ => Err(Refusal::Method("GET, POST")),
+        }
     }
 
     /// Asks one target after another until one has something for the caller.
@@ -449,14 +509,4 @@ fn known_answer(answer: &Value) -> Reply {
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
         content: Content::Whole(answer.to_string().into(), Usage::default()),
     }
-}
-
-/// Answers what is the gateway's own; it leaves no record, since nobody's work is asked for.
-fn own(path: &str) -> Response<Body> {
-    if path != HEALTH {
-        return Refusal::NoRoute.answer(Dialect::OpenAi);
-    }
-    let mut response = Response::new(Body::from(String::from(r#"{"status":"ok"}"#)));
-    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    response
 }

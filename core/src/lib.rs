@@ -28,11 +28,12 @@
 //! |---|---|---|
 //! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] |
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
-//! | admit | one request is held on every limit that it falls under: all or none | [`limit`] |
-//! | read | what is asked, in the terms of whoever can answer: an `Exchange` | `intake`, [`dialect`] |
+//! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
+//! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
 //! | order, dispatch | targets in order, and the next one while nobody has answered | [`dispatch`] |
 //! | take the answer | something for the caller, or a reason to ask somebody else | `answer`, [`upstream`] |
 //! | relay | the answer goes on: whole, untouched, or event by event | `relay`, [`sse`] |
+//! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`] |
 //!
 //! A refusal at any stage is a [`refusal::Refusal`]: it owns its status, its code and its shape in the dialect of the caller,
@@ -47,7 +48,8 @@
 //!
 //! What crosses into storage is a command: a [`limit::Entry`] goes in and a [`limit::Balance`] comes out. The Durable Object,
 //! the SQLite row, the Redis value and the native map load an account, apply the entry and save the account. There is one
-//! limiter, here; there is no second one in SQL or Lua.
+//! limiter, here; there is no second one in SQL or Lua. Where an account is busy it lends, and an isolate spends out of its own
+//! [`limit::Purse`] without asking anybody.
 //!
 //! # Bytes
 //!
@@ -68,9 +70,11 @@
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
-//! `dispatch platform route` · `headers patience config refusal` · `exchange relay` · `answer intake` · `gateway`. A test
+//! `claim dispatch holdings platform route` · `exchange headers patience config` · `admission` · `refusal tenure` · `budget` ·
+//! `relay` · `admin answer intake` · `gateway`. A test
 //! holds it.
 
+mod admin;
 mod admission;
 mod answer;
 pub mod auth;
@@ -85,6 +89,7 @@ pub mod dispatch;
 mod exchange;
 pub mod gateway;
 mod headers;
+mod holdings;
 mod intake;
 pub mod limit;
 mod patience;
@@ -102,4 +107,5 @@ pub mod usage;
 pub use body::Body;
 pub use config::Config;
 pub use gateway::Gateway;
+pub use holdings::Holdings;
 pub use platform::Platform;

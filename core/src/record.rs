@@ -49,6 +49,9 @@ pub struct Record {
     /// How far that can be relied on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
+    /// What an operator has done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<String>,
     /// How the answer ended.
     pub ended: Ending,
     /// What failed besides the upstreams: the ledger's complaint, say.
@@ -76,6 +79,7 @@ impl Record {
             total_ms: 0,
             usage: Usage::default(),
             counted: None,
+            admin: None,
             ended: Ending::PassedOn,
             fault: None,
         }

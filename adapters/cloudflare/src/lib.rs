@@ -33,9 +33,12 @@ mod stream;
 mod tasks;
 mod upstream;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::Rc,
+};
 
-use tidegate_core::{Gateway, Platform, dice::Dice};
+use tidegate_core::{Gateway, Holdings, Platform, dice::Dice};
 use wasm_bindgen::prelude::*;
 use web_sys::{Request, Response};
 // Linked for what it exports: worker-build's wrapping begins with it and starts the module again after a trap.
@@ -72,7 +75,7 @@ pub async fn answer(
         dice: dice(),
     };
     match caller
-        .stays_for(Gateway::new(config, platform).serve(request, peer))
+        .stays_for(Gateway::with(config, platform, holdings()).serve(request, peer))
         .await
     {
         Some(response) => door::close(response, &caller),
@@ -90,6 +93,15 @@ fn text(error: &JsValue) -> String {
         },
         |error| String::from(error.message()),
     )
+}
+
+/// What the isolate holds of accounts, from one call to the next.
+fn holdings() -> Holdings {
+    thread_local! {
+        static HOLDINGS: OnceCell<Holdings> = const { OnceCell::new() };
+    }
+    let drawn = || Holdings::new(&mut dice().borrow_mut());
+    HOLDINGS.with(|holdings| holdings.get_or_init(drawn).clone())
 }
 
 /// The isolate's dice. They are seeded by the first call, since the runtime gives no entropy before it.

@@ -17,9 +17,16 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use read::duration;
 pub use value::{Key, Kind, Position, Value};
 
-use crate::{auth::Keyring, dispatch::Model, limit::Limit, route::Route, upstream::Origin};
+use crate::{
+    auth::{Digest, Keyring},
+    dispatch::Model,
+    limit::Limit,
+    route::Route,
+    upstream::Origin,
+};
 
 /// A configuration that can run: every name in it is known, every number in its range.
 #[derive(Debug)]
@@ -32,6 +39,8 @@ pub struct Config {
     pub data_dir: String,
     /// The longest body that is accepted, in bytes.
     pub max_body: NonZeroU64,
+    /// What opens the gateway's own pages, if anything does.
+    pub admin_key: Option<Digest>,
     /// What becomes of a request whose limits cannot be checked.
     pub on_ledger_failure: OnLedgerFailure,
     /// How long an upstream may take until its answer has begun; of an answer that is not a stream, until it is whole.

@@ -129,14 +129,7 @@ impl<'a> Field<'a> {
     /// A duration such as `500ms`, `30s`, `5m`, `1h` or `30d`, in milliseconds.
     pub(super) fn duration(&self) -> Option<NonZeroU64> {
         let text = self.text()?;
-        let units = [
-            ("ms", 1),
-            ("s", 1_000),
-            ("m", 60_000),
-            ("h", 3_600_000),
-            ("d", 86_400_000),
-        ];
-        let found = measure(text, &units);
+        let found = duration(text);
         if found.is_none() {
             self.complain(format!(
                 "expected a duration such as \"30s\" (ms, s, m, h or d), found \"{text}\""
@@ -269,6 +262,18 @@ impl<'a> Section<'a> {
             }
         }
     }
+}
+
+/// A duration in milliseconds, and at least one.
+pub(crate) fn duration(text: &str) -> Option<NonZeroU64> {
+    let units = [
+        ("ms", 1),
+        ("s", 1_000),
+        ("m", 60_000),
+        ("h", 3_600_000),
+        ("d", 86_400_000),
+    ];
+    measure(text, &units)
 }
 
 /// The nearest of `names` as the end of a message, if one could be meant.

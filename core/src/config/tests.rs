@@ -98,8 +98,8 @@ fn each_problem_is_named() {
             "gateway.store: expected `embedded` or a URL",
         ),
         (
-            r#"{"gateway": {"admin_key": "$WEB_KEY"}}"#,
-            "gateway.admin_key: `admin_key` is not available yet",
+            r#"{"gateway": {"admin_key": "hunter2"}}"#,
+            "gateway.admin_key: expected a reference to a secret",
         ),
         (
             r#"{"gateway": {"limits": [{"tokens": 0, "per": "1m"}]}}"#,

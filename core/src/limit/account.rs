@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Balance, Entry, Parcel, Promise, Settled, Take},
+    entry::{Adjustment, Balance, Entry, Parcel, Promise, Settled, Take},
     lease::{self, Situation, Terms},
     peers::{Hearing, Peers},
     queue::Queue,
@@ -18,15 +18,26 @@ pub struct Account {
     ring: Ring,
     peers: Peers,
     queue: Queue,
+    raise: Option<Raise>,
     /// The latest instant that the account has seen: a clock that is set back does not bring units back.
     latest: Timestamp,
+}
+
+/// Units that an operator allows beyond the quota.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+struct Raise {
+    units: u64,
+    until: Timestamp,
 }
 
 impl Account {
     /// Changes the account by `entry` at `now`.
     pub fn apply(&mut self, entry: &Entry, now: Timestamp) -> Balance {
-        let quota = &entry.quota;
-        let now = self.advance(quota, now);
+        let now = self.advance(&entry.quota, now);
+        if let Some(adjustment) = entry.adjust {
+            self.adjust(&entry.quota, adjustment, now);
+        }
+        let quota = &self.raised(entry.quota);
         let hearing = self.peers.hear(entry.from, entry.number, now);
         if hearing == Hearing::New {
             for settled in &entry.settled {
@@ -87,6 +98,26 @@ impl Account {
             }
         }
         changed.into_iter().map(|(.., balance)| balance).collect()
+    }
+
+    fn adjust(&mut self, quota: &Quota, adjustment: Adjustment, now: Timestamp) {
+        match adjustment {
+            Adjustment::Reset => self.ring.forget(quota, now),
+            Adjustment::Raise { units, lasts } => {
+                let until = Timestamp(now.0.saturating_add(lasts));
+                self.raise = Some(Raise { units, until });
+            }
+        }
+    }
+
+    /// The quota, and what an operator allows beyond it.
+    fn raised(&mut self, quota: Quota) -> Quota {
+        self.raise = self.raise.filter(|raise| raise.until > self.latest);
+        let units = self.raise.map_or(0, |raise| raise.units);
+        Quota {
+            limit: quota.limit.saturating_add(units),
+            ..quota
+        }
     }
 
     /// When nothing in the account counts any more, so that it may be forgotten.
@@ -152,9 +183,9 @@ impl Account {
         if !granted {
             let queued = take.place.and_then(|place| self.queue.wait(place));
             let mut balance = self.refuse(quota, take, now);
-            if let Some(last) = promises.last() {
-                balance.again = Timestamp(now.0.saturating_add(last.after));
-            }
+            balance.again = balance
+                .again
+                .max(self.dry_until(quota, take, &promises, now));
             if let Some((before, pause)) = queued {
                 balance.queued = Some(before);
                 balance.again = Timestamp(now.0.saturating_add(pause));
@@ -177,11 +208,13 @@ impl Account {
             lasts: quota.end(bucket).0.saturating_sub(now.0),
         };
         self.ring.add(bucket, parcel.units);
-        Balance {
-            parcel: Some(parcel),
-            promises,
-            ..self.balance(quota, true, now)
+        let mut balance = self.balance(quota, true, now);
+        if terms.horizon > 0 && terms.lump == 0 {
+            balance.again = self.dry_until(quota, take, &promises, now);
         }
+        balance.parcel = Some(parcel);
+        balance.promises = promises;
+        balance
     }
 
     /// What is given beyond what is asked for; nothing where no lease is asked for, or none is worthwhile.
@@ -235,7 +268,9 @@ impl Account {
             .filter(|bucket| bucket.number > demand.promised)
             .map(|bucket| {
                 due += bucket.units as f64 * terms.share;
-                let units = (due as u64).saturating_sub(given).min(bucket.unpromised());
+                let units = (due.ceil() as u64)
+                    .saturating_sub(given)
+                    .min(bucket.unpromised());
                 given += units;
                 (bucket.number, units)
             })
@@ -257,6 +292,21 @@ impl Account {
             }
         };
         planned.iter().map(promise).collect()
+    }
+
+    /// Until when there is nothing to be had for a holder but what it was promised.
+    fn dry_until(
+        &self,
+        quota: &Quota,
+        take: &Take,
+        promises: &[Promise],
+        now: Timestamp,
+    ) -> Timestamp {
+        let last = promises
+            .last()
+            .map(|p| p.from)
+            .or(take.demand.map(|d| d.promised));
+        last.map_or(now, |last| quota.expiry(last)).max(now)
     }
 
     fn refuse(&self, quota: &Quota, take: &Take, now: Timestamp) -> Balance {
@@ -296,7 +346,9 @@ impl Account {
         if quota.per == 0 {
             return now;
         }
-        let coming_back = self.ring.ahead(quota, now) > 0 || self.ring.promised() > 0;
+        // What was taken just now may lie in the bucket that runs, and may come back as well: from whoever was let in here and
+        // refused elsewhere.
+        let coming_back = self.ring.recent(quota, now) > 0 || self.ring.promised() > 0;
         if coming_back {
             until.min(Timestamp(now.0.saturating_add(RETURNS)))
         } else {
@@ -308,6 +360,8 @@ impl Account {
         Balance {
             granted,
             at: now,
+            used: self.ring.used() - self.ring.ahead(quota, now),
+            held: self.ring.ahead(quota, now),
             remaining: quota.limit.get().saturating_sub(self.ring.used()),
             until: self.ring.empty_at(quota, now),
             again: now,

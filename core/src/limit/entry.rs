@@ -31,6 +31,9 @@ pub struct Entry {
     /// Units that were spent though nobody held them: they count from now on, and what comes after waits for them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub owed: u64,
+    /// What an operator does to the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjust: Option<Adjustment>,
     /// The ticket of somebody who waits no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<u32>,
@@ -84,6 +87,21 @@ pub struct Demand {
     pub promised: u64,
 }
 
+/// What an operator does to an account.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adjustment {
+    /// What was spent counts no more. What is held still does.
+    Reset,
+    /// So many more units are allowed for a while.
+    Raise {
+        /// How many.
+        units: u64,
+        /// For how many milliseconds.
+        lasts: u64,
+    },
+}
+
 /// A place in the queue before an account.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Place {
@@ -99,6 +117,7 @@ impl Entry {
         balance.parcel.is_some()
             || !self.settled.is_empty()
             || self.owed > 0
+            || self.adjust.is_some()
             || self.left.is_some()
             || !balance.promises.is_empty()
             || balance.queued.is_some()
@@ -116,6 +135,12 @@ pub struct Balance {
     pub granted: bool,
     /// When the account was asked, by its own clock.
     pub at: Timestamp,
+    /// Units that were spent in the window that is over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub used: u64,
+    /// Units that are held, and not known to be spent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held: u64,
     /// Units that are left.
     pub remaining: u64,
     /// When granted, the instant by which the whole quota is free again if nobody takes more. When refused, the first

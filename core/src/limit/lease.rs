@@ -11,6 +11,9 @@ const LONGEST: u64 = 30_000;
 /// How far ahead room is promised that is not free yet, in milliseconds.
 const HORIZON: u64 = 8_000;
 
+const NEAREST: u64 = 2_000;
+const ENOUGH: f64 = 16.0;
+
 /// A limit of fewer requests in a window than this costs so few calls that none need be saved.
 const FEWEST: u64 = 256;
 
@@ -72,9 +75,12 @@ pub(super) fn terms(situation: &Situation) -> Terms {
     let longest = longest(situation);
     let shortest = SHORTEST.min(longest);
     let fullness = free / limit;
-    let hold = shortest + ((longest - shortest) as f64 * fullness * fullness) as u64;
+    let hold = shortest + ((longest - shortest) as f64 * fullness) as u64;
     let lump = (rate * hold as f64).min(free * situation.share / 2.0) as u64;
-    let horizon = HORIZON.min(longest);
+    let fair = limit * situation.share / situation.quota.per as f64;
+    let horizon = ((ENOUGH / fair) as u64)
+        .clamp(NEAREST, HORIZON)
+        .min(longest);
     let scarce = (lump as f64) < rate * horizon as f64;
     Terms {
         lump,

@@ -35,7 +35,9 @@ mod rule;
 mod stored;
 
 pub use account::Account;
-pub use entry::{Balance, Demand, Entry, Parcel, Place, Posting, Promise, Settled, Take};
+pub use entry::{
+    Adjustment, Balance, Demand, Entry, Parcel, Place, Posting, Promise, Settled, Take,
+};
 pub use purse::{Draw, Held, Purse, Want};
 pub use purses::Purses;
 pub use queue::LONGEST_QUEUE;

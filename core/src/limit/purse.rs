@@ -1,5 +1,7 @@
 //! What an isolate holds of one account, and may spend without asking.
 
+use std::time::Duration;
+
 use super::{
     entry::{Balance, Demand, Entry, Parcel, Place, Settled, Take},
     quota::Quota,
@@ -23,8 +25,11 @@ const GAPS: u64 = 4;
 /// How long one task is trusted to see to a purse, in milliseconds.
 const MINDED: u64 = 5_000;
 
+/// For how long a refusal is remembered at most.
+const REMEMBERED: Duration = Duration::from_secs(5);
+
 /// How many spendings, and what of how many buckets is to be given back, are remembered apart until they are settled.
-const SPENDINGS: usize = 32;
+const SPENDINGS: usize = 48;
 
 /// After how long without an answer a lease is asked for again, in milliseconds.
 const ANSWERED: u64 = 3_000;
@@ -52,6 +57,8 @@ pub struct Purse {
     /// When a lease was asked for that has not been answered: one is enough.
     asked: Option<Timestamp>,
     denied: Option<Denied>,
+    /// When units went back to the account: what it refused before says nothing any more.
+    returned: Timestamp,
     known: Known,
     touched: Timestamp,
     /// Until when somebody sees to it that what is in hand is given back.
@@ -71,6 +78,8 @@ struct Lot {
 struct Spent {
     bucket: u64,
     units: u64,
+    /// The first of them and the last.
+    since: Timestamp,
     at: Timestamp,
     until: Timestamp,
 }
@@ -84,6 +93,8 @@ struct Denied {
     again: Timestamp,
     /// When there is room.
     until: Timestamp,
+    /// Whether it has promised all that will be had of it soon: then only one at a time asks for more.
+    promised: bool,
 }
 
 /// What the account said last.
@@ -163,6 +174,7 @@ impl Purse {
             demand: Meter::new(now),
             asked: None,
             denied: None,
+            returned: Timestamp::default(),
             known: Known::default(),
             touched: now,
             minded: now,
@@ -207,16 +219,17 @@ impl Purse {
 
     /// Whether it is known without asking that there is no room for `units`.
     pub fn is_denied(&self, units: u64, now: Timestamp) -> bool {
-        let denied = |denied: Denied| units >= denied.units && now < denied.again;
-        self.denied.is_some_and(denied)
+        self.denied.is_some_and(|denied| {
+            let waits = now < denied.again || denied.promised && self.is_asked(now);
+            waits && units >= denied.units
+        })
     }
 
     /// The message that asks for what is wanted, with all that is to be settled. `longest` is how many milliseconds the
     /// isolate can count on living: zero where nothing beyond is of use.
     pub fn ask(&mut self, from: u32, want: Want, longest: u64, now: Timestamp) -> Entry {
         let rate = self.demand.rate(now);
-        let is_asked = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
-        let lease = longest > 0 && self.quota.per > 0 && !self.asked.is_some_and(is_asked);
+        let lease = longest > 0 && self.quota.per > 0 && !self.is_asked(now);
         if lease {
             self.asked = Some(now);
         }
@@ -243,6 +256,11 @@ impl Purse {
             take.instead_of = held.0.iter().map(|lot| (lot.bucket, lot.units)).collect();
         }
         entry
+    }
+
+    /// Forgets a refusal: something has changed.
+    pub fn forgive(&mut self) {
+        self.denied = None;
     }
 
     /// The message that settles what was spent, and gives back what was not.
@@ -273,6 +291,7 @@ impl Purse {
             number: self.number,
             settled,
             owed: std::mem::take(&mut self.owed),
+            adjust: None,
             left: None,
             take: None,
         }
@@ -301,8 +320,11 @@ impl Purse {
         if self.asked == Some(sent) {
             self.asked = None;
         }
-        let again = sent.after(balance.again.since(balance.at));
-        self.denied = (!balance.granted || again > now).then_some(Denied {
+        // An operator may change what nothing else would: that is felt after a while.
+        let again = sent.after(balance.again.since(balance.at).min(REMEMBERED));
+        let outdated = !balance.granted && sent <= self.returned;
+        let denied = (!balance.granted || again > now) && !outdated;
+        self.denied = denied.then_some(Denied {
             units: if balance.granted { 1 } else { units },
             again,
             until: if balance.granted {
@@ -310,6 +332,7 @@ impl Purse {
             } else {
                 self.known.reset
             },
+            promised: !self.coming.is_empty(),
         });
         let parcel = balance.parcel.filter(|_| balance.granted);
         let Some(parcel) = parcel else {
@@ -338,13 +361,15 @@ impl Purse {
             let spent = Spent {
                 bucket: lot.bucket,
                 units: lot.units,
+                since: now,
                 at: now,
                 until: lot.until,
             };
-            let near = self.quota.width() / 4;
+            let near = self.quota.width() / 2;
             let full = self.spent.len() >= SPENDINGS;
             let same = self.spent.iter_mut().rev().find(|other| {
-                other.bucket == spent.bucket && (full || now.0.saturating_sub(other.at.0) <= near)
+                other.bucket == spent.bucket
+                    && (full || now.0.saturating_sub(other.since.0) <= near)
             });
             match same {
                 // Said to be later than it was: charged for longer, never for less.
@@ -367,6 +392,8 @@ impl Purse {
                 self.lots.push(lot);
             } else {
                 self.owe(lot);
+                self.denied = None;
+                self.returned = now;
             }
         }
         self.lots.sort_by_key(|lot| lot.until);
@@ -428,6 +455,12 @@ impl Purse {
             (Some(denied), None) => denied.until,
             (None, _) => self.known.reset,
         }
+    }
+
+    /// Whether a lease was asked for that may still come.
+    fn is_asked(&self, now: Timestamp) -> bool {
+        let recent = |asked: Timestamp| now.0.saturating_sub(asked.0) < ANSWERED;
+        self.asked.is_some_and(recent)
     }
 
     fn in_hand(&self) -> u64 {

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 /// How many buckets a window is divided into.
 const BUCKETS: u64 = 60;
 
-/// The grid for units that are held, in milliseconds: it bounds how many buckets can lie ahead.
+/// The length of a bucket of units that count as long as they are held, in milliseconds; and how far at most a holding is rounded up.
 const GRID: u64 = 1_000;
 
 /// The longest that units are held without word from their holder, in milliseconds.
@@ -45,12 +45,9 @@ impl Quota {
     /// The bucket for units that are held for `hold` milliseconds from `now`: they are surely spent when it ends.
     pub(super) fn bucket_ahead(&self, now: Timestamp, hold: u64) -> u64 {
         let bucket = self.bucket(Timestamp(now.0.saturating_add(hold)));
-        let step = GRID.div_ceil(self.width());
-        if hold <= self.width() {
-            bucket
-        } else {
-            bucket.div_ceil(step).saturating_mul(step)
-        }
+        // Rounded up by an eighth, and a second, at most: it bounds how many buckets can lie ahead.
+        let step = ((hold / 8).min(GRID) / self.width()).max(1);
+        bucket.div_ceil(step).saturating_mul(step)
     }
 
     /// The bucket for units that are promised of another: they are held for a while after that has left the window.
@@ -93,12 +90,11 @@ mod tests {
             (60_000, 1_000, (5_000, 1_000), (6, 6_999)),
             (60_000, 1_000, (5_999, 1_500), (7, 7_999)),
             (60_000, 1_000, (5_000, 60_000), (65, 65_999)),
-            // No more than one bucket a second lies ahead, however short the window.
+            // The further ahead, the fewer buckets there are.
             (1_000, 17, (5_000, 17), (295, 5_031)),
-            (1_000, 17, (5_000, 18), (295, 5_031)),
-            (1_000, 17, (5_000, 32), (354, 6_034)),
-            (1_000, 17, (5_000, 1_000), (354, 6_034)),
-            (30_060, 501, (5_000, 1_100), (14, 7_514)),
+            (1_000, 17, (5_000, 32), (296, 5_048)),
+            (1_000, 17, (5_000, 1_000), (357, 6_085)),
+            (30_060, 501, (5_000, 1_100), (12, 6_512)),
             // What is in use at the same time counts as long as it is held.
             (0, 1_000, (5_000, 45_000), (50, 50_999)),
             (2_592_000_000, 43_200_000, (5_000, 60_000), (0, 43_199_999)),

@@ -43,6 +43,15 @@ impl Ring {
         }
     }
 
+    /// Lets go of what was spent up to `now`; what is held stays, and so does what was promised of what was spent.
+    pub(super) fn forget(&mut self, quota: &Quota, now: Timestamp) {
+        let current = quota.bucket(now);
+        for bucket in self.0.iter_mut().filter(|bucket| bucket.number <= current) {
+            bucket.units = bucket.promised;
+        }
+        self.0.retain(|bucket| bucket.units > 0);
+    }
+
     /// Everything that counts.
     pub(super) fn used(&self) -> u64 {
         sum(self.0.iter().map(|bucket| bucket.units))
@@ -50,8 +59,16 @@ impl Ring {
 
     /// What counts and lies ahead of `now`: it may come back.
     pub(super) fn ahead(&self, quota: &Quota, now: Timestamp) -> u64 {
-        let current = quota.bucket(now);
-        let held = self.0.iter().filter(|bucket| bucket.number > current);
+        self.since(quota.bucket(now).saturating_add(1))
+    }
+
+    /// What counts and lies ahead of `now`, or in the bucket that runs.
+    pub(super) fn recent(&self, quota: &Quota, now: Timestamp) -> u64 {
+        self.since(quota.bucket(now))
+    }
+
+    fn since(&self, first: u64) -> u64 {
+        let held = self.0.iter().filter(|bucket| bucket.number >= first);
         sum(held.map(|bucket| bucket.units))
     }
 

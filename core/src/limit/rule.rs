@@ -123,6 +123,15 @@ impl Limit {
         )
     }
 
+    /// Whether it is counted on the account named `account`.
+    pub fn counts(&self, account: &str) -> bool {
+        match account.strip_prefix(&*self.account) {
+            Some("") => self.by == By::Everybody,
+            Some(rest) => self.by != By::Everybody && rest.starts_with('='),
+            None => false,
+        }
+    }
+
     /// The account that what `asker` asks is counted on. Those of whom is not known by what they are to be told apart share
     /// one account, so that leaving it out opens nothing.
     pub fn account_of(&self, asker: Asker<'_>) -> Rc<str> {

@@ -1,6 +1,6 @@
 //! Accounts and purses, played as an isolate plays them.
 
-use std::{cmp::Reverse, collections::BinaryHeap, num::NonZeroU64};
+use std::{collections::BTreeMap, num::NonZeroU64};
 
 use tidegate_core::{
     dice::Dice,
@@ -48,8 +48,8 @@ struct World<'a> {
     dice: Dice,
     account: Account,
     nodes: Vec<Node>,
-    events: BinaryHeap<Reverse<(u64, u64)>>,
-    happenings: std::collections::HashMap<u64, Event>,
+    /// What will happen: when, and in which order at the same instant.
+    events: BTreeMap<(u64, u64), Event>,
     number: u64,
     outcome: Outcome,
 }
@@ -75,8 +75,7 @@ pub(crate) fn play(scenario: &Scenario, load: &Load, lease: u64, seed: u64) -> O
         dice,
         account: Account::default(),
         nodes,
-        events: BinaryHeap::new(),
-        happenings: std::collections::HashMap::new(),
+        events: BTreeMap::new(),
         number: 0,
         outcome: Outcome::default(),
     };
@@ -86,8 +85,7 @@ pub(crate) fn play(scenario: &Scenario, load: &Load, lease: u64, seed: u64) -> O
     for (at, node) in &load.deaths {
         world.at(*at, Event::Death(*node));
     }
-    while let Some(Reverse((now, number))) = world.events.pop() {
-        let event = world.happenings.remove(&number).unwrap();
+    while let Some(((now, _), event)) = world.events.pop_first() {
         world.happen(event, now);
     }
     world.outcome
@@ -96,8 +94,7 @@ pub(crate) fn play(scenario: &Scenario, load: &Load, lease: u64, seed: u64) -> O
 impl World<'_> {
     fn at(&mut self, at: u64, event: Event) {
         self.number += 1;
-        self.events.push(Reverse((at, self.number)));
-        self.happenings.insert(self.number, event);
+        self.events.insert((at, self.number), event);
     }
 
     fn happen(&mut self, event: Event, now: u64) {

@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     pub(crate) delay: (u64, u64),
     /// How many seconds a node lives in the mean; for ever, if zero. Another takes its place at once.
     pub(crate) life: u64,
+    /// How many milliseconds a node counts on living: how long a lease is of use to it.
+    pub(crate) lease: u64,
     /// For how many seconds it is watched.
     pub(crate) seconds: u64,
 }
@@ -33,6 +35,32 @@ pub(crate) struct Load {
     pub(crate) deaths: Vec<(u64, usize)>,
     /// One way to the ledger, by node.
     pub(crate) delays: Vec<u64>,
+}
+
+impl Scenario {
+    /// Any scenario, as the seed says: few nodes or many, near or far, quiet or wild, and nodes that die.
+    pub(crate) fn any(seed: u64) -> Self {
+        let dice = &mut Dice::new(u128::from(seed).to_be_bytes());
+        let per = [1, 10, 60][between(dice, (0, 2)) as usize];
+        let limit = (10_000.0_f64.powf(fraction(dice)) * 1.5) as u64;
+        let load = 0.3 + 3.0 * fraction(dice);
+        let near = between(dice, (1, 125));
+        let far = between(dice, (near, 125));
+        let life = [0, 5, 20, 60][between(dice, (0, 3)) as usize];
+        Self {
+            name: "any",
+            limit,
+            per,
+            nodes: between(dice, (1, 50)) as usize,
+            skewed: dice.roll() % 2 == 0,
+            rate: (load * limit as f64 / per as f64).min(250.0),
+            bursty: dice.roll() % 2 == 0,
+            delay: (near, far),
+            life,
+            lease: [1_000, 30_000][between(dice, (0, 1)) as usize],
+            seconds: (per * 3).max(20),
+        }
+    }
 }
 
 /// A number from 0 up to 1, without 1.

@@ -29,6 +29,22 @@ pub(crate) struct Figures {
     pub(crate) p99: u64,
 }
 
+impl std::fmt::Display for Figures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            over,
+            under,
+            calls,
+            p50,
+            p99,
+        } = self;
+        write!(
+            f,
+            "over {over:6.2} %  under {under:6.2} %  calls {calls:6.4}  added {p50:3}/{p99:3} ms"
+        )
+    }
+}
+
 impl Figures {
     pub(crate) fn of(scenario: &Scenario, load: &Load, outcome: &Outcome) -> Self {
         let per = scenario.per * 1_000;

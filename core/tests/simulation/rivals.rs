@@ -66,10 +66,8 @@ pub(crate) fn sync(scenario: &Scenario, load: &Load, every: u64) -> Outcome {
     let mut requests = load.requests.iter().peekable();
     for now in 0..scenario.seconds * 1_000 {
         for (_, node, times, said) in told.extract_if(.., |(at, ..)| *at <= now) {
-            for at in times {
-                ledger.0.push_back(at);
-            }
-            ledger.0.make_contiguous().sort_unstable();
+            // Not quite in order, which is all the same to a sum.
+            ledger.0.extend(times);
             let sum = ledger.count(now, per);
             sums.push((now + load.delays[node], node, sum, said));
         }

@@ -72,7 +72,7 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
         Ending::Truncated => "cut short by the upstream",
         Ending::Abandoned => "abandoned by the caller",
         Ending::PassedOn => "handed through unread",
-        Ending::Limited => "ended by a limit on tokens",
+        Ending::Limited => "cut short by a limit on tokens",
         Ending::Refused => "refused",
     };
     write!(
@@ -133,6 +133,7 @@ mod tests {
                 tokens_out: Some(4),
                 tokens: None,
             },
+            counted: None,
             ended: Ending::Whole,
             fault: None,
         };

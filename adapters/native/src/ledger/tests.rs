@@ -1,17 +1,13 @@
 use std::{
     env,
     io::{BufRead, BufReader},
-    num::NonZeroU64,
     process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use rusqlite::Connection;
 use tempfile::tempdir;
-use tidegate_core::{
-    limit::{Entry, Quota, Settled, Take},
-    platform::Ledger as _,
-};
+use tidegate_core::{limit::Settled, platform::Ledger as _};
 
 use super::*;
 
@@ -341,21 +337,14 @@ async fn one(ledger: &Ledger, account: &str, limit: u64) -> Result<Balance, Faul
 
 fn take(account: &str, per: u64, limit: u64) -> Posting {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
-    let limit = NonZeroU64::new(limit).unwrap();
+    let entry = serde_json::json!({
+        "quota": { "limit": limit, "per": per },
+        "from": process::id(),
+        "number": NUMBER.fetch_add(1, Ordering::Relaxed),
+        "take": { "units": 1, "hold": per.min(20) },
+    });
     Posting {
         account: account.into(),
-        entry: Entry {
-            quota: Quota { limit, per },
-            from: process::id(),
-            number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            settled: Vec::new(),
-            left: None,
-            take: Some(Take {
-                units: 1,
-                hold: per.min(20),
-                demand: None,
-                place: None,
-            }),
-        },
+        entry: serde_json::from_value(entry).unwrap(),
     }
 }

@@ -1,16 +1,10 @@
-use std::{
-    num::NonZeroU64,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use futures::{
     executor::{LocalPool, LocalSpawner},
     task::LocalSpawnExt,
 };
-use tidegate_core::{
-    limit::{Entry, Quota, Settled, Take},
-    platform::Task,
-};
+use tidegate_core::{limit::Settled, platform::Task};
 
 use super::*;
 
@@ -58,7 +52,6 @@ fn a_refusal_is_not_made_of_what_is_out_of_date() {
         let held = ask(&here, "a", 50).await.unwrap().parcel.unwrap();
         ask(&there, "other", 1).await.unwrap();
         let mut giving_back = posting("a", 1);
-        giving_back.entry.from = ME;
         giving_back.entry.settled.push(Settled {
             bucket: held.bucket,
             spent: 0,
@@ -180,11 +173,6 @@ fn a_store_that_fails_fails_everyone_who_waits_and_no_one_after() {
     world.run();
 }
 
-const QUOTA: Quota = Quota {
-    limit: NonZeroU64::new(50).unwrap(),
-    per: 60_000,
-};
-
 /// Who speaks here.
 const ME: u32 = 7;
 
@@ -202,21 +190,15 @@ fn posting(account: &str, units: u64) -> Posting {
     }
     let number = NUMBER.get() + 1;
     NUMBER.set(number);
+    let entry = serde_json::json!({
+        "quota": { "limit": 50, "per": 60_000 },
+        "from": ME,
+        "number": number,
+        "take": { "units": units, "hold": 20 },
+    });
     Posting {
         account: account.into(),
-        entry: Entry {
-            quota: QUOTA,
-            from: ME,
-            number,
-            settled: Vec::new(),
-            left: None,
-            take: Some(Take {
-                units,
-                hold: 20,
-                demand: None,
-                place: None,
-            }),
-        },
+        entry: serde_json::from_value(entry).unwrap(),
     }
 }
 

@@ -41,7 +41,8 @@ impl Builder<'_> {
         Some(())
     }
 
-    fn digest(&self, field: &Field<'_>) -> Option<Digest> {
+    /// The hash of a key, which is written as a reference to a secret or as `sha256:…`.
+    pub(super) fn digest(&self, field: &Field<'_>) -> Option<Digest> {
         match field.text()?.strip_prefix("sha256:") {
             Some(hex) => {
                 let digest = Digest::parse(hex);

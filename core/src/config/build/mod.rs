@@ -75,6 +75,7 @@ impl Builder<'_> {
             store: Store::Embedded,
             data_dir: ".tidegate".into(),
             max_body: MAX_BODY,
+            admin_key: None,
             on_ledger_failure: OnLedgerFailure::Refuse,
             patience: PATIENCE,
             limits: Vec::new(),
@@ -149,8 +150,7 @@ impl Builder<'_> {
     fn gateway(&self, section: &mut Section<'_>, config: &mut Config) {
         config.listen = section.field("listen").and_then(|field| listen(&field));
         if let Some(field) = section.field("admin_key") {
-            // What stands there may be a secret: it is not repeated.
-            field.complain("`admin_key` is not available yet");
+            config.admin_key = self.digest(&field);
         }
         if let Some(size) = section.field("max_body").and_then(|field| field.size()) {
             config.max_body = size;

@@ -1,0 +1,191 @@
+//! What an operator may see and do of limits, at `/_tidegate/limits`, with the admin key.
+//!
+//! `GET` shows what is used, held and left of every limit that the query singles out: `consumer=web`, `ip=…`, `user=…` and
+//! `header:x-user=…` name whom a limit is counted for. `POST` takes `{"account": …, "reset": true}` or
+//! `{"account": …, "raise": 100, "for": "10m"}`. Every isolate feels it within seconds.
+
+use std::num::NonZeroU64;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    admission::Desk,
+    config::{Config, duration},
+    limit::{Adjustment, Asker, Balance, By, Limit},
+    refusal::Refusal,
+    route::Service,
+};
+
+/// The longest that a limit can be raised for: whoever wants it for longer changes the configuration.
+const LONGEST_RAISE: u64 = 30 * 86_400_000;
+
+/// What the query singles out.
+#[derive(Default)]
+struct Whom {
+    consumer: Option<String>,
+    address: Option<std::net::IpAddr>,
+    user: Option<String>,
+    headers: HeaderMap,
+}
+
+/// What is to be done to an account.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    account: String,
+    #[serde(default)]
+    reset: bool,
+    raise: Option<NonZeroU64>,
+    #[serde(rename = "for")]
+    lasts: Option<String>,
+}
+
+/// Where the limits stand that `query` singles out.
+pub(crate) async fn show(config: &Config, desk: &Desk, query: &str) -> Result<Value, Refusal> {
+    let whom = Whom::read(query)?;
+    let mut shown = Vec::new();
+    for limit in limits(config) {
+        let of_another = limit.scope.strip_prefix("consumer ").is_some_and(|name| {
+            whom.consumer
+                .as_deref()
+                .is_some_and(|consumer| consumer != name)
+        });
+        if of_another || !whom.tells(&limit.by) {
+            continue;
+        }
+        let account = limit.account_of(whom.asker());
+        let stands = match desk.look(limit, &account).await {
+            Ok(balance) => standing(limit, &balance),
+            Err(fault) => json!({ "fault": fault.to_string() }),
+        };
+        let named = json!({ "scope": &*limit.scope, "unit": limit.unit.name(), "by": limit.by.to_string(), "account": &*account });
+        shown.push(merged(named, stands));
+    }
+    Ok(json!({ "limits": shown }))
+}
+
+/// Does what `body` orders. What was done, in words, and where the account stands now.
+pub(crate) async fn adjust(
+    config: &Config,
+    desk: &Desk,
+    body: &Bytes,
+) -> Result<(String, Value), Refusal> {
+    let order: Order =
+        serde_json::from_slice(body).map_err(|error| wrong(error.to_string(), None))?;
+    let limit = limits(config)
+        .find(|limit| limit.counts(&order.account))
+        .ok_or_else(|| wrong("no limit has such an account", Some("account")))?;
+    let lasts = order.lasts.as_deref().map(|text| {
+        duration(text)
+            .map(NonZeroU64::get)
+            .filter(|lasts| *lasts <= LONGEST_RAISE)
+            .ok_or_else(|| wrong("`for` is a duration of at most 30d", Some("for")))
+    });
+    let (adjustment, deed) = match (order.reset, order.raise, lasts.transpose()?) {
+        (true, None, None) => (Adjustment::Reset, "reset".to_owned()),
+        (false, Some(units), Some(lasts)) => (
+            Adjustment::Raise {
+                units: units.get(),
+                lasts,
+            },
+            format!("raised by {units} for {lasts} ms"),
+        ),
+        _ => {
+            return Err(wrong(
+                "either `reset` is true, or there are `raise` and `for`",
+                None,
+            ));
+        }
+    };
+    let account = order.account.as_str().into();
+    let balance = desk.adjust(limit, &account, adjustment);
+    let balance = balance.await.map_err(|_| Refusal::NoLedger)?;
+    let account = json!({ "account": order.account });
+    let deed = format!("{deed}: {}", order.account);
+    Ok((deed, merged(account, standing(limit, &balance))))
+}
+
+impl Whom {
+    fn read(query: &str) -> Result<Self, Refusal> {
+        let mut whom = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let unknown = || wrong(format!("`{name}` cannot be read"), None);
+            match name.as_ref() {
+                "consumer" => whom.consumer = Some(value.into_owned()),
+                "user" => whom.user = Some(value.into_owned()),
+                "ip" => whom.address = Some(value.parse().map_err(|_| unknown())?),
+                other => {
+                    let header = other.strip_prefix("header:").ok_or_else(unknown)?;
+                    let name: HeaderName = header.parse().map_err(|_| unknown())?;
+                    let value = HeaderValue::from_str(&value).map_err(|_| unknown())?;
+                    whom.headers.insert(name, value);
+                }
+            }
+        }
+        Ok(whom)
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker {
+            consumer: self.consumer.as_deref(),
+            address: self.address,
+            headers: &self.headers,
+            user: self.user.as_deref(),
+        }
+    }
+
+    /// Whether it is known which account of a limit is meant.
+    fn tells(&self, by: &By) -> bool {
+        match by {
+            By::Everybody => true,
+            By::Consumer => self.consumer.is_some(),
+            By::Address => self.address.is_some(),
+            By::Header(name) => self.headers.contains_key(name),
+            By::User => self.user.is_some(),
+        }
+    }
+}
+
+/// Every limit that is configured.
+fn limits(config: &Config) -> impl Iterator<Item = &Limit> {
+    let of_consumers = config.keyring.consumers().flat_map(|one| &one.limits);
+    let of_routes = config.routes.iter().flat_map(|route| {
+        let of_app = match &route.service {
+            Service::App(_, app) => &app.limits[..],
+            Service::Models | Service::Dify(_) => &[],
+        };
+        of_app.iter().chain(&route.limits)
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    let all = of_consumers.chain(of_routes).chain(&config.limits);
+    all.filter(move |limit| seen.insert(limit.account.clone()))
+}
+
+fn standing(limit: &Limit, balance: &Balance) -> Value {
+    let allowed = limit.quota.limit.get();
+    json!({
+        "limit": allowed,
+        "per_ms": limit.quota.per,
+        "used": balance.used,
+        "held": balance.held,
+        "left": balance.remaining,
+        "free_in_ms": balance.until.since(balance.at).as_millis() as u64,
+    })
+}
+
+fn merged(mut one: Value, other: Value) -> Value {
+    if let (Value::Object(one), Value::Object(other)) = (&mut one, other) {
+        one.extend(other);
+    }
+    one
+}
+
+fn wrong(message: impl Into<String>, param: Option<&'static str>) -> Refusal {
+    Refusal::Malformed(crate::dialect::openai::Malformed {
+        message: message.into(),
+        param,
+    })
+}

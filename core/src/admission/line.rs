@@ -1,0 +1,78 @@
+//! Waiting before a limit that has a queue.
+
+use std::cell::Cell;
+
+use super::Desk;
+use crate::{
+    claim::Claim,
+    limit::{Entry, Place, Posting},
+    time::Timestamp,
+};
+
+/// A request's place in the queues before its limits; given up when this is dropped.
+pub(super) struct Line<'a> {
+    desk: &'a Desk,
+    claims: Vec<&'a Claim>,
+    ticket: u32,
+    pub(super) until: Timestamp,
+    /// Whether it has a place now.
+    pub(super) waits: Cell<bool>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn before(desk: &'a Desk, claims: &'a [Claim]) -> Self {
+        let claims: Vec<_> = claims
+            .iter()
+            .filter(|claim| claim.limit.queue.is_some())
+            .collect();
+        let waits = claims.iter().filter_map(|claim| claim.limit.queue);
+        let wait = waits.map(|queue| queue.wait).min().unwrap_or_default();
+        let ticket = if claims.is_empty() {
+            0
+        } else {
+            desk.0.platform.dice.borrow_mut().roll() as u32
+        };
+        Self {
+            desk,
+            claims,
+            ticket,
+            until: desk.now().after(wait),
+            waits: Cell::new(false),
+        }
+    }
+
+    pub(super) fn place(&self, claim: &Claim) -> Option<Place> {
+        let queue = claim.limit.queue?;
+        Some(Place {
+            ticket: self.ticket,
+            room: queue.room,
+        })
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if !self.waits.get() {
+            return;
+        }
+        let desk = self.desk.clone();
+        let postings: Vec<Posting> = self
+            .claims
+            .iter()
+            .map(|claim| {
+                let entry = desk.with(claim, |purse| Entry {
+                    left: Some(self.ticket),
+                    ..purse.settle(desk.0.holdings.me(), desk.now())
+                });
+                Posting {
+                    account: claim.account.clone(),
+                    entry,
+                }
+            })
+            .collect();
+        let tasks = desk.0.platform.tasks.clone();
+        tasks.spawn(Box::pin(async move {
+            desk.post(&postings).await;
+        }));
+    }
+}

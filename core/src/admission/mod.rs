@@ -1,0 +1,326 @@
+//! Holds a request on every limit that it falls under: all of them, or none.
+//!
+//! First out of the isolate's own purses, which costs nothing; then, for what is not in hand, of the ledger, in one call.
+
+mod line;
+mod office;
+mod tally;
+mod upkeep;
+
+use std::{fmt, rc::Rc, time::Duration};
+
+use self::{
+    line::Line,
+    tally::{Tally, Try},
+};
+use crate::{
+    claim::Claim,
+    holdings::Holdings,
+    limit::{Balance, Draw, Held, Place, Posting, Purse, Standing, Unit, Want},
+    patience::within,
+    platform::{Fault, Platform},
+    time::{Timestamp, millis},
+};
+
+/// How long the ledger may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// For how long a place is held without word from its isolate: if that dies, the place is free after this.
+const PERMIT: Duration = Duration::from_secs(45);
+
+/// How often it is tried again where the ledger's answer came too late to be used.
+const TRIES: u32 = 3;
+
+/// Where a gateway holds its requests on limits. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Desk(Rc<Inside>);
+
+struct Inside {
+    platform: Platform,
+    holdings: Holdings,
+}
+
+/// A request is in.
+pub(crate) struct Admission {
+    /// Where the tightest of its limits stands.
+    pub(crate) standing: Option<Standing>,
+    /// What the ledger failed to say, where that lets a request in.
+    pub(crate) fault: Option<Fault>,
+    /// What it is to hold as long as it is in progress.
+    pub(crate) held: Vec<(Claim, Held)>,
+}
+
+/// A request is not in.
+#[derive(Debug)]
+pub(crate) enum Denial {
+    /// A limit has no room: the one that has none for longest.
+    Limited(Standing),
+    /// A limit has no room, and neither has the queue before it; or it has waited there for as long as it may.
+    Shed(Standing),
+    /// The ledger cannot be asked.
+    Unknown(Fault),
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limited(standing) | Self::Shed(standing) => write!(
+                f,
+                "the limit on {} of the {} is used up",
+                standing.unit.name(),
+                standing.scope
+            ),
+            Self::Unknown(fault) => write!(f, "ledger: {fault}"),
+        }
+    }
+}
+
+/// What a request has spent of the tokens that it holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bill {
+    /// So many: the rest is given back, and what is missing is owed.
+    Exactly(u64),
+    /// So many at least, and nobody knows how many: all that it holds.
+    AtLeast(u64),
+}
+
+impl Bill {
+    /// What is spent by a request that holds `held`.
+    fn of(self, held: u64) -> u64 {
+        match self {
+            Self::Exactly(tokens) => tokens,
+            Self::AtLeast(tokens) => tokens.max(held),
+        }
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(platform: Platform, holdings: Holdings) -> Self {
+        Self(Rc::new(Inside { platform, holdings }))
+    }
+
+    /// The limit of `claims` that is known to have no room, without asking anybody.
+    pub(crate) fn denied(&self, claims: &[Claim]) -> Option<Standing> {
+        let now = self.now();
+        let mut purses = self.0.holdings.purses().borrow_mut();
+        let denied = claims.iter().filter_map(|claim| {
+            let purse = purses.find(&claim.account)?;
+            let denied = claim.limit.queue.is_none() && purse.is_denied(claim.units, now);
+            denied.then(|| standing(claim, purse, now))
+        });
+        denied.max_by_key(|standing| standing.reset)
+    }
+
+    /// Holds all of `claims`, or says why not. `forgiving`: a ledger that fails lets the request in.
+    pub(crate) async fn admit(
+        &self,
+        claims: &[Claim],
+        forgiving: bool,
+    ) -> Result<Admission, Denial> {
+        let line = Line::before(self, claims);
+        let mut tries = TRIES;
+        let mut apart = false;
+        loop {
+            match self.attempt(claims, &line, forgiving, apart).await {
+                Try::In(held, fault) => return Ok(self.let_in(held, fault)),
+                Try::Out(denial) => return Err(denial),
+                Try::Mixed(_) if !apart => apart = true,
+                Try::Mixed(denial) => return Err(denial),
+                Try::Late if tries > 0 => tries -= 1,
+                Try::Late => return Err(Denial::Unknown(Fault("answers come too late".into()))),
+                Try::Queued(again, standing) => {
+                    let now = self.now();
+                    if now >= line.until {
+                        return Err(Denial::Shed(standing));
+                    }
+                    let pause = again.min(line.until).since(now);
+                    self.0.platform.clock.sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    /// Holds what is in hand, and asks for the rest: all at once, or where accounts lie `apart`, one after another, so that
+    /// nobody is refused for what somebody else holds who is refused as well.
+    async fn attempt(
+        &self,
+        claims: &[Claim],
+        line: &Line<'_>,
+        forgiving: bool,
+        apart: bool,
+    ) -> Try {
+        let now = self.now();
+        let mut tally = Tally::default();
+        let mut missing = Vec::new();
+        for claim in claims {
+            let draw = self.with(claim, |purse| purse.draw(claim.most(), claim.lives(), now));
+            match draw {
+                Draw::Held(units) => tally.held.push((claim.clone(), units)),
+                Draw::Ask => missing.push(claim),
+                Draw::Denied if claim.limit.queue.is_some() || apart => missing.push(claim),
+                // There may be room for less than all that it could use.
+                Draw::Denied if !self.with(claim, |purse| purse.is_denied(claim.units, now)) => {
+                    missing.push(claim);
+                }
+                Draw::Denied => {
+                    self.put_back(tally.held).await;
+                    let standing = self.with(claim, |purse| standing(claim, purse, now));
+                    return Try::Out(Denial::Limited(standing));
+                }
+            }
+        }
+        let at_once = if apart { 1 } else { missing.len().max(1) };
+        for some in missing.chunks(at_once) {
+            self.ask(some, line, &mut tally).await;
+            if tally.refused.is_some() {
+                break;
+            }
+        }
+        // What was in hand may have ended while the ledger was asked for the rest.
+        let now = self.now();
+        let ended = |held: &Held| held.until().is_some_and(|until| until < now);
+        tally.late |= tally.held.iter().any(|(_, held)| ended(held));
+        line.waits.set(tally.queued.is_some());
+        match tally.verdict(forgiving) {
+            Ok(fault) => Try::In(tally.held, fault),
+            Err(tried) => {
+                self.put_back(tally.held).await;
+                tried
+            }
+        }
+    }
+
+    /// Asks the ledger for what `claims` need, in one call.
+    async fn ask(&self, claims: &[&Claim], line: &Line<'_>, tally: &mut Tally) {
+        let sent = self.now();
+        let trip = self.0.holdings.trip();
+        let hold = (4 * trip.get()).clamp(20, millis(PATIENCE));
+        let postings: Vec<Posting> = claims
+            .iter()
+            .map(|claim| self.asking(claim, hold, line.place(claim), sent))
+            .collect();
+        let answers = self.post(&postings).await;
+        let heard = self.now();
+        trip.set((3 * trip.get() + millis(heard.since(sent))) / 4);
+        for (claim, answer) in claims.iter().zip(answers) {
+            let balance = match answer {
+                Ok(balance) => balance,
+                Err(failed) => {
+                    tally.fault = Some(failed);
+                    continue;
+                }
+            };
+            tally.granted |= balance.parcel.is_some();
+            let units = if balance.granted {
+                claim.most()
+            } else {
+                claim.units
+            };
+            let taken = self.with(claim, |purse| {
+                let taken = purse.hear(&balance, units, sent, heard);
+                taken.ok_or_else(|| standing(claim, purse, heard))
+            });
+            match taken {
+                Ok(units) => tally.held.push(((*claim).clone(), units)),
+                Err(_) if balance.granted => tally.late = true,
+                Err(standing) => tally.refuse(standing, &balance, claim, heard),
+            }
+        }
+    }
+
+    fn let_in(&self, held: Vec<(Claim, Held)>, fault: Option<Fault>) -> Admission {
+        let now = self.now();
+        let mut tightest: Option<Standing> = None;
+        let mut lasting = Vec::new();
+        for (claim, held) in held {
+            let standing = self.with(&claim, |purse| {
+                let standing = standing(&claim, purse, now);
+                match claim.limit.unit {
+                    Unit::Requests => purse.spend(held, now),
+                    Unit::Concurrent | Unit::Tokens(_) => lasting.push((claim.clone(), held)),
+                }
+                standing
+            });
+            tightest = Some(match tightest {
+                Some(other) => other.tighter(standing),
+                None => standing,
+            });
+            self.mind(&claim, now);
+        }
+        Admission {
+            standing: tightest,
+            fault,
+            held: lasting,
+        }
+    }
+
+    fn asking(&self, claim: &Claim, hold: u64, place: Option<Place>, now: Timestamp) -> Posting {
+        let longest = millis(self.0.platform.ledger.longest_lease());
+        let entry = self.with(claim, |purse| {
+            purse.ask(self.0.holdings.me(), claim.want(hold, place), longest, now)
+        });
+        Posting {
+            account: claim.account.clone(),
+            entry,
+        }
+    }
+
+    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        let platform = &self.0.platform;
+        let posted = platform.ledger.post(postings);
+        within(&*platform.clock, PATIENCE, posted)
+            .await
+            .unwrap_or_else(|| {
+                let silent = || Err(Fault("no answer in time".into()));
+                postings.iter().map(|_| silent()).collect()
+            })
+    }
+
+    fn with<T>(&self, claim: &Claim, work: impl FnOnce(&mut Purse) -> T) -> T {
+        let now = self.now();
+        let mut purses = self.0.holdings.purses().borrow_mut();
+        work(purses.of(&claim.account, claim.limit.quota, now))
+    }
+
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.0.platform
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.platform.clock.now()
+    }
+}
+
+impl Claim {
+    /// What is wanted of the account; what is spent at once is held for `hold` milliseconds.
+    fn want(&self, hold: u64, place: Option<Place>) -> Want {
+        Want {
+            units: self.units,
+            more: self.more,
+            hold: match self.limit.unit {
+                Unit::Requests => hold,
+                Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT),
+            },
+            place,
+        }
+    }
+
+    /// For how many milliseconds at least units must be good that are drawn from a lease.
+    fn lives(&self) -> u64 {
+        match self.limit.unit {
+            Unit::Requests => 0,
+            Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT / 2),
+        }
+    }
+}
+
+/// What a caller is told of a limit.
+fn standing(claim: &Claim, purse: &Purse, now: Timestamp) -> Standing {
+    Standing {
+        scope: claim.limit.scope.clone(),
+        unit: claim.limit.unit,
+        limit: claim.limit.quota.limit.get(),
+        remaining: purse.remaining(),
+        reset: purse.reset().since(now),
+    }
+}

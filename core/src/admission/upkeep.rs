@@ -1,0 +1,105 @@
+//! What is held is held for longer, settled, or given back.
+
+use std::time::Duration;
+
+use super::{Bill, Desk};
+use crate::{
+    claim::Claim,
+    limit::{Held, Posting, Unit, Want},
+    time::Timestamp,
+};
+
+/// How often it is seen to that a lease that nobody uses is given back.
+const GLANCE: Duration = Duration::from_secs(1);
+
+impl Desk {
+    /// Gives back what was held for a request that is not let in: to the purse, if it has a lease, else to the ledger, at once.
+    pub(super) async fn put_back(&self, held: Vec<(Claim, Held)>) {
+        self.settle(held, Bill::Exactly(0)).await;
+    }
+
+    /// Settles what a request has held for as long as it was in progress. What the ledger does not hear of is charged in full.
+    pub(crate) async fn settle(&self, held: Vec<(Claim, Held)>, bill: Bill) {
+        let now = self.now();
+        let settle = |(claim, mut held): (Claim, Held)| {
+            let entry = self.with(&claim, |purse| {
+                if matches!(claim.limit.unit, Unit::Tokens(_)) {
+                    let spent = bill.of(held.units());
+                    purse.overspend(spent.saturating_sub(held.units()));
+                    purse.spend(held.split(spent), now);
+                }
+                purse.put_back(held, now);
+                purse
+                    .owes()
+                    .then(|| purse.settle(self.0.holdings.me(), now))
+            });
+            entry.map(|entry| Posting {
+                account: claim.account,
+                entry,
+            })
+        };
+        let postings: Vec<Posting> = held.into_iter().filter_map(settle).collect();
+        if !postings.is_empty() {
+            self.post(&postings).await;
+        }
+    }
+
+    /// Asks the ledger again for what is held already, so that it is held for longer; says whether all of it is. What it refuses to
+    /// hold for longer stays held as it is; where it does not answer, what is held is not known any more.
+    pub(crate) async fn renew(&self, held: &mut [(Claim, Held)]) -> bool {
+        let now = self.now();
+        let renewals = held.iter_mut().map(|(claim, held)| {
+            let lost = held.units() == 0 && claim.limit.unit == Unit::Concurrent;
+            let want = Want {
+                units: if lost { claim.units } else { held.units() },
+                more: 0,
+                ..claim.want(0, None)
+            };
+            let entry = self.with(claim, |purse| {
+                purse.renew(self.0.holdings.me(), held, want, now)
+            });
+            let account = claim.account.clone();
+            (std::mem::take(held), Posting { account, entry })
+        });
+        let (before, postings): (Vec<Held>, Vec<Posting>) = renewals.unzip();
+        let answers = self.post(&postings).await;
+        let heard = self.now();
+        let mut all = true;
+        for (((claim, held), before), answer) in held.iter_mut().zip(before).zip(answers) {
+            let Ok(balance) = answer else {
+                all = false;
+                continue;
+            };
+            let renewed = self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard));
+            *held = match balance.parcel {
+                Some(_) => renewed.unwrap_or_default(),
+                None => before,
+            };
+            all &= balance.parcel.is_some();
+        }
+        all
+    }
+
+    /// Gives a lease back once nobody has asked for a while.
+    pub(super) fn mind(&self, claim: &Claim, now: Timestamp) {
+        if !self.with(claim, |purse| purse.mind(now)) {
+            return;
+        }
+        let (desk, claim) = (self.clone(), claim.clone());
+        self.0.platform.tasks.spawn(Box::pin(async move {
+            loop {
+                desk.0.platform.clock.sleep(GLANCE).await;
+                let now = desk.now();
+                if let Some(entry) =
+                    desk.with(&claim, |purse| purse.give_back(desk.0.holdings.me(), now))
+                {
+                    let account = claim.account.clone();
+                    desk.post(&[Posting { account, entry }]).await;
+                }
+                if !desk.with(&claim, |purse| purse.mind_on(now)) {
+                    return;
+                }
+            }
+        }));
+    }
+}
