@@ -6,16 +6,13 @@ use bytes::Bytes;
 
 use crate::{
     admission::{Bill, Denial},
-    claim::STEP,
+    claim::{AHEAD, STEP},
     dialect::{Meter, openai::Estimate},
     record::{Counted, Ending},
     tenure::{Extension, Tenure},
+    time::Timestamp,
     usage::Usage,
 };
-
-/// How far ahead of what has passed tokens are held, so that an upstream that is not heard for a moment has not spent what
-/// nobody held.
-const AHEAD: u64 = 512;
 
 /// The budget of one request.
 ///
@@ -30,8 +27,10 @@ pub(crate) struct Budget {
     pub(crate) ceiling: Option<u64>,
     /// A ledger that fails lets it be.
     pub(crate) forgiving: bool,
-    /// An upstream that was asked before has broken off, and nobody knows what that has cost.
-    pub(crate) has_lost: bool,
+    /// What was held for upstreams that have broken off: nobody knows what that has cost, so all of it is spent.
+    lost: Vec<Tenure>,
+    /// The upstream that was asked last is one of those.
+    is_lost: bool,
     /// The last event, where the stream may have to be ended for it.
     pub(crate) last: Option<Bytes>,
     pub(crate) extension: Option<Extension>,
@@ -44,6 +43,10 @@ impl Budget {
             let Some(held) = self.tenure.tokens() else {
                 return Poll::Ready(Ok(()));
             };
+            if meter.is_whole() {
+                // What comes now is what it has cost.
+                return Poll::Ready(Ok(()));
+            }
             let passed = self.prompt.bound.saturating_add(meter.passed());
             let ceiling = self.ceiling.unwrap_or(u64::MAX);
             let needed = passed.saturating_add(AHEAD).min(ceiling);
@@ -51,8 +54,9 @@ impl Budget {
                 return Poll::Ready(Ok(()));
             }
             let extension = self.extension.get_or_insert_with(|| {
-                let more = passed.saturating_add(STEP).min(ceiling) - held;
-                self.tenure.extend(more, self.forgiving)
+                let step = passed.saturating_add(STEP).min(ceiling);
+                let (least, more) = (needed - held, step.saturating_sub(needed));
+                self.tenure.extend(least, more, self.forgiving)
             });
             match extension.as_mut().poll(cx) {
                 Poll::Ready(extended) => {
@@ -72,10 +76,26 @@ impl Budget {
 
     /// An attempt has failed. What certainly cost nothing is not charged.
     pub(crate) fn failed(&mut self, may_have_cost: bool) {
-        self.has_lost |= may_have_cost;
-        if !self.has_lost {
+        self.is_lost = may_have_cost;
+        if !may_have_cost {
             self.tenure.bill(Bill::Exactly(0));
         }
+    }
+
+    /// Whether the next attempt needs another holding than the last one had.
+    pub(crate) fn needs_another(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Goes on with another holding. What else the first one keeps, such as a place, is kept to the end.
+    pub(crate) fn go_on_with(&mut self, tenure: Tenure) {
+        self.lost.push(std::mem::replace(&mut self.tenure, tenure));
+        self.is_lost = false;
+    }
+
+    /// Whether what was held may be somebody else's by now.
+    pub(crate) fn has_lapsed(&self, now: Timestamp) -> bool {
+        self.tenure.is_lost(now) || self.lost.iter().any(|tenure| tenure.is_lost(now))
     }
 
     /// An answer of `bytes` that is whole. It is a failure, or it has cost something.
@@ -85,7 +105,7 @@ impl Budget {
         } else {
             self.settle(usage.total(), bytes, true)
         };
-        self.tenure = Tenure::default();
+        self.release();
         counted
     }
 
@@ -93,9 +113,14 @@ impl Budget {
     pub(crate) fn close(&mut self, ended: Ending, meter: &Meter) -> Counted {
         let is_whole = ended == Ending::Whole || meter.is_whole();
         let counted = self.settle(meter.usage().total(), meter.passed(), is_whole);
+        self.release();
+        counted
+    }
+
+    fn release(&mut self) {
         self.extension = None;
         self.tenure = Tenure::default();
-        counted
+        self.lost.clear();
     }
 
     fn settle(&self, measured: Option<u64>, passed: u64, is_whole: bool) -> Counted {
@@ -107,7 +132,7 @@ impl Budget {
             measured => (measured.unwrap_or(0).max(estimated), Counted::Estimated),
         };
         // What the upstream did beyond what was heard of it, nobody knows.
-        self.tenure.bill(if is_whole && !self.has_lost {
+        self.tenure.bill(if is_whole {
             Bill::Exactly(spent)
         } else {
             Bill::AtLeast(spent)

@@ -10,6 +10,10 @@ use crate::{
 /// How many tokens are held at once for an answer that comes in pieces.
 pub(crate) const STEP: u64 = 2_048;
 
+/// How far ahead of what has passed tokens are held, so that an upstream that is not heard for a moment has not spent what
+/// nobody held.
+pub(crate) const AHEAD: u64 = 512;
+
 /// How long an answer may be that nobody has limited, in tokens, where a limit on tokens is kept strictly.
 const ANSWER: u64 = 4_096;
 
@@ -60,7 +64,7 @@ impl Claim {
         let claim = |limit: &Limit| {
             let (units, more) = match limit.unit {
                 Unit::Requests | Unit::Concurrent => (1, 0),
-                Unit::Tokens(overrun) => cost?.units(overrun),
+                Unit::Tokens(overrun) => cost?.units(overrun, limit.quota.limit.get()),
             };
             Some(Self {
                 limit: limit.clone(),
@@ -73,10 +77,10 @@ impl Claim {
     }
 
     /// The same limit, for other units.
-    pub(crate) fn for_units(&self, units: u64) -> Self {
+    pub(crate) fn for_units(&self, units: u64, more: u64) -> Self {
         Self {
             units,
-            more: 0,
+            more,
             ..self.clone()
         }
     }
@@ -84,6 +88,11 @@ impl Claim {
     /// What it could use in all.
     pub(crate) fn most(&self) -> u64 {
         self.units.saturating_add(self.more)
+    }
+
+    /// Whether it is counted in tokens.
+    pub(crate) fn is_on_tokens(&self) -> bool {
+        matches!(self.limit.unit, Unit::Tokens(_))
     }
 
     /// Whether an answer ends where the room for it does.
@@ -98,19 +107,26 @@ impl Claim {
 }
 
 impl Cost {
-    /// What must be held before anybody is asked, and what could be used besides.
-    fn units(self, overrun: Overrun) -> (u64, u64) {
+    /// What must be held before anybody is asked, and what could be used besides, where `limit` is allowed.
+    ///
+    /// To let in what soon must be cut for want of more is to waste what it has cost. So an answer in pieces needs a step, unless
+    /// the limit is smaller than that.
+    fn units(self, overrun: Overrun, limit: u64) -> (u64, u64) {
+        let step = |first: u64| {
+            let room = limit.saturating_sub(self.prompt.bound);
+            let first = first.min(room.max(AHEAD));
+            (self.prompt.bound.saturating_add(first), 0)
+        };
         match (overrun, self.answer) {
             (Overrun::Owe, Answer::Free) => (self.prompt.likely, 0),
             (Overrun::Owe, _) => (self.prompt.likely.saturating_add(LENIENT), 0),
             (Overrun::Cut, Answer::Free) => (self.prompt.bound, 0),
-            (Overrun::Cut, Answer::Open) => (self.prompt.bound.saturating_add(STEP), 0),
+            (Overrun::Cut, Answer::Open) => step(STEP),
             (Overrun::Cut, Answer::Stream(most)) => {
-                let first = most.in_all().map_or(STEP, |all| all.min(STEP));
-                (self.prompt.bound.saturating_add(first), 0)
+                step((most.in_all(most.tokens)).map_or(STEP, |all| all.min(STEP)))
             }
             (Overrun::Cut, Answer::Whole(most)) => {
-                let all = most.in_all();
+                let all = most.in_all(most.tokens);
                 let all = all.unwrap_or_else(|| ANSWER.saturating_mul(most.choices));
                 let least = all.min(LEAST.saturating_mul(most.choices));
                 (self.prompt.bound.saturating_add(least), all - least)
@@ -118,11 +134,11 @@ impl Cost {
         }
     }
 
-    /// What prompt and answer come to at most, where the caller has said so.
-    pub(crate) fn ceiling(self) -> Option<u64> {
+    /// What prompt and answer come to at most, where the caller has said so, or the gateway by this `cap` of each choice.
+    pub(crate) fn ceiling(self, cap: Option<u64>) -> Option<u64> {
         let answer = match self.answer {
             Answer::Free => 0,
-            Answer::Whole(most) | Answer::Stream(most) => most.in_all()?,
+            Answer::Whole(most) | Answer::Stream(most) => most.in_all(cap.or(most.tokens))?,
             Answer::Open => return None,
         };
         Some(self.prompt.bound.saturating_add(answer))
@@ -159,7 +175,7 @@ mod tests {
         Most {
             tokens,
             choices,
-            thinks: false,
+            hides: false,
         }
     }
 
@@ -186,7 +202,16 @@ mod tests {
         ];
         for (overrun, answer, expected) in table {
             let cost = Cost { prompt, answer };
-            assert_eq!(cost.units(overrun), expected, "{overrun:?} {answer:?}");
+            assert_eq!(
+                cost.units(overrun, 9_000),
+                expected,
+                "{overrun:?} {answer:?}"
+            );
+        }
+        let answer = Answer::Open;
+        for (limit, expected) in [(3_047, 3_047), (1_600, 1_600), (1_100, 1_512)] {
+            let cost = Cost { prompt, answer };
+            assert_eq!(cost.units(Overrun::Cut, limit), (expected, 0), "{limit}");
         }
     }
 }

@@ -79,8 +79,8 @@ impl Exchange {
         }
     }
 
-    /// Each choice of the answer may be so many tokens long, and no longer.
-    pub(crate) fn cap(&mut self, tokens: u64) {
+    /// Each choice of the answer may be so many tokens long, and no longer; or as long as the caller says.
+    pub(crate) fn cap(&mut self, tokens: Option<u64>) {
         if let Payload::Asked(asked) = &mut self.payload {
             asked.cap(tokens);
         }

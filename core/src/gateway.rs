@@ -22,7 +22,7 @@ use crate::{
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
-    limit::{Asker, By, Limit, Standing, Unit},
+    limit::{Asker, By, Limit, Standing},
     patience::within,
     platform::Platform,
     record::{Attempt, Ending, Record},
@@ -123,7 +123,7 @@ impl Gateway {
                 let claims = Claim::all(limits, asker, exchange.cost);
                 self.admit(visit, &claims).await?;
                 self.bound(visit, &claims, &mut exchange);
-                self.dispatch(visit, *exchange).await
+                self.dispatch(visit, &claims, *exchange).await
             }
         }
     }
@@ -187,23 +187,40 @@ impl Gateway {
         Ok(())
     }
 
+    /// Holds the tokens of the call once more: whoever was asked before may have spent all that was held.
+    async fn admit_again(
+        &self,
+        visit: &mut Visit,
+        claims: &[Claim],
+        exchange: &mut Exchange,
+    ) -> Result<(), Refusal> {
+        let on_tokens = claims.iter().filter(|claim| claim.is_on_tokens());
+        let claims: Vec<Claim> = on_tokens.cloned().collect();
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let admitted = self.desk.admit(&claims, self.is_forgiving()).await;
+        let admission = admitted.map_err(|denial| visit.limited(denial))?;
+        let tenure = Tenure::keep(self.desk.clone(), admission.held);
+        visit.budget.go_on_with(tenure);
+        self.bound(visit, &claims, exchange);
+        Ok(())
+    }
+
     /// Sees to it that the answer cannot cost more than is held, or than can be.
     fn bound(&self, visit: &mut Visit, claims: &[Claim], exchange: &mut Exchange) {
-        let is_counted = claims
-            .iter()
-            .any(|claim| matches!(claim.limit.unit, Unit::Tokens(_)));
+        let is_counted = claims.iter().any(Claim::is_on_tokens);
         let (Some(cost), true) = (exchange.cost, is_counted) else {
             return;
         };
         visit.budget.prompt = cost.prompt;
-        visit.budget.ceiling = cost.ceiling();
         visit.budget.last = Some(Bytes::new());
         exchange.count();
         let held = visit.budget.tenure.tokens().unwrap_or(u64::MAX);
         let strict = claims.iter().filter(|claim| claim.is_strict());
-        if let Some(tokens) = cost.cap(strict.map(|claim| (claim, held))) {
-            exchange.cap(tokens);
-        }
+        let cap = cost.cap(strict.map(|claim| (claim, held)));
+        visit.budget.ceiling = cost.ceiling(cap);
+        exchange.cap(cap);
     }
 
     fn is_forgiving(&self) -> bool {
@@ -258,12 +275,20 @@ impl Gateway {
     }
 
     /// Asks one target after another until one has something for the caller.
-    async fn dispatch(&self, visit: &mut Visit, mut exchange: Exchange) -> Result<Reply, Refusal> {
+    async fn dispatch(
+        &self,
+        visit: &mut Visit,
+        claims: &[Claim],
+        mut exchange: Exchange,
+    ) -> Result<Reply, Refusal> {
         let mut attempts = Attempts::new(exchange.targets.len(), exchange.retry);
         let mut last: Option<Miss> = None;
         while let Some(target) = attempts.next(last.as_ref().map(|miss| miss.outcome))
             && let Some(target) = exchange.targets.get(target).cloned()
         {
+            if visit.budget.needs_another() {
+                self.admit_again(visit, claims, &mut exchange).await?;
+            }
             let began = self.platform.clock.now();
             visit.budget.begin();
             let taken = self.ask(&mut exchange, &target).await;
@@ -278,6 +303,7 @@ impl Gateway {
                 detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
             });
             if exchange.exceeded.get() {
+                visit.budget.failed(false);
                 return Err(Refusal::TooLarge(self.config.max_body.get()));
             }
             match taken {
@@ -337,6 +363,10 @@ impl Gateway {
             }
             Content::Untouched(body) => {
                 visit.close(Ending::PassedOn, None);
+                if reply.status.is_client_error() {
+                    // Nobody has begun to work.
+                    visit.budget.failed(false);
+                }
                 let budget = mem::take(&mut visit.budget);
                 if budget.tenure.is_none() {
                     body

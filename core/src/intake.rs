@@ -45,6 +45,11 @@ pub(crate) async fn models(
         return known.map(Errand::Known);
     }
     let needs_model = call.method == Method::POST && openai::needs_model(endpoint);
+    if openai::is_disguised(endpoint) {
+        return Err(Refusal::UnsafePath(
+            "the path is another way to write one that is counted",
+        ));
+    }
     let mut exchange = Exchange {
         method: call.method.clone(),
         path: with_query(endpoint, call),
@@ -129,7 +134,7 @@ fn ask(
     if needs_model {
         exchange.cost = Some(Cost {
             prompt: asked.estimate(),
-            answer: match (asked.generates(), asked.stream && !asked.most.thinks) {
+            answer: match (asked.generates(), asked.stream && !asked.most.hides) {
                 (false, _) => Answer::Free,
                 (true, true) => Answer::Stream(asked.most),
                 (true, false) => Answer::Whole(asked.most),
@@ -217,19 +222,22 @@ pub(crate) async fn installation(
     )
 }
 
-/// The user whom a call to Dify's service API names, if anybody wants to know: in its query, or in its body if that is JSON.
+/// The user whom a call to Dify's service API names, if anybody wants to know: in its body, if that is JSON, else in its query.
 async fn named_user(
     config: &Config,
     call: &Call,
     body: Body,
     wants_user: bool,
 ) -> Result<(Option<String>, Body), Refusal> {
-    let of_query = call.query.as_deref().and_then(dify::user_of_query);
-    if !wants_user || of_query.is_some() || !is_type(&call.headers, "application/json") {
-        return Ok((of_query, body));
+    if !wants_user {
+        return Ok((None, body));
+    }
+    let of_query = || call.query.as_deref().and_then(dify::user_of_query);
+    if !is_type(&call.headers, "application/json") {
+        return Ok((of_query(), body));
     }
     let body = read(body, config.max_body.get()).await?;
-    Ok((dify::user_of_body(&body), body.into()))
+    Ok((dify::user_of_body(&body).or_else(of_query), body.into()))
 }
 
 fn to_installation(

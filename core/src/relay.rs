@@ -24,7 +24,7 @@ use crate::{
     platform::Clock,
     record::{Counted, Ending},
     refusal::Refusal,
-    sse::Framer,
+    sse::{self, Framer},
     time::Timestamp,
     usage::Usage,
 };
@@ -106,14 +106,15 @@ struct Relay {
 impl Relay {
     /// What a chunk of the upstream's is to the caller: the events that it completed.
     fn chunk(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        if self.budget.tenure.is_lost(self.clock.now()) {
+        if self.budget.has_lapsed(self.clock.now()) {
             out.push(self.truncated("its place within a limit could not be kept".into()));
             return;
         }
         let last = &mut self.budget.last;
         let meter = &mut self.meter;
         let pushed = self.framer.push(chunk, |event| {
-            if let Some(last) = last {
+            // A comment between two events says nothing of the stream.
+            if let Some(last) = last.as_mut().filter(|_| sse::data(&event).is_some()) {
                 *last = event.clone();
             }
             if meter.read(&event) == Verdict::Pass {

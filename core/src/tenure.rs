@@ -80,19 +80,21 @@ impl Tenure {
         self.0.as_ref()?.tokens.get()
     }
 
-    /// Holds `tokens` more on every limit on them that is kept strictly: on all, or on none. `forgiving`: a ledger that fails
-    /// lets it be.
-    pub(crate) fn extend(&self, tokens: u64, forgiving: bool) -> Extension {
+    /// Holds `tokens` more on every limit on them that is kept strictly, on all or on none; and up to `more` beyond, as far as
+    /// there is room. `forgiving`: a ledger that fails lets it be.
+    pub(crate) fn extend(&self, tokens: u64, more: u64, forgiving: bool) -> Extension {
         let inside = self.0.clone();
         Box::pin(async move {
             let Some(inside) = inside else { return Ok(()) };
             let claims: Vec<Claim> = inside
                 .strict
                 .iter()
-                .map(|claim| claim.for_units(tokens))
+                .map(|claim| claim.for_units(tokens, more))
                 .collect();
             let admission = inside.desk.admit(&claims, forgiving).await?;
-            let held = inside.tokens.get().map(|held| held.saturating_add(tokens));
+            // What no ledger could hold is forgiven.
+            let added = least_tokens(&admission.held).unwrap_or(tokens);
+            let held = inside.tokens.get().map(|held| held.saturating_add(added));
             inside.tokens.set(held);
             inside.join(admission.held);
             Ok(())

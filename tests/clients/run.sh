@@ -16,6 +16,7 @@ case ${1:-} in
 esac
 # shellcheck source=secrets.env
 . ./secrets.env
+export CLIENTS_THRIFTY_KEY CLIENTS_COUNTED_KEY CLIENTS_GUESSED_KEY
 export TIDEGATE_KEY=${TIDEGATE_KEY:-$CLIENTS_KEY} TIDEGATE_LIMITED_KEY=${TIDEGATE_LIMITED_KEY:-$CLIENTS_LIMITED_KEY}
 export PYTHONDONTWRITEBYTECODE=1 NO_COLOR=1
 # The gateway is on this machine.
@@ -53,6 +54,7 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 play openai-python timeout 300 python/.venv/bin/python python/openai_sdk.py
+play estimate timeout 300 python/.venv/bin/python python/estimate.py
 play dify-plugin timeout 300 python/.venv/bin/python python/dify_plugin_client.py
 play dify-api timeout 300 python/.venv/bin/python python/dify_api_client.py
 play openai-node timeout 300 node --test-reporter=spec node/openai_sdk.test.mjs

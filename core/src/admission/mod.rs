@@ -158,6 +158,10 @@ impl Desk {
                 Draw::Held(units) => tally.held.push((claim.clone(), units)),
                 Draw::Ask => missing.push(claim),
                 Draw::Denied if claim.limit.queue.is_some() || apart => missing.push(claim),
+                // There may be room for less than all that it could use.
+                Draw::Denied if !self.with(claim, |purse| purse.is_denied(claim.units, now)) => {
+                    missing.push(claim);
+                }
                 Draw::Denied => {
                     self.put_back(tally.held).await;
                     let standing = self.with(claim, |purse| standing(claim, purse, now));
@@ -207,8 +211,13 @@ impl Desk {
                 }
             };
             tally.granted |= balance.parcel.is_some();
+            let units = if balance.granted {
+                claim.most()
+            } else {
+                claim.units
+            };
             let taken = self.with(claim, |purse| {
-                let taken = purse.hear(&balance, claim.most(), sent, heard);
+                let taken = purse.hear(&balance, units, sent, heard);
                 taken.ok_or_else(|| standing(claim, purse, heard))
             });
             match taken {

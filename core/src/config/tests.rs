@@ -154,6 +154,34 @@ fn each_problem_is_named() {
             "gateway.limits[0].requests: expected at most 9007199254740992",
         ),
         (
+            r#"{"gateway": {"limits": [{"tokens": 9223372036854775807, "per": "1m"}]}}"#,
+            "gateway.limits[0].tokens: expected at most 9007199254740992",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": "1000", "per": "1m"}]}}"#,
+            "gateway.limits[0].tokens: expected a whole number",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1}]}}"#,
+            "gateway.limits[0]: `per` is missing",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m", "strct": true}]}}"#,
+            "did you mean `strict`?",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m", "queue": 3}]}}"#,
+            "gateway.limits[0].queue: unknown",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m"}, {"tokens": 2, "per": "60s", "strict": false}]}}"#,
+            "gateway.limits[1]: another limit here counts the same in the same window",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 1, "per": "1m", "by": "users"}]}}"#,
+            "gateway.limits[0].by: expected `consumer`, `ip`, `user` or `header:<name>`, found `users`",
+        ),
+        (
             r#"{"gateway": {"limits": [{"requests": 1}]}}"#,
             "gateway.limits[0]: `per` is missing",
         ),

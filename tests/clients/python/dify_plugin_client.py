@@ -213,6 +213,16 @@ class Embeddings(unittest.TestCase):
             plugin.post("embeddings", {"model": "embed", "input": ["ping"]})
 
 
+class Cut(unittest.TestCase):
+    @gateway.through_gateway
+    def test_a_stream_that_ends_where_the_limit_does_is_no_failure(self):
+        plugin = Plugin("talks", gateway.THRIFTY_KEY)
+        plugin.headers["x-account"] = self.id()
+        read = plugin.invoke_stream(SAID)
+        self.assertEqual(read["finish"], "length")
+        self.assertTrue(read["text"].startswith("w0 w1 "))
+
+
 class Failures(unittest.TestCase):
     def test_unknown_model(self):
         with self.assertRaisesRegex(InvokeError, "status code 404"):

@@ -3,6 +3,7 @@
 TIDEGATE_URL          the gateway, started with ../tidegate.toml
 TIDEGATE_KEY          the key of its consumer `clients`
 TIDEGATE_LIMITED_KEY  the key of its consumer `limited`
+CLIENTS_…_KEY         the keys of its other consumers
 TIDEGATE_DIFY_URL     where its Dify routes begin; TIDEGATE_URL/apps if absent
 TIDEGATE_FAKES_URL    the fakes behind it, to see what reached them; those checks are left out if absent
 TIDEGATE_DIRECT=1     TIDEGATE_URL is tidegate-fakes itself: shows that the fakes are what the clients expect
@@ -16,6 +17,9 @@ URL = os.environ["TIDEGATE_URL"].rstrip("/")
 DIRECT = os.environ.get("TIDEGATE_DIRECT") == "1"
 KEY = "sk-fake-direct" if DIRECT else os.environ["TIDEGATE_KEY"]
 LIMITED_KEY = KEY if DIRECT else os.environ["TIDEGATE_LIMITED_KEY"]
+THRIFTY_KEY, COUNTED_KEY, GUESSED_KEY = (
+    KEY if DIRECT else os.environ[f"CLIENTS_{name}_KEY"] for name in ["THRIFTY", "COUNTED", "GUESSED"]
+)
 DIFY_URL = os.environ.get("TIDEGATE_DIFY_URL", URL + "/apps").rstrip("/")
 FAKES_URL = URL if DIRECT else os.environ.get("TIDEGATE_FAKES_URL")
 FAKE_KEYS = ["sk-fake-clients", "sk-fake-direct"]
@@ -34,6 +38,7 @@ MODES = {
     "slow": "slow-400ms",
     "limited": "429",
     "unknown": "ok",
+    "talks": "chunks-2000",
 }
 
 

@@ -209,6 +209,50 @@ class Errors(unittest.TestCase):
                 pass
 
 
+@gateway.through_gateway
+class Cut(unittest.TestCase):
+    """The provider would say 2,000 words; there are not tokens enough for all of them."""
+
+    def client(self):
+        account = {"x-account": f"{self.id()}"}
+        return client("talks", gateway.THRIFTY_KEY).with_options(default_headers=account)
+
+    def test_chat(self):
+        chunks = list(self.client().chat.completions.create(model="talks", messages=SAID, stream=True))
+        self.assertTrue(text_of(chunks).startswith("w0 w1 "))
+        self.assertEqual(chunks[-1].choices[0].finish_reason, "length")
+        self.assertEqual(chunks[-1].id, chunks[0].id)
+        self.assertIn("limit on tokens", chunks[-1].tidegate["limit"])
+
+    def test_chat_helper(self):
+        with self.client().chat.completions.stream(model="talks", messages=SAID) as stream:
+            list(stream)
+            # The helper's own word for an answer that was as long as it may be.
+            with self.assertRaises(openai.LengthFinishReasonError) as caught:
+                stream.get_final_completion()
+        self.assertTrue(caught.exception.completion.choices[0].message.content.startswith("w0 w1 "))
+
+    def test_completion(self):
+        chunks = list(self.client().completions.create(model="talks", prompt="ping", stream=True))
+        self.assertEqual(chunks[-1].choices[0].finish_reason, "length")
+
+    def test_response(self):
+        events = list(self.client().responses.create(model="talks", input="ping", stream=True))
+        self.assertEqual(events[-1].type, "response.incomplete")
+        self.assertEqual(events[-1].response.id, events[0].response.id)
+        self.assertEqual(events[-1].response.incomplete_details.reason, "max_output_tokens")
+
+    def test_response_helper(self):
+        with self.client().responses.stream(model="talks", input="ping") as stream:
+            kinds = [event.type for event in stream]
+        self.assertEqual(kinds[-1], "response.incomplete")
+
+    def test_too_much_at_once(self):
+        with self.assertRaises(openai.APIStatusError) as caught:
+            self.client().chat.completions.create(model="talks", messages=[{"role": "user", "content": "x" * 3000}])
+        self.assertEqual((caught.exception.status_code, caught.exception.code), (413, "too_many_tokens"))
+
+
 class Gateway(unittest.TestCase):
     @gateway.through_gateway
     def test_headers(self):

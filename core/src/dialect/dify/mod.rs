@@ -93,6 +93,22 @@ pub fn is_run(path: &str) -> bool {
     }
 }
 
+/// The user whom a query names.
+pub(crate) fn user_of_query(query: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, user) = pairs.find(|(name, _)| name == "user")?;
+    Some(user.into_owned())
+}
+
+/// The user whom a body of JSON names.
+pub(crate) fn user_of_body(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        user: Option<String>,
+    }
+    serde_json::from_slice::<Named>(body).ok()?.user
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,20 +141,4 @@ mod tests {
             assert_eq!(service_path(path), expected);
         }
     }
-}
-
-/// The user whom a query names.
-pub(crate) fn user_of_query(query: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(query.as_bytes());
-    let (_, user) = pairs.find(|(name, _)| name == "user")?;
-    Some(user.into_owned())
-}
-
-/// The user whom a body of JSON names.
-pub(crate) fn user_of_body(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        user: Option<String>,
-    }
-    serde_json::from_slice::<Named>(body).ok()?.user
 }

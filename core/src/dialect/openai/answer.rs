@@ -38,6 +38,8 @@ pub struct Meter {
     over: bool,
     /// The choices that have begun, by their numbers, and whether each has finished.
     choices: Vec<(u64, bool)>,
+    /// What a response said of itself when it began, in case it must be ended here.
+    begun: Option<Box<RawValue>>,
 }
 
 impl Meter {
@@ -60,7 +62,7 @@ impl Meter {
     pub(in crate::dialect) fn cut(&self, last: &[u8], why: &str) -> Bytes {
         let open = self.choices.iter().filter(|(_, finished)| !finished);
         let open: Vec<u64> = open.map(|(index, _)| *index).collect();
-        cut(last, &open, why)
+        cut(last, &open, self.begun.as_deref(), why)
     }
 
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) -> Verdict {
@@ -75,9 +77,14 @@ impl Meter {
         let Ok(event) = serde_json::from_slice::<Event<'_>>(&data) else {
             return Verdict::Pass;
         };
-        let told = event
-            .usage
-            .or_else(|| event.response.as_ref().and_then(|response| response.usage));
+        if self.counts && self.begun.is_none() {
+            self.begun = event.response.map(ToOwned::to_owned);
+        }
+        let of_response = || {
+            let response: Answer<'_> = serde_json::from_str(event.response?.get()).ok()?;
+            response.usage
+        };
+        let told = event.usage.or_else(of_response);
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
             self.usage = count(raw);
         }
@@ -93,6 +100,10 @@ impl Meter {
             .is_some_and(|kind| kind.ends_with(".delta"))
         {
             self.passed = self.passed.saturating_add(bytes(event.delta));
+        }
+        if event.kind.as_deref() == Some("response.output_item.added") {
+            // The name of a tool is said here, and nowhere piece by piece.
+            self.passed = self.passed.saturating_add(bytes(event.item));
         }
         let closed = matches!(
             event.kind.as_deref(),
@@ -141,13 +152,15 @@ struct Event<'a> {
     #[serde(borrow, default)]
     choices: Option<Vec<Choice<'a>>>,
     #[serde(borrow, default)]
-    response: Option<Answer<'a>>,
+    response: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "type")]
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     #[serde(borrow, default)]
     delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    item: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

@@ -1,21 +1,22 @@
 //! The end of a stream that the gateway ends itself, because a limit on tokens has no more room.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::sse;
 
-/// The events that end a stream of which `last` was the last event, and `choices` the choices that have not finished.
+/// The events that end a stream of which `last` was the last event, `choices` the choices that have not finished, and `begun` the
+/// response, if it is one.
 ///
 /// It ends as a stream does whose tokens the caller has limited, and says why in a field that no other API has.
-pub(super) fn cut(last: &[u8], choices: &[u64], why: &str) -> Bytes {
+pub(super) fn cut(last: &[u8], choices: &[u64], begun: Option<&RawValue>, why: &str) -> Bytes {
     let data = sse::data(last);
     let event: Map<String, Value> = data
         .and_then(|data| serde_json::from_slice(&data).ok())
         .unwrap_or_default();
     let kind = event.get("type").and_then(Value::as_str);
     if kind.is_some_and(|kind| kind.starts_with("response.")) {
-        return incomplete(&event, why);
+        return incomplete(&event, begun, why);
     }
     let object = event.get("object").cloned();
     let object = object.unwrap_or_else(|| "chat.completion.chunk".into());
@@ -38,9 +39,9 @@ pub(super) fn cut(last: &[u8], choices: &[u64], why: &str) -> Bytes {
 }
 
 /// The end of a stream of the Responses API.
-fn incomplete(event: &Map<String, Value>, why: &str) -> Bytes {
-    let begun = event.get("response").and_then(Value::as_object).cloned();
-    let mut response = begun.unwrap_or_default();
+fn incomplete(event: &Map<String, Value>, begun: Option<&RawValue>, why: &str) -> Bytes {
+    let begun = begun.and_then(|begun| serde_json::from_str(begun.get()).ok());
+    let mut response: Map<String, Value> = begun.unwrap_or_default();
     response.insert("object".into(), "response".into());
     response.insert("status".into(), "incomplete".into());
     response.insert(
@@ -77,11 +78,12 @@ mod tests {
             (
                 "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":4,\"delta\":\"x\"}",
                 vec![],
-                "event: response.incomplete\ndata: {\"response\":{\"incomplete_details\":{\"reason\":\"max_output_tokens\"},\"object\":\"response\",\"status\":\"incomplete\"},\"sequence_number\":5,\"tidegate\":{\"limit\":\"w\"},\"type\":\"response.incomplete\"}\n\n",
+                "event: response.incomplete\ndata: {\"response\":{\"id\":\"r-1\",\"incomplete_details\":{\"reason\":\"max_output_tokens\"},\"object\":\"response\",\"status\":\"incomplete\"},\"sequence_number\":5,\"tidegate\":{\"limit\":\"w\"},\"type\":\"response.incomplete\"}\n\n",
             ),
         ];
         for (last, choices, expected) in table {
-            assert_eq!(cut(last.as_bytes(), &choices, "w"), expected);
+            let begun = serde_json::from_str(r#"{"id":"r-1","status":"in_progress"}"#).unwrap();
+            assert_eq!(cut(last.as_bytes(), &choices, Some(begun), "w"), expected);
         }
     }
 }

@@ -3,11 +3,13 @@
 mod answer;
 mod cost;
 mod cut;
+mod length;
 mod request;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
-pub use request::{Asked, Malformed, Most};
+pub use length::Most;
+pub use request::{Asked, Malformed};
 
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.
 pub fn endpoint(path: &str) -> &str {
@@ -26,7 +28,36 @@ pub fn needs_model(endpoint: &str) -> bool {
     )
 }
 
+/// Whether some provider may take this for another endpoint, which must name a model: with letters that are escaped, or with a slash
+/// at its end. What is counted there would not be counted here.
+pub fn is_disguised(endpoint: &str) -> bool {
+    let plain = endpoint.trim_end_matches('/');
+    // As a form, all of it is a name.
+    let plain = form_urlencoded::parse(plain.as_bytes()).next();
+    plain.is_some_and(|(plain, _)| plain != endpoint && needs_model(&plain))
+}
+
 /// Whether a stream of this endpoint tells its usage only if it is asked to.
 pub(super) fn hides_usage(endpoint: &str) -> bool {
     matches!(endpoint, "/chat/completions" | "/completions")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_one_name() {
+        for (endpoint, expected) in [
+            ("/chat/completions", false),
+            ("/chat/completions/", true),
+            ("/%63hat/completions", true),
+            ("/embeddings/", true),
+            ("/chat/completions/chat-1", false),
+            ("/files/%63hat", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_disguised(endpoint), expected, "{endpoint}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::{
     cost::{self, Estimate},
     hides_usage,
+    length::{self, Length, Most},
 };
 use crate::dialect::json::is_too_deep;
 
@@ -31,39 +32,12 @@ pub struct Asked {
     body: Bytes,
     model_at: Range<usize>,
     conversation_at: Range<usize>,
-    /// Where the caller has said how long the answer may be.
-    most_at: Vec<(Range<usize>, u64)>,
+    /// What the caller has said of how long the answer may be, if it is answered with tokens.
+    length: Option<Length>,
     /// How long it may be at most, if the gateway says so.
     cap: Option<u64>,
-    endpoint_cap: Option<Cap>,
     /// What is put in, and in place of what: so that the upstream tells the usage of a stream.
     usage_edit: Option<(Range<usize>, &'static str)>,
-}
-
-/// How long the answer to a request may be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Most {
-    /// Tokens of each choice, if the caller has said how many.
-    pub tokens: Option<u64>,
-    /// How many choices there are.
-    pub choices: u64,
-    /// The model is asked to think, which may not be seen.
-    pub thinks: bool,
-}
-
-impl Most {
-    /// Tokens of all choices together, if the caller has said how many.
-    pub fn in_all(self) -> Option<u64> {
-        Some(self.tokens?.saturating_mul(self.choices))
-    }
-}
-
-/// The field of this API that says how long an answer may be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Cap {
-    Tokens,
-    CompletionTokens,
-    OutputTokens,
 }
 
 /// What is wrong with a request.
@@ -119,31 +93,21 @@ impl Asked {
         let user = fields
             .user
             .and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let number = |raw: Option<&RawValue>| {
-            raw.and_then(|raw| serde_json::from_str::<u64>(raw.get()).ok())
-        };
-        let most_at: Vec<_> = [
-            fields.max_tokens,
-            fields.max_completion_tokens,
-            fields.max_output_tokens,
-        ]
-        .into_iter()
-        .flatten()
-        // What is no number is the provider's to judge, or to take for none.
-        .map(|raw| (place(raw), number(Some(raw)).unwrap_or(u64::MAX)))
-        .collect();
+        let lengths = [
+            ("max_tokens", fields.max_tokens),
+            ("max_completion_tokens", fields.max_completion_tokens),
+            ("max_output_tokens", fields.max_output_tokens),
+        ];
+        let length = Length::read(endpoint, lengths, place);
+        let choices = |best_of| length::choices(fields.n, best_of, fields.prompt);
         let most = Most {
-            tokens: (most_at.iter().map(|(_, tokens)| *tokens))
-                .min()
-                .filter(|tokens| *tokens < u64::MAX),
-            choices: number(fields.n)
-                .max(number(fields.best_of))
-                .unwrap_or(1)
-                .max(1),
-            thinks: [fields.reasoning, fields.reasoning_effort]
-                .into_iter()
-                .flatten()
-                .any(|raw| raw.get() != "null"),
+            tokens: length.as_ref().and_then(Length::tokens),
+            choices: choices(fields.best_of),
+            hides: choices(fields.best_of) > choices(None)
+                || [fields.reasoning, fields.reasoning_effort]
+                    .into_iter()
+                    .flatten()
+                    .any(|raw| !matches!(raw.get(), "null" | r#""none""#)),
         };
         let conversation = fields.messages.or(fields.input);
         let conversation_at = conversation.map(place).unwrap_or_default();
@@ -151,10 +115,9 @@ impl Asked {
             model,
             user,
             most,
-            most_at,
             conversation_at,
             cap: None,
-            endpoint_cap: Cap::of(endpoint),
+            length,
             stream,
             hide_usage: usage_edit.is_some(),
             model_at,
@@ -172,12 +135,12 @@ impl Asked {
 
     /// Whether it is answered with tokens.
     pub fn generates(&self) -> bool {
-        self.endpoint_cap.is_some()
+        self.length.is_some()
     }
 
-    /// Each choice of the answer may be so many tokens long, and no longer.
-    pub fn cap(&mut self, tokens: u64) {
-        self.cap = Some(tokens);
+    /// Each choice of the answer may be so many tokens long, and no longer; or as long as the caller says.
+    pub fn cap(&mut self, tokens: Option<u64>) {
+        self.cap = tokens;
     }
 
     /// The body as it goes to a target that calls the model `model`: every byte as it came, but for that name, for
@@ -196,15 +159,9 @@ impl Asked {
         if let Some((range, text)) = &self.usage_edit {
             edits.push((range.clone(), Cow::Borrowed(text)));
         }
-        if let Some(cap) = self.cap {
-            let longer = self.most_at.iter().filter(|(_, tokens)| *tokens > cap);
-            edits.extend(longer.map(|(range, _)| (range.clone(), cap.to_string().into())));
-            if self.most_at.is_empty()
-                && let Some(field) = self.endpoint_cap
-            {
-                let behind = self.model_at.end;
-                edits.push((behind..behind, field.written(cap, is_openai).into()));
-            }
+        if let (Some(cap), Some(length)) = (self.cap, &self.length) {
+            let capped = length.edits(cap, is_openai, self.model_at.end);
+            edits.extend(capped.into_iter().map(|(range, text)| (range, text.into())));
         }
         if edits.is_empty() {
             return self.body.clone();
@@ -221,26 +178,6 @@ impl Asked {
         }
         out.extend_from_slice(self.body.get(from..).unwrap_or_default());
         out.freeze()
-    }
-}
-
-impl Cap {
-    fn of(endpoint: &str) -> Option<Self> {
-        match endpoint {
-            "/chat/completions" => Some(Self::CompletionTokens),
-            "/completions" => Some(Self::Tokens),
-            "/responses" => Some(Self::OutputTokens),
-            _ => None,
-        }
-    }
-
-    fn written(self, cap: u64, is_openai: bool) -> String {
-        let name = match self {
-            Self::OutputTokens => "max_output_tokens",
-            Self::CompletionTokens if is_openai => "max_completion_tokens",
-            Self::CompletionTokens | Self::Tokens => "max_tokens",
-        };
-        format!(r#","{name}":{cap}"#)
     }
 }
 
@@ -334,6 +271,7 @@ struct Fields<'a> {
     max_output_tokens: Option<&'a RawValue>,
     n: Option<&'a RawValue>,
     best_of: Option<&'a RawValue>,
+    prompt: Option<&'a RawValue>,
     reasoning: Option<&'a RawValue>,
     reasoning_effort: Option<&'a RawValue>,
 }
@@ -357,6 +295,7 @@ enum Name {
     MaxOutputTokens,
     N,
     BestOf,
+    Prompt,
     Reasoning,
     ReasoningEffort,
     IncludeUsage,
@@ -393,6 +332,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         }
                         Name::N => (&mut fields.n, "n"),
                         Name::BestOf => (&mut fields.best_of, "best_of"),
+                        Name::Prompt => (&mut fields.prompt, "prompt"),
                         Name::Reasoning => (&mut fields.reasoning, "reasoning"),
                         Name::ReasoningEffort => (&mut fields.reasoning_effort, "reasoning_effort"),
                         Name::IncludeUsage | Name::Other => {
