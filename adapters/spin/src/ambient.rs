@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use tidegate_core::{
     dice::Dice,
-    platform::{self, Task},
+    platform,
     record::Record,
     time::{Timestamp, millis},
 };
@@ -29,15 +29,6 @@ impl platform::Clock for Clock {
 
     async fn sleep(&self, duration: Duration) {
         spin_sdk::time::sleep(duration).await;
-    }
-}
-
-/// Work that the host finishes after the answer has left; it keeps the instance for that long.
-pub(crate) struct Tasks;
-
-impl platform::Tasks for Tasks {
-    fn spawn(&self, task: Task) {
-        spin_sdk::wasip3::spawn(task);
     }
 }
 

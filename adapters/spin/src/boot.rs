@@ -21,6 +21,7 @@ use tidegate_core::{
 use crate::{
     ambient,
     ledger::{Connected, LONGEST_LEASE, Sqlite},
+    tasks::Tasks,
     upstream::Upstream,
 };
 
@@ -98,7 +99,7 @@ async fn config() -> Result<Config, Trouble> {
 
 fn assemble(config: Config) -> Gateway {
     let clock = Rc::new(ambient::Clock);
-    let tasks = Rc::new(ambient::Tasks);
+    let tasks = Rc::new(Tasks);
     let dice = Rc::new(RefCell::new(ambient::dice()));
     let ledger: Rc<dyn Ledger> = match &config.store {
         Store::Embedded => Rc::new(Accounts::new(

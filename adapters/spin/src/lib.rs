@@ -8,6 +8,7 @@ mod ambient;
 mod body;
 mod boot;
 mod ledger;
+mod tasks;
 mod upstream;
 mod wire;
 
@@ -32,9 +33,8 @@ impl Guest for Component {
         let method = parts.method.clone();
         let answer = match boot::gateway().await {
             Ok(gateway) => {
-                gateway
-                    .serve(http::Request::from_parts(parts, body), peer)
-                    .await
+                let request = http::Request::from_parts(parts, body);
+                tasks::woken(gateway.serve(request, peer)).await
             }
             Err(trouble) => trouble.answer(),
         };

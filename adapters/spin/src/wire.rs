@@ -10,13 +10,14 @@ use http::{
     },
 };
 use spin_sdk::wasip3::{
-    self,
     http::types::{self, ErrorCode},
     http_compat::{BodyResult, BodyWriter},
     wit_bindgen::{FutureReader, StreamReader},
     wit_future,
 };
 use tidegate_core::body::Body;
+
+use crate::tasks;
 
 /// The answer to a request of `method`, for the host to send; its body streams as the caller reads it.
 pub(crate) fn answer(
@@ -35,7 +36,7 @@ pub(crate) fn answer(
         .set_status_code(parts.status.as_u16())
         .map_err(|()| internal("the status is out of range"))?;
     if let Some(sending) = sending {
-        wasip3::spawn(sending);
+        tasks::spawn(sending);
     }
     Ok(response)
 }
@@ -65,7 +66,7 @@ pub(crate) fn request(request: Request<Body>) -> Result<types::Request, ErrorCod
         .and_then(|()| request.set_path_with_query(Some(path)))
         .map_err(|()| ErrorCode::HttpRequestUriInvalid)?;
     if let Some(sending) = sending {
-        wasip3::spawn(sending);
+        tasks::spawn(sending);
     }
     Ok(request)
 }
