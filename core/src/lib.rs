@@ -17,8 +17,9 @@
 //! > **One core, three runtimes, same answers.** The same script of requests and faults gives the same bytes, the same
 //! > counts and the same records everywhere. A platform is a crate, never a `cfg` in here.
 //!
-//! > **Nothing is spent that was not held.** A request is held on every limit before anybody is asked. A limit is never
-//! > exceeded by one unit, whatever is running where; a hold that nobody gives back counts as spent.
+//! > **Nothing is spent that was not held.** A request, its place among those in progress, and its tokens are held on every limit
+//! > before anybody is asked. A limit is never exceeded by one unit, whatever is running where; a hold that nobody gives back
+//! > counts as spent. [`limit`] says why that is so.
 //!
 //! # The life of a request
 //!

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 mod case;
 mod contest;
+mod limits;
 mod load;
 mod native;
 mod nginx;
@@ -12,7 +13,7 @@ mod table;
 mod upstream;
 mod workerd;
 
-/// Measures the parts that `options` names, or both, and prints a table of each.
+/// Measures the parts that `options` names, or all of them, and prints a table of each.
 pub(crate) fn run(options: &[&str]) -> Result<(), String> {
     let mut plan = Plan {
         rounds: 5,
@@ -30,10 +31,10 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
                 }
             }
             "--assert" => plan.assert = true,
-            part @ ("native" | "workerd") => parts.push(part),
+            part @ ("native" | "limits" | "workerd") => parts.push(part),
             other => {
                 return Err(format!(
-                    "bench takes --quick, --assert, native and workerd, not {other:?}"
+                    "bench takes --quick, --assert, native, limits and workerd, not {other:?}"
                 ));
             }
         }
@@ -42,6 +43,9 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
     let mut failures = Vec::new();
     if parts.is_empty() || parts.contains(&"native") {
         failures.extend(native::run(plan)?);
+    }
+    if parts.is_empty() || parts.contains(&"limits") {
+        failures.extend(limits::run(plan)?);
     }
     if parts.is_empty() || parts.contains(&"workerd") {
         failures.extend(workerd::run(plan)?);
