@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     body::Body,
-    claim::Cost,
+    claim::{Answer, Cost},
     dialect::openai::Asked,
     dispatch::{Retry, Target},
 };
@@ -70,6 +70,21 @@ impl Exchange {
             Payload::Asked(asked) => (asked.model.clone(), asked.stream),
             Payload::Once(_) => (None, false),
         }
+    }
+
+    /// Estimates what a model's answer may cost: only where somebody counts tokens, since the whole prompt is read for it.
+    pub(crate) fn estimate(&mut self) {
+        let (Payload::Asked(asked), Reading::Model { .. }) = (&self.payload, &self.reading) else {
+            return;
+        };
+        self.cost = Some(Cost {
+            prompt: asked.estimate(),
+            answer: match (asked.generates(), asked.stream && !asked.most.hides) {
+                (false, _) => Answer::Free,
+                (true, true) => Answer::Stream(asked.most),
+                (true, false) => Answer::Whole(asked.most),
+            },
+        });
     }
 
     /// What passes of a stream is to be counted.

@@ -118,6 +118,9 @@ impl Gateway {
             }
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
+                if limits.iter().any(|limit| limit.counts_tokens()) {
+                    exchange.estimate();
+                }
                 let user = exchange.user.clone();
                 asker.user = user.as_deref();
                 let claims = Claim::all(limits, asker, exchange.cost);

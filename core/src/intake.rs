@@ -131,16 +131,6 @@ fn ask(
         };
     }
     exchange.user.clone_from(&asked.user);
-    if needs_model {
-        exchange.cost = Some(Cost {
-            prompt: asked.estimate(),
-            answer: match (asked.generates(), asked.stream && !asked.most.hides) {
-                (false, _) => Answer::Free,
-                (true, true) => Answer::Stream(asked.most),
-                (true, false) => Answer::Whole(asked.most),
-            },
-        });
-    }
     exchange.payload = Payload::Asked(asked);
     Ok(())
 }

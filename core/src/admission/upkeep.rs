@@ -33,6 +33,7 @@ impl Desk {
                     .owes()
                     .then(|| purse.settle(self.0.holdings.me(), now))
             });
+            self.mind(&claim, now);
             entry.map(|entry| Posting {
                 account: claim.account,
                 entry,

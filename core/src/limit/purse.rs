@@ -28,6 +28,9 @@ const MINDED: u64 = 5_000;
 /// For how long a refusal is remembered at most.
 const REMEMBERED: Duration = Duration::from_secs(5);
 
+/// From how many places on an isolate keeps some in hand.
+const PLENTY: u64 = 64;
+
 /// How many spendings, and what of how many buckets is to be given back, are remembered apart until they are settled.
 const SPENDINGS: usize = 48;
 
@@ -386,9 +389,8 @@ impl Purse {
 
     /// What was held will not be spent, and can be had by somebody else.
     pub fn put_back(&mut self, held: Held, now: Timestamp) {
-        let leases = self.has_lease();
         for lot in held.0 {
-            if leases && now <= lot.until {
+            if self.keeps(lot.units) && now <= lot.until {
                 self.take_in(lot);
             } else {
                 self.owe(lot);
@@ -476,9 +478,30 @@ impl Purse {
         }
     }
 
+    /// Whether units that come back stay in hand for the next request: where they are lent anyway, and of what counts only as
+    /// long as it is held, a little, where there is plenty.
+    fn keeps(&self, units: u64) -> bool {
+        let limit = self.quota.limit.get();
+        if self.quota.per > 0 {
+            return self.has_lease();
+        }
+        limit >= PLENTY
+            && self.known.remaining >= limit / 2
+            && self.in_hand().saturating_add(units) <= limit / 16
+    }
+
     fn take_in(&mut self, lot: Lot) {
-        let place = self.lots.partition_point(|other| other.until <= lot.until);
-        self.lots.insert(place, lot);
+        let place = self.lots.partition_point(|other| other.until < lot.until);
+        let same = self
+            .lots
+            .iter_mut()
+            .skip(place)
+            .take_while(|other| other.until == lot.until)
+            .find(|other| other.bucket == lot.bucket);
+        match same {
+            Some(same) => same.units = same.units.saturating_add(lot.units),
+            None => self.lots.insert(place, lot),
+        }
     }
 
     /// Takes in what has come, and lets go of what has ended: until that is given back, the account charges it.

@@ -123,6 +123,11 @@ impl Limit {
         )
     }
 
+    /// Whether it counts tokens.
+    pub fn counts_tokens(&self) -> bool {
+        matches!(self.unit, Unit::Tokens(_))
+    }
+
     /// Whether it is counted on the account named `account`.
     pub fn counts(&self, account: &str) -> bool {
         match account.strip_prefix(&*self.account) {

@@ -98,7 +98,9 @@ impl Book {
                 let balance = balances
                     .next()
                     .ok_or_else(|| Fault(format!("`{}` has no balance", posting.account)))?;
-                is_kept |= self.put_in(posting, account, &balance);
+                let changed = self.put_in(posting, account, &balance);
+                // What was in progress ends with the process: nobody needs to wait until the disk knows of it.
+                is_kept |= changed && posting.entry.quota.per > 0;
                 Ok(balance)
             });
         let balances = answers.collect();

@@ -50,7 +50,7 @@ pub(super) fn prompt(bytes: usize, conversation: &str) -> Estimate {
     let mut encoded = 0;
     let mut tokens: u64 = 0;
     // What is not laid out as a conversation is text.
-    let turns: Vec<Turn<'_>> = serde_json::from_str(conversation).unwrap_or_default();
+    let turns: Vec<Turn<'_>> = list(conversation);
     for part in turns.iter().flat_map(Turn::parts) {
         let length = part.get().len() as u64;
         let Some(cost) = medium(part) else { continue };
@@ -71,9 +71,17 @@ struct Turn<'a> {
 impl<'a> Turn<'a> {
     fn parts(&self) -> Vec<&'a RawValue> {
         self.content
-            .and_then(|content| serde_json::from_str(content.get()).ok())
+            .map(|content| list(content.get()))
             .unwrap_or_default()
     }
+}
+
+/// The list that `text` is, or an empty one. Most are texts, and to hear from the parser that they are not lists is dear: it
+/// repeats them.
+fn list<'a, T: Deserialize<'a>>(text: &'a str) -> Vec<T> {
+    let is_list = text.trim_ascii_start().starts_with('[');
+    let read = is_list.then(|| serde_json::from_str(text).ok()).flatten();
+    read.unwrap_or_default()
 }
 
 #[derive(Deserialize)]
