@@ -468,6 +468,10 @@ impl Visit {
             headers.insert("x-ratelimit-limit", standing.limit.into());
             headers.insert("x-ratelimit-remaining", standing.remaining.into());
             headers.insert("x-ratelimit-reset", whole_seconds(standing.reset).into());
+            let name = format!("{} {}", standing.scope, standing.unit.name());
+            if let Ok(name) = HeaderValue::from_str(&name) {
+                headers.insert("x-tidegate-limit", name);
+            }
         }
     }
 }

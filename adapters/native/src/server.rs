@@ -14,7 +14,7 @@ use std::{
 use http::{HeaderValue, Request, Uri, header::HOST, uri};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_core::{Gateway, Platform, body::Body, dice::Dice};
+use tidegate_core::{Gateway, Holdings, Platform, body::Body, dice::Dice};
 use tokio::{
     net::TcpStream,
     runtime::{Builder, LocalOptions},
@@ -128,6 +128,8 @@ fn run(
 struct Thread {
     shared: Shared,
     platform: Platform,
+    /// What the thread holds of accounts, whatever the configuration.
+    holdings: Holdings,
     pool: Rc<Pool>,
     tasks: TaskTracker,
     cut: CancellationToken,
@@ -153,10 +155,13 @@ impl Thread {
             dice,
         };
         let source = Arc::clone(&shared.source.borrow());
-        let gateway = build(&source, &platform).ok_or("the configuration cannot be built")?;
+        let holdings = Holdings::new(&mut platform.dice.borrow_mut());
+        let gateway =
+            build(&source, &platform, &holdings).ok_or("the configuration cannot be built")?;
         Ok(Self {
             shared,
             platform,
+            holdings,
             pool,
             tasks,
             cut,
@@ -192,16 +197,17 @@ impl Thread {
     /// Requests that run keep the configuration that they began with.
     fn reload(&mut self) {
         let source = Arc::clone(&self.shared.source.borrow_and_update());
-        if let Some(gateway) = build(&source, &self.platform) {
+        if let Some(gateway) = build(&source, &self.platform, &self.holdings) {
             self.gateway.replace(gateway);
         }
     }
 }
 
-fn build(source: &Source, platform: &Platform) -> Option<Rc<Gateway>> {
+fn build(source: &Source, platform: &Platform, holdings: &Holdings) -> Option<Rc<Gateway>> {
     // It has been built once before it was handed out.
     let config = source.config().ok()?;
-    Some(Rc::new(Gateway::new(Rc::new(config), platform.clone())))
+    let gateway = Gateway::with(Rc::new(config), platform.clone(), holdings.clone());
+    Some(Rc::new(gateway))
 }
 
 /// Serves one caller's connection until either end closes it.

@@ -43,3 +43,25 @@ impl Purses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    #[test]
+    fn a_million_accounts_take_the_room_of_a_few_thousand() {
+        let quota = Quota {
+            limit: NonZeroU64::MIN,
+            per: 60_000,
+        };
+        let mut purses = Purses::default();
+        for number in 0..1_000_000 {
+            purses.of(&format!("account {number}").into(), quota, Timestamp(1));
+        }
+        assert!(purses.recent.len() + purses.older.len() <= 2 * PURSES);
+        assert!(purses.find("account 0").is_none());
+        assert!(purses.find("account 999999").is_some());
+    }
+}
