@@ -22,6 +22,9 @@ use crate::{
 /// The longest that a limit can be raised for: whoever wants it for longer changes the configuration.
 const LONGEST_RAISE: u64 = 30 * 86_400_000;
 
+/// The most that a limit can be raised by: as much as one can be.
+const LARGEST_RAISE: u64 = 1 << 53;
+
 /// What the query singles out.
 #[derive(Default)]
 struct Whom {
@@ -84,6 +87,9 @@ pub(crate) async fn adjust(
             .filter(|lasts| *lasts <= LONGEST_RAISE)
             .ok_or_else(|| wrong("`for` is a duration of at most 30d", Some("for")))
     });
+    if order.raise.is_some_and(|units| units.get() > LARGEST_RAISE) {
+        return Err(wrong("`raise` is too large", Some("raise")));
+    }
     let (adjustment, deed) = match (order.reset, order.raise, lasts.transpose()?) {
         (true, None, None) => (Adjustment::Reset, "reset".to_owned()),
         (false, Some(units), Some(lasts)) => (

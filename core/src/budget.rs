@@ -131,11 +131,10 @@ impl Budget {
             _ if self.tenure.is_none() => (0, Counted::Unknown),
             measured => (measured.unwrap_or(0).max(estimated), Counted::Estimated),
         };
-        // What the upstream did beyond what was heard of it, nobody knows.
         self.tenure.bill(if is_whole {
             Bill::Exactly(spent)
         } else {
-            Bill::AtLeast(spent)
+            Bill::Heard(spent)
         });
         counted
     }

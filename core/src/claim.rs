@@ -92,12 +92,12 @@ impl Claim {
 
     /// Whether it is counted in tokens.
     pub(crate) fn is_on_tokens(&self) -> bool {
-        matches!(self.limit.unit, Unit::Tokens(_))
+        self.limit.counts_tokens()
     }
 
     /// Whether an answer ends where the room for it does.
     pub(crate) fn is_strict(&self) -> bool {
-        self.limit.unit == Unit::Tokens(Overrun::Cut)
+        self.limit.is_strict()
     }
 
     /// Whether there can never be room for it.

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     body::Body,
-    claim::{Answer, Cost},
+    claim::{Answer, Cost, STEP},
     dialect::openai::Asked,
     dispatch::{Retry, Target},
 };
@@ -73,13 +73,21 @@ impl Exchange {
     }
 
     /// Estimates what a model's answer may cost: only where somebody counts tokens, since the whole prompt is read for it.
-    pub(crate) fn estimate(&mut self) {
+    ///
+    /// `least` is the tightest limit on tokens that is kept strictly. Where it has no room for pieces, an answer is held for as a
+    /// whole, and kept to that.
+    pub(crate) fn estimate(&mut self, least: u64) {
         let (Payload::Asked(asked), Reading::Model { .. }) = (&self.payload, &self.reading) else {
             return;
         };
+        let prompt = asked.estimate();
+        let in_pieces = least > prompt.bound.saturating_add(STEP);
         self.cost = Some(Cost {
-            prompt: asked.estimate(),
-            answer: match (asked.generates(), asked.stream && !asked.most.hides) {
+            prompt,
+            answer: match (
+                asked.generates(),
+                asked.stream && !asked.most.hides && in_pieces,
+            ) {
                 (false, _) => Answer::Free,
                 (true, true) => Answer::Stream(asked.most),
                 (true, false) => Answer::Whole(asked.most),

@@ -119,7 +119,9 @@ impl Gateway {
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
                 if limits.iter().any(|limit| limit.counts_tokens()) {
-                    exchange.estimate();
+                    let strict = limits.iter().filter(|limit| limit.is_strict());
+                    let least = strict.map(|limit| limit.quota.limit.get()).min();
+                    exchange.estimate(least.unwrap_or(u64::MAX));
                 }
                 let user = exchange.user.clone();
                 asker.user = user.as_deref();

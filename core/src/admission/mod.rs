@@ -14,7 +14,7 @@ use self::{
     tally::{Tally, Try},
 };
 use crate::{
-    claim::Claim,
+    claim::{AHEAD, Claim},
     holdings::Holdings,
     limit::{Balance, Draw, Held, Place, Posting, Purse, Standing, Unit, Want},
     patience::within,
@@ -82,6 +82,8 @@ pub(crate) enum Bill {
     Exactly(u64),
     /// So many at least, and nobody knows how many: all that it holds.
     AtLeast(u64),
+    /// So many were heard of, and no more than are held ahead can have been spent besides.
+    Heard(u64),
 }
 
 impl Bill {
@@ -90,6 +92,7 @@ impl Bill {
         match self {
             Self::Exactly(tokens) => tokens,
             Self::AtLeast(tokens) => tokens.max(held),
+            Self::Heard(tokens) => tokens.max(held.min(tokens.saturating_add(AHEAD))),
         }
     }
 }
@@ -321,6 +324,11 @@ fn standing(claim: &Claim, purse: &Purse, now: Timestamp) -> Standing {
         unit: claim.limit.unit,
         limit: claim.limit.quota.limit.get(),
         remaining: purse.remaining(),
-        reset: purse.reset().since(now),
+        // Tokens are held for more than they turn out to be: most come back long before they leave the window.
+        reset: if claim.is_on_tokens() {
+            purse.hope().since(now)
+        } else {
+            purse.reset().since(now)
+        },
     }
 }

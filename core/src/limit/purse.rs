@@ -94,6 +94,8 @@ struct Denied {
     units: u64,
     /// Until when asking is in vain.
     again: Timestamp,
+    /// When there may be room: what others hold may come back.
+    hope: Timestamp,
     /// When there is room.
     until: Timestamp,
     /// Whether it has promised all that will be had of it soon: then only one at a time asks for more.
@@ -331,6 +333,11 @@ impl Purse {
         self.denied = denied.then_some(Denied {
             units: if balance.granted { 1 } else { units },
             again,
+            hope: if balance.held > 0 {
+                now.after(balance.again.since(balance.at))
+            } else {
+                self.known.reset
+            },
             until: if balance.granted {
                 again
             } else {
@@ -456,6 +463,12 @@ impl Purse {
             (Some(denied), None) => denied.until,
             (None, _) => self.known.reset,
         }
+    }
+
+    /// When it is worth asking again for what was refused.
+    pub fn hope(&self) -> Timestamp {
+        let reset = self.reset();
+        self.denied.map_or(reset, |denied| denied.hope.min(reset))
     }
 
     /// Whether a lease was asked for that may still come.

@@ -128,6 +128,11 @@ impl Limit {
         matches!(self.unit, Unit::Tokens(_))
     }
 
+    /// Whether an answer ends where the room for it does.
+    pub fn is_strict(&self) -> bool {
+        self.unit == Unit::Tokens(Overrun::Cut)
+    }
+
     /// Whether it is counted on the account named `account`.
     pub fn counts(&self, account: &str) -> bool {
         match account.strip_prefix(&*self.account) {

@@ -27,6 +27,8 @@ pub(super) struct Book {
     older: HashMap<Box<str>, Held>,
     /// The names of what the disk does not know yet.
     unwritten: Vec<Box<str>>,
+    /// How many recent ones stayed because the disk does not know of them.
+    volatile: usize,
     /// How many changes there have been, and how many of them are on disk.
     changes: u64,
     written: u64,
@@ -45,6 +47,8 @@ struct Held {
     account: Option<Account>,
     expires: Timestamp,
     unwritten: bool,
+    /// It counts what is in progress, which ends with the process: the disk never knows of it.
+    volatile: bool,
 }
 
 impl Held {
@@ -54,6 +58,7 @@ impl Held {
             account: Some(account),
             expires: Timestamp(u64::MAX),
             unwritten: false,
+            volatile: false,
         }
     }
 }
@@ -67,6 +72,7 @@ impl Book {
             recent_names: 0,
             older: HashMap::new(),
             unwritten: Vec::new(),
+            volatile: 0,
             changes: 0,
             written: 0,
         }
@@ -74,7 +80,7 @@ impl Book {
 
     /// Changes the accounts of `postings` together, in memory.
     pub(super) fn post(&mut self, postings: &[Posting], now: Timestamp) -> Posted {
-        if let Err(fault) = self.make_room() {
+        if let Err(fault) = self.make_room(now) {
             let faults = postings.iter().map(|_| Err(fault.clone()));
             return Posted {
                 balances: faults.collect(),
@@ -98,9 +104,7 @@ impl Book {
                 let balance = balances
                     .next()
                     .ok_or_else(|| Fault(format!("`{}` has no balance", posting.account)))?;
-                let changed = self.put_in(posting, account, &balance);
-                // What was in progress ends with the process: nobody needs to wait until the disk knows of it.
-                is_kept |= changed && posting.entry.quota.per > 0;
+                is_kept |= self.put_in(posting, account, &balance);
                 Ok(balance)
             });
         let balances = answers.collect();
@@ -158,12 +162,18 @@ impl Book {
     }
 
     /// The recent accounts become the older ones, if they are too many.
-    fn make_room(&mut self) -> Result<(), Fault> {
-        if self.recent.len() < ACCOUNTS && self.recent_names < NAMES {
+    fn make_room(&mut self, now: Timestamp) -> Result<(), Fault> {
+        let others = self.recent.len().saturating_sub(self.volatile);
+        if others < ACCOUNTS && self.recent_names < NAMES {
             return Ok(());
         }
         self.write()?;
         self.older = mem::take(&mut self.recent);
+        let volatile = self
+            .older
+            .extract_if(|_, held| held.volatile && held.expires > now);
+        self.recent.extend(volatile);
+        self.volatile = self.recent.len();
         self.recent_names = 0;
         Ok(())
     }
@@ -187,12 +197,14 @@ impl Book {
 
     /// Puts the account of `posting` in again, as it is now; says whether that is to be written.
     fn put_in(&mut self, posting: &Posting, account: Account, balance: &Balance) -> bool {
-        let is_kept = posting.entry.is_kept(balance);
+        let volatile = posting.entry.quota.per == 0;
+        let is_kept = posting.entry.is_kept(balance) && !volatile;
         let Some(held) = self.recent.get_mut(&*posting.account) else {
             return is_kept;
         };
         held.expires = account.empty_at(&posting.entry.quota, balance.at);
         held.account = Some(account);
+        held.volatile = volatile;
         if is_kept && !mem::replace(&mut held.unwritten, true) {
             self.unwritten.push((&*posting.account).into());
         }
