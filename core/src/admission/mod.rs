@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long the ledger may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// For how long a place is held without word from its isolate: if that dies, the place is free after this.
 const PERMIT: Duration = Duration::from_secs(45);

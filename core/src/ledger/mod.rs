@@ -287,7 +287,7 @@ fn faults(postings: &[Posting], fault: &Fault) -> Answers {
 
 /// How often a change is tried, and for how long: nobody waits any more then.
 const ATTEMPTS: u32 = 200;
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many accounts are changed in one step, unless one post has more.
 const STEP: usize = 64;
