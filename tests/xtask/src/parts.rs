@@ -130,7 +130,9 @@ fn unit(counts: &mut Counts) -> Result<(), String> {
             .flatten()
         {
             let name = file.file_name().to_string_lossy().into_owned();
-            if let Some(name) = name.strip_suffix(".rs").filter(|name| *name != "scenarios") {
+            let is_folder = file.path().join("main.rs").is_file();
+            let name = name.strip_suffix(".rs").or(is_folder.then_some(&*name));
+            if let Some(name) = name.filter(|name| *name != "scenarios") {
                 tests = tests.arg("--test").arg(name);
             }
         }
