@@ -26,7 +26,7 @@ const GAPS: u64 = 4;
 const MINDED: u64 = 5_000;
 
 /// For how long a refusal is remembered at most.
-const REMEMBERED: Duration = Duration::from_secs(5);
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// From how many places on an isolate keeps some in hand.
 const PLENTY: u64 = 64;
