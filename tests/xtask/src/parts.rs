@@ -131,7 +131,9 @@ fn unit(counts: &mut Counts) -> Result<(), String> {
         {
             let name = file.file_name().to_string_lossy().into_owned();
             let is_folder = file.path().join("main.rs").is_file();
-            let name = name.strip_suffix(".rs").or(is_folder.then_some(&*name));
+            let name = name
+                .strip_suffix(".rs")
+                .or_else(|| is_folder.then_some(&*name));
             if let Some(name) = name.filter(|name| *name != "scenarios") {
                 tests = tests.arg("--test").arg(name);
             }
