@@ -7,17 +7,23 @@
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
     admission::Desk,
+    body::Body,
+    call::Call,
     config::{Config, duration},
     limit::{Adjustment, Asker, Balance, By, Limit},
+    record::Record,
     refusal::Refusal,
     route::Service,
 };
+
+/// The longest order, in bytes.
+const LONGEST_ORDER: u64 = 64 << 10;
 
 /// The longest that a limit can be raised for: whoever wants it for longer changes the configuration.
 const LONGEST_RAISE: u64 = 30 * 86_400_000;
@@ -46,11 +52,36 @@ struct Order {
     lasts: Option<String>,
 }
 
-/// Where the limits stand that `query` singles out.
-pub(crate) async fn show(config: &Config, desk: &Desk, query: &str) -> Result<Value, Refusal> {
-    let whom = Whom::read(query)?;
+/// Answers what an operator asks with `call`. What is done, and what the ledger failed to say, is noted in `record`.
+pub(crate) async fn limits(
+    config: &Config,
+    desk: &Desk,
+    call: &Call,
+    body: Body,
+    record: &mut Record,
+) -> Result<Value, Refusal> {
+    match call.method {
+        Method::GET => {
+            let whom = Whom::read(call.query.as_deref().unwrap_or_default())?;
+            show(config, desk, &whom, record).await
+        }
+        Method::POST => {
+            let body = body.read(LONGEST_ORDER).await;
+            let body = body.map_err(|_| Refusal::TooLarge(LONGEST_ORDER))?;
+            adjust(config, desk, &body, record).await
+        }
+        _ => Err(Refusal::Method("GET, POST")),
+    }
+}
+
+async fn show(
+    config: &Config,
+    desk: &Desk,
+    whom: &Whom,
+    record: &mut Record,
+) -> Result<Value, Refusal> {
     let mut shown = Vec::new();
-    for limit in limits(config) {
+    for limit in every(config) {
         let of_another = limit.scope.strip_prefix("consumer ").is_some_and(|name| {
             whom.consumer
                 .as_deref()
@@ -62,23 +93,28 @@ pub(crate) async fn show(config: &Config, desk: &Desk, query: &str) -> Result<Va
         let account = limit.account_of(whom.asker());
         let stands = match desk.look(limit, &account).await {
             Ok(balance) => standing(limit, &balance),
-            Err(fault) => json!({ "fault": fault.to_string() }),
+            Err(fault) => {
+                record.fault = Some(format!("ledger: {fault}"));
+                json!({ "fault": fault.to_string() })
+            }
         };
         let named = json!({ "scope": &*limit.scope, "unit": limit.unit.name(), "by": limit.by.to_string(), "account": &*account });
         shown.push(merged(named, stands));
     }
+    record.admin = Some("shown".into());
     Ok(json!({ "limits": shown }))
 }
 
-/// Does what `body` orders. What was done, in words, and where the account stands now.
-pub(crate) async fn adjust(
+/// Does what `body` orders, and says where the account stands then.
+async fn adjust(
     config: &Config,
     desk: &Desk,
     body: &Bytes,
-) -> Result<(String, Value), Refusal> {
+    record: &mut Record,
+) -> Result<Value, Refusal> {
     let order: Order =
         serde_json::from_slice(body).map_err(|error| wrong(error.to_string(), None))?;
-    let limit = limits(config)
+    let limit = every(config)
         .find(|limit| limit.counts(&order.account))
         .ok_or_else(|| wrong("no limit has such an account", Some("account")))?;
     let lasts = order.lasts.as_deref().map(|text| {
@@ -108,10 +144,13 @@ pub(crate) async fn adjust(
     };
     let account = order.account.as_str().into();
     let balance = desk.adjust(limit, &account, adjustment);
-    let balance = balance.await.map_err(|_| Refusal::NoLedger)?;
+    let balance = balance.await.map_err(|fault| {
+        record.fault = Some(format!("ledger: {fault}"));
+        Refusal::NoLedger
+    })?;
+    record.admin = Some(format!("{deed}: {}", order.account));
     let account = json!({ "account": order.account });
-    let deed = format!("{deed}: {}", order.account);
-    Ok((deed, merged(account, standing(limit, &balance))))
+    Ok(merged(account, standing(limit, &balance)))
 }
 
 impl Whom {
@@ -156,7 +195,7 @@ impl Whom {
 }
 
 /// Every limit that is configured.
-fn limits(config: &Config) -> impl Iterator<Item = &Limit> {
+fn every(config: &Config) -> impl Iterator<Item = &Limit> {
     let of_consumers = config.keyring.consumers().flat_map(|one| &one.limits);
     let of_routes = config.routes.iter().flat_map(|route| {
         let of_app = match &route.service {
@@ -178,6 +217,7 @@ fn standing(limit: &Limit, balance: &Balance) -> Value {
         "used": balance.used,
         "held": balance.held,
         "left": balance.remaining,
+        "raised": balance.raised,
         "free_in_ms": balance.until.since(balance.at).as_millis() as u64,
     })
 }

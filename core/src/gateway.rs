@@ -4,7 +4,7 @@
 use std::{mem, net::IpAddr, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
     answer::{self, Content, Miss, Reply},
     auth::{self, Caller, Consumer},
     body::Body,
-    budget::Budget,
     call::{Call, below},
     claim::Claim,
     config::{Config, OnLedgerFailure},
@@ -22,17 +21,18 @@ use crate::{
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
-    limit::{Asker, By, Limit, Standing},
+    limit::{Asker, By, Limit},
     patience::within,
     platform::Platform,
-    record::{Attempt, Ending, Record},
-    refusal::{Refusal, whole_seconds},
+    record::{Attempt, Ending},
+    refusal::Refusal,
     relay,
     route::{Access, Route, Service},
     tenure::Tenure,
-    time::{Timestamp, millis},
+    time::millis,
     upstream::{Failure, FailureReason},
     usage::Usage,
+    visit::Visit,
 };
 
 /// The gateway: a configuration, and a platform to play it on. Cheap to make and to clone.
@@ -49,12 +49,6 @@ const OWN: &str = "/_tidegate";
 const HEALTH: &str = "/_tidegate/health";
 
 const LIMITS: &str = "/_tidegate/limits";
-
-/// The longest order that an operator can give, in bytes.
-const LONGEST_ORDER: u64 = 64 << 10;
-
-/// What the record says where nobody was left to hear a status; nginx's number for it.
-const CALLER_LEFT: u16 = 499;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -85,7 +79,7 @@ impl Gateway {
         let mut visit = Visit::begin(self.platform.clone(), &call);
         match self.answer(&mut visit, &call, body).await {
             Ok(reply) => self.relay(visit, reply),
-            Err(refusal) => refuse(visit, &refusal),
+            Err(refusal) => visit.refuse(&refusal),
         }
     }
 
@@ -232,50 +226,38 @@ impl Gateway {
         self.config.on_ledger_failure == OnLedgerFailure::Allow
     }
 
-    /// Answers what is the gateway's own. What an operator does is recorded; nobody else asks for work here.
+    /// Answers what is the gateway's own. Whoever asks for the limits is an operator, or would like to be: that is recorded.
     async fn own(&self, call: &Call, body: Body) -> Response<Body> {
-        let answer = match (call.path.as_str(), &self.config.admin_key) {
-            (HEALTH, _) => Ok(json!({ "status": "ok" })),
-            (LIMITS, Some(key)) => match auth::opens(key, &call.headers) {
-                Some(true) => self.limits_page(call, body).await,
-                Some(false) => Err(Refusal::InvalidKey),
-                None => Err(Refusal::MissingKey),
-            },
-            _ => Err(Refusal::NoRoute),
-        };
-        match answer {
-            Ok(answer) => {
-                let mut response = Response::new(Body::from(answer.to_string()));
+        match (call.path.as_str(), &self.config.admin_key) {
+            (HEALTH, _) => {
+                let mut response = Response::new(Body::from(json!({ "status": "ok" }).to_string()));
                 response.headers_mut().insert(header::CONTENT_TYPE, JSON);
                 response
             }
-            Err(refusal) => refusal.answer(Dialect::OpenAi),
+            (LIMITS, Some(key)) => {
+                let mut visit = Visit::begin(self.platform.clone(), call);
+                match self.operate(&mut visit, key, call, body).await {
+                    Ok(answer) => self.relay(visit, known_answer(&answer)),
+                    Err(refusal) => visit.refuse(&refusal),
+                }
+            }
+            _ => Refusal::NoRoute.answer(Dialect::OpenAi),
         }
     }
 
-    async fn limits_page(&self, call: &Call, body: Body) -> Result<Value, Refusal> {
-        let query = call.query.as_deref().unwrap_or_default();
-        match call.method {
-            Method::GET => admin::show(&self.config, &self.desk, query).await,
-            Method::POST => {
-                let mut visit = Visit::begin(self.platform.clone(), call);
-                let body = body.read(LONGEST_ORDER).await;
-                let body = body.map_err(|_| Refusal::TooLarge(LONGEST_ORDER))?;
-                let adjusted = admin::adjust(&self.config, &self.desk, &body).await;
-                visit.record.status = match &adjusted {
-                    Ok(_) => StatusCode::OK.as_u16(),
-                    Err(refusal) => refusal.status().as_u16(),
-                };
-                visit.record.refusal = adjusted.as_ref().err().map(Refusal::code);
-                let (deed, answer) = adjusted.map_or_else(
-                    |refusal| (None, Err(refusal)),
-                    |(deed, answer)| (Some(deed), Ok(answer)),
-                );
-                visit.record.admin = deed;
-                visit.close(Ending::Whole, None);
-                answer
+    async fn operate(
+        &self,
+        visit: &mut Visit,
+        key: &auth::Digest,
+        call: &Call,
+        body: Body,
+    ) -> Result<Value, Refusal> {
+        match auth::opens(key, &call.headers) {
+            Some(true) => {
+                admin::limits(&self.config, &self.desk, call, body, &mut visit.record).await
             }
-            _ => Err(Refusal::Method("GET, POST")),
+            Some(false) => Err(Refusal::InvalidKey),
+            None => Err(Refusal::MissingKey),
         }
     }
 
@@ -396,109 +378,6 @@ impl Gateway {
         };
         response
     }
-}
-
-/// What is known of a request while it is being answered. Its record is written once, however it ends: a caller who leaves
-/// before there is an answer takes everything else with it.
-struct Visit {
-    platform: Platform,
-    record: Record,
-    is_recorded: bool,
-    dialect: Dialect,
-    /// Where the tightest of its limits stands.
-    standing: Option<Standing>,
-    /// A limit could not be checked, and the request was let in.
-    degraded: bool,
-    /// What it may cost, and what is held for it as long as it is in progress.
-    budget: Budget,
-}
-
-impl Visit {
-    fn begin(platform: Platform, call: &Call) -> Self {
-        let id = platform.dice.borrow_mut().id();
-        let record = Record::begin(id, platform.clock.now(), call.method.as_str(), &call.path);
-        Self {
-            platform,
-            record,
-            is_recorded: false,
-            dialect: Dialect::OpenAi,
-            standing: None,
-            degraded: false,
-            budget: Budget::default(),
-        }
-    }
-
-    fn limited(&mut self, denial: Denial) -> Refusal {
-        match &denial {
-            Denial::Limited(standing) | Denial::Shed(standing) => {
-                self.standing = Some(standing.clone());
-            }
-            Denial::Unknown(fault) => self.record.fault = Some(format!("ledger: {fault}")),
-        }
-        denial.into()
-    }
-
-    /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.
-    fn close(&mut self, ended: Ending, first_byte: Option<Timestamp>) {
-        let now = self.platform.clock.now();
-        self.record.close(ended, first_byte.unwrap_or(now), now);
-        self.platform.journal.write(&self.record);
-        self.is_recorded = true;
-    }
-
-    /// Says on every answer whose it is and how it came about.
-    fn stamp(&self, headers: &mut HeaderMap) {
-        let mut say = |name: &'static str, value: &str| {
-            // A name with characters that no header can carry is left out: the record has it.
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        };
-        say("x-tidegate-request", &self.record.id);
-        if let Some(route) = &self.record.route {
-            say("x-tidegate-route", route);
-        }
-        if let Some(target) = &self.record.served_by {
-            say("x-tidegate-served-by", target);
-        }
-        if self.degraded {
-            say("x-tidegate-degraded", "ledger");
-        }
-        headers.insert("x-tidegate-cache", HeaderValue::from_static("bypass"));
-        headers.insert("x-tidegate-attempts", self.record.attempts.len().into());
-        if let Some(standing) = &self.standing {
-            headers.insert("x-ratelimit-limit", standing.limit.into());
-            headers.insert("x-ratelimit-remaining", standing.remaining.into());
-            headers.insert("x-ratelimit-reset", whole_seconds(standing.reset).into());
-            let name = format!("{} {}", standing.scope, standing.unit.name());
-            if let Ok(name) = HeaderValue::from_str(&name) {
-                headers.insert("x-tidegate-limit", name);
-            }
-        }
-    }
-}
-
-impl Drop for Visit {
-    fn drop(&mut self) {
-        if !self.is_recorded {
-            if self.record.status == 0 {
-                self.record.status = CALLER_LEFT;
-            }
-            self.close(Ending::Abandoned, None);
-        }
-    }
-}
-
-fn refuse(mut visit: Visit, refusal: &Refusal) -> Response<Body> {
-    let mut response = refusal.answer(visit.dialect);
-    visit.stamp(response.headers_mut());
-    visit.record.status = refusal.status().as_u16();
-    visit.record.refusal = Some(refusal.code());
-    if let Refusal::NoModel(name) = refusal {
-        visit.record.model = Some(name.clone());
-    }
-    visit.close(Ending::Refused, None);
-    response
 }
 
 /// Who is calling, if the route lets them in.

@@ -35,7 +35,7 @@
 //! | take the answer | something for the caller, or a reason to ask somebody else | `answer`, [`upstream`] |
 //! | relay | the answer goes on: whole, untouched, or event by event | `relay`, [`sse`] |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
-//! | record | one line of JSON: never a key, never a prompt | [`record`] |
+//! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
 //!
 //! A refusal at any stage is a [`refusal::Refusal`]: it owns its status, its code and its shape in the dialect of the caller,
 //! and it is recorded like an answer.
@@ -72,7 +72,7 @@
 //! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience config` · `admission` · `refusal tenure` · `budget` ·
-//! `relay` · `admin answer intake` · `gateway`. A test
+//! `relay visit` · `admin answer intake` · `gateway`. A test
 //! holds it.
 
 mod admin;
@@ -105,6 +105,7 @@ mod tenure;
 pub mod time;
 pub mod upstream;
 pub mod usage;
+mod visit;
 
 pub use body::Body;
 pub use config::Config;

@@ -120,14 +120,10 @@ impl Account {
         }
     }
 
-    /// When nothing in the account counts any more, so that it may be forgotten.
+    /// When nothing in the account counts any more, and nothing holds of it, so that it may be forgotten.
     pub fn empty_at(&self, quota: &Quota, now: Timestamp) -> Timestamp {
-        self.ring.empty_at(quota, now)
-    }
-
-    /// Units that lie ahead at `now`: held, and not known to be spent.
-    pub fn held(&self, quota: &Quota, now: Timestamp) -> u64 {
-        self.ring.ahead(quota, now)
+        let raised = self.raise.map_or(now, |raise| raise.until);
+        self.ring.empty_at(quota, now).max(raised)
     }
 
     fn advance(&mut self, quota: &Quota, now: Timestamp) -> Timestamp {
@@ -362,6 +358,7 @@ impl Account {
             used: self.ring.used() - self.ring.ahead(quota, now),
             held: self.ring.ahead(quota, now),
             remaining: quota.limit.get().saturating_sub(self.ring.used()),
+            raised: self.raise.map_or(0, |raise| raise.units),
             until: self.ring.empty_at(quota, now),
             again: now,
             parcel: None,

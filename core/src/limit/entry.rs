@@ -143,6 +143,9 @@ pub struct Balance {
     pub held: u64,
     /// Units that are left.
     pub remaining: u64,
+    /// Units that an operator allows beyond the quota just now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub raised: u64,
     /// When granted, the instant by which the whole quota is free again if nobody takes more. When refused, the first
     /// instant at which the same is granted if nobody comes in between and nothing comes back.
     pub until: Timestamp,

@@ -187,6 +187,30 @@ fn plain(quota: Quota, from: u32, number: u32, units: u64) -> Entry {
     }
 }
 
+#[test]
+fn a_raise_outlives_all_that_it_was_used_for() {
+    let quota = Quota {
+        limit: NonZeroU64::MIN,
+        per: 1_000,
+    };
+    let raise = Adjustment::Raise {
+        units: 2,
+        lasts: 60_000,
+    };
+    let mut account = Account::default();
+    let mut order = plain(quota, 1, 1, 0);
+    (order.adjust, order.take) = (Some(raise), None);
+    let balance = account.apply(&order, Timestamp(0));
+    assert_eq!((balance.raised, balance.remaining), (2, 3));
+    assert_eq!(account.empty_at(&quota, Timestamp(0)), Timestamp(60_000));
+    for (now, granted) in [(59_999, true), (60_000, false)] {
+        let balance = account
+            .clone()
+            .apply(&plain(quota, 2, 1, 3), Timestamp(now));
+        assert_eq!(balance.granted, granted, "{now}");
+    }
+}
+
 proptest! {
     #![proptest_config(settings(8))]
 
@@ -238,7 +262,6 @@ proptest! {
             prop_assert!(balance.at >= now);
             prop_assert_eq!(Account::from_bytes(&account.to_bytes()), Ok(account.clone()));
             account.empty_at(&quota, now);
-            account.held(&quota, now);
         }
     }
 

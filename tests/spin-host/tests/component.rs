@@ -86,10 +86,7 @@ fn pass_exactly_fifty(state: &Path, config: &Value) {
         .collect();
     println!("400 callers were answered in {:?}", began.elapsed());
     let count = |status| statuses.iter().filter(|is| **is == status).count();
-    // A machine that is too slow for all of them turns some away unasked.
-    let refused = count(429) + count(503);
-    assert_eq!((count(200), refused), (50, 350), "{statuses:?}");
-    assert!(count(429) > 175, "{statuses:?}");
+    assert_eq!((count(200), count(429)), (50, 350), "{statuses:?}");
 }
 
 #[test]

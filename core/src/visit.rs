@@ -1,0 +1,125 @@
+//! What is known of a request while it is being answered, and its one record.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+
+use crate::{
+    admission::Denial,
+    body::Body,
+    budget::Budget,
+    call::Call,
+    dialect::Dialect,
+    limit::Standing,
+    platform::Platform,
+    record::{Ending, Record},
+    refusal::{Refusal, whole_seconds},
+    time::Timestamp,
+};
+
+/// What the record says where nobody was left to hear a status; nginx's number for it.
+const CALLER_LEFT: u16 = 499;
+
+/// What is known of a request while it is being answered. Its record is written once, however it ends: a caller who leaves
+/// before there is an answer takes everything else with it.
+pub(crate) struct Visit {
+    platform: Platform,
+    pub(crate) record: Record,
+    is_recorded: bool,
+    pub(crate) dialect: Dialect,
+    /// Where the tightest of its limits stands.
+    pub(crate) standing: Option<Standing>,
+    /// A limit could not be checked, and the request was let in.
+    pub(crate) degraded: bool,
+    /// What it may cost, and what is held for it as long as it is in progress.
+    pub(crate) budget: Budget,
+}
+
+impl Visit {
+    /// A request that came just now.
+    pub(crate) fn begin(platform: Platform, call: &Call) -> Self {
+        let id = platform.dice.borrow_mut().id();
+        let record = Record::begin(id, platform.clock.now(), call.method.as_str(), &call.path);
+        Self {
+            platform,
+            record,
+            is_recorded: false,
+            dialect: Dialect::OpenAi,
+            standing: None,
+            degraded: false,
+            budget: Budget::default(),
+        }
+    }
+
+    /// Notes what a limit, or the ledger, has said against it.
+    pub(crate) fn limited(&mut self, denial: Denial) -> Refusal {
+        match &denial {
+            Denial::Limited(standing) | Denial::Shed(standing) => {
+                self.standing = Some(standing.clone());
+            }
+            Denial::Unknown(fault) => self.record.fault = Some(format!("ledger: {fault}")),
+        }
+        denial.into()
+    }
+
+    /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.
+    pub(crate) fn close(&mut self, ended: Ending, first_byte: Option<Timestamp>) {
+        let now = self.platform.clock.now();
+        self.record.close(ended, first_byte.unwrap_or(now), now);
+        self.platform.journal.write(&self.record);
+        self.is_recorded = true;
+    }
+
+    /// Says no, in the caller's dialect.
+    pub(crate) fn refuse(mut self, refusal: &Refusal) -> Response<Body> {
+        let mut response = refusal.answer(self.dialect);
+        self.stamp(response.headers_mut());
+        self.record.status = refusal.status().as_u16();
+        self.record.refusal = Some(refusal.code());
+        if let Refusal::NoModel(name) = refusal {
+            self.record.model = Some(name.clone());
+        }
+        self.close(Ending::Refused, None);
+        response
+    }
+
+    /// Says on every answer whose it is and how it came about.
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
+        let mut say = |name: &'static str, value: &str| {
+            // A name with characters that no header can carry is left out: the record has it.
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        say("x-tidegate-request", &self.record.id);
+        if let Some(route) = &self.record.route {
+            say("x-tidegate-route", route);
+        }
+        if let Some(target) = &self.record.served_by {
+            say("x-tidegate-served-by", target);
+        }
+        if self.degraded {
+            say("x-tidegate-degraded", "ledger");
+        }
+        headers.insert("x-tidegate-cache", HeaderValue::from_static("bypass"));
+        headers.insert("x-tidegate-attempts", self.record.attempts.len().into());
+        if let Some(standing) = &self.standing {
+            headers.insert("x-ratelimit-limit", standing.limit.into());
+            headers.insert("x-ratelimit-remaining", standing.remaining.into());
+            headers.insert("x-ratelimit-reset", whole_seconds(standing.reset).into());
+            let name = format!("{} {}", standing.scope, standing.unit.name());
+            if let Ok(name) = HeaderValue::from_str(&name) {
+                headers.insert("x-tidegate-limit", name);
+            }
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if !self.is_recorded {
+            if self.record.status == 0 {
+                self.record.status = CALLER_LEFT;
+            }
+            self.close(Ending::Abandoned, None);
+        }
+    }
+}
