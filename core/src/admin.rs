@@ -19,7 +19,6 @@ use crate::{
     limit::{Adjustment, Asker, Balance, By, Limit},
     record::Record,
     refusal::Refusal,
-    route::Service,
 };
 
 /// The longest order, in bytes.
@@ -81,7 +80,7 @@ async fn show(
     record: &mut Record,
 ) -> Result<Value, Refusal> {
     let mut shown = Vec::new();
-    for limit in every(config) {
+    for limit in config.every_limit() {
         let of_another = limit.scope.strip_prefix("consumer ").is_some_and(|name| {
             whom.consumer
                 .as_deref()
@@ -114,7 +113,8 @@ async fn adjust(
 ) -> Result<Value, Refusal> {
     let order: Order =
         serde_json::from_slice(body).map_err(|error| wrong(error.to_string(), None))?;
-    let limit = every(config)
+    let limit = config
+        .every_limit()
         .find(|limit| limit.counts(&order.account))
         .ok_or_else(|| wrong("no limit has such an account", Some("account")))?;
     let lasts = order.lasts.as_deref().map(|text| {
@@ -192,21 +192,6 @@ impl Whom {
             By::User => self.user.is_some(),
         }
     }
-}
-
-/// Every limit that is configured.
-fn every(config: &Config) -> impl Iterator<Item = &Limit> {
-    let of_consumers = config.keyring.consumers().flat_map(|one| &one.limits);
-    let of_routes = config.routes.iter().flat_map(|route| {
-        let of_app = match &route.service {
-            Service::App(_, app) => &app.limits[..],
-            Service::Models | Service::Dify(_) => &[],
-        };
-        of_app.iter().chain(&route.limits)
-    });
-    let mut seen = std::collections::BTreeSet::new();
-    let all = of_consumers.chain(of_routes).chain(&config.limits);
-    all.filter(move |limit| seen.insert(limit.account.clone()))
 }
 
 fn standing(limit: &Limit, balance: &Balance) -> Value {

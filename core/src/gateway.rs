@@ -61,6 +61,7 @@ impl Gateway {
 
     /// A gateway of `config` on `platform`, in an isolate that has `holdings` already.
     pub fn with(config: Rc<Config>, platform: Platform, holdings: Holdings) -> Self {
+        holdings.keep_to(&config, || config.every_limit());
         let desk = Desk::new(platform.clone(), holdings);
         Self {
             config,
@@ -155,16 +156,8 @@ impl Gateway {
     /// Every limit that a call falls under, the narrowest first.
     fn limits<'a>(&'a self, route: &'a Route, consumer: Option<&'a Consumer>) -> Vec<&'a Limit> {
         let of_consumer = consumer.map_or(&[][..], |consumer| &consumer.limits);
-        let of_app = if let Service::App(_, app) = &route.service {
-            &app.limits[..]
-        } else {
-            &[]
-        };
-        let limits = of_consumer.iter().chain(of_app);
-        limits
-            .chain(&route.limits)
-            .chain(&self.config.limits)
-            .collect()
+        let limits = of_consumer.iter().chain(route.all_limits());
+        limits.chain(&self.config.limits).collect()
     }
 
     /// Holds the call on every limit that it falls under: all of them, or none.

@@ -1,11 +1,18 @@
 //! What an isolate keeps from one gateway to the next, where gateways come and go: with every call, or with a configuration.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
+    collections::HashMap,
     rc::Rc,
 };
 
-use crate::{dice::Dice, limit::Purses};
+use crate::{
+    claim::Claim,
+    dice::Dice,
+    limit::{Limit, Purse, Purses, Quota},
+    time::Timestamp,
+};
 
 /// What an isolate holds of all accounts. Cheap to clone.
 #[derive(Clone)]
@@ -15,6 +22,11 @@ struct Inside {
     purses: RefCell<Purses>,
     me: u32,
     trip: Cell<u64>,
+    /// What the holdings are kept under.
+    configuration: RefCell<Option<Rc<dyn Any>>>,
+    /// What is allowed since a configuration took the place of another one, by the names that limits give to their accounts: a
+    /// request may still be in progress that came under the one before.
+    quotas: RefCell<HashMap<Rc<str>, Quota>>,
 }
 
 impl Holdings {
@@ -24,11 +36,42 @@ impl Holdings {
             purses: RefCell::default(),
             me: dice.roll() as u32,
             trip: Cell::new(25),
+            configuration: RefCell::default(),
+            quotas: RefCell::default(),
         }))
+    }
+
+    /// From now on everybody keeps to the `limits` of `configuration`, whoever came under another one as well.
+    pub(crate) fn keep_to<'a, T: Any, L: Iterator<Item = &'a Limit>>(
+        &self,
+        configuration: &Rc<T>,
+        limits: impl FnOnce() -> L,
+    ) {
+        let mut kept = self.0.configuration.borrow_mut();
+        if let Some(before) = &*kept {
+            if Rc::as_ptr(before).addr() == Rc::as_ptr(configuration).addr() {
+                return;
+            }
+            let quota = |limit: &Limit| (limit.account.clone(), limit.quota);
+            self.0.quotas.replace(limits().map(quota).collect());
+        }
+        *kept = Some(configuration.clone());
     }
 
     pub(crate) fn purses(&self) -> &RefCell<Purses> {
         &self.0.purses
+    }
+
+    /// Does something with the purse for `claim`.
+    pub(crate) fn with<T>(
+        &self,
+        claim: &Claim,
+        now: Timestamp,
+        work: impl FnOnce(&mut Purse) -> T,
+    ) -> T {
+        let quota = self.0.quotas.borrow().get(&claim.limit.account).copied();
+        let mut purses = self.0.purses.borrow_mut();
+        work(purses.of(&claim.account, quota.unwrap_or(claim.limit.quota), now))
     }
 
     /// How the ledger knows this isolate.

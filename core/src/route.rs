@@ -71,6 +71,15 @@ pub enum Access {
 }
 
 impl Route {
+    /// The limits of what it serves, and its own.
+    pub(crate) fn all_limits(&self) -> impl Iterator<Item = &Limit> {
+        let of_app = match &self.service {
+            Service::App(_, app) => &app.limits[..],
+            Service::Models | Service::Dify(_) => &[],
+        };
+        of_app.iter().chain(&self.limits)
+    }
+
     /// The first of `routes` that takes `call`.
     pub fn find<'a>(routes: &'a [Self], call: &Call) -> Option<&'a Self> {
         routes.iter().find(|route| route.matches.take(call))

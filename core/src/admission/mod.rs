@@ -280,9 +280,7 @@ impl Desk {
     }
 
     fn with<T>(&self, claim: &Claim, work: impl FnOnce(&mut Purse) -> T) -> T {
-        let now = self.now();
-        let mut purses = self.0.holdings.purses().borrow_mut();
-        work(purses.of(&claim.account, claim.limit.quota, now))
+        self.0.holdings.with(claim, self.now(), work)
     }
 
     pub(crate) fn platform(&self) -> &Platform {

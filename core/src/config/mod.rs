@@ -130,6 +130,15 @@ impl Config {
         build::config(document, secrets, runtime)
     }
 
+    /// Every limit that is configured.
+    pub(crate) fn every_limit(&self) -> impl Iterator<Item = &Limit> {
+        let of_consumers = self.keyring.consumers().flat_map(|one| &one.limits);
+        let of_routes = self.routes.iter().flat_map(Route::all_limits);
+        let mut seen = BTreeSet::new();
+        let all = of_consumers.chain(of_routes).chain(&self.limits);
+        all.filter(move |limit| seen.insert(limit.account.clone()))
+    }
+
     /// The names of the secrets that `document` refers to by `"$NAME"`.
     pub fn secrets(document: &Value) -> BTreeSet<String> {
         let mut names = BTreeSet::new();

@@ -26,6 +26,7 @@ use crate::clock;
 
 mod book;
 mod keeper;
+mod mark;
 mod redis;
 mod store;
 

@@ -12,13 +12,16 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tidegate_core::{limit::Account, platform::Fault, time::Timestamp};
 
+use super::mark::Mark;
+
 /// What this program writes into the file, and the only thing that it reads.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// The accounts in one directory, which nobody else has open.
 pub(super) struct Store {
     path: PathBuf,
     connection: Connection,
+    mark: Mark,
     /// How often it was written since this was last set back.
     writes: u64,
     _lock: File,
@@ -35,12 +38,13 @@ impl Store {
         })?;
         let lock = lock(directory)?;
         let path = directory.join("ledger.sqlite");
-        let connection = prepare(&path).map_err(|problem| {
-            format!("the ledger {} cannot be used: {problem}", path.display())
-        })?;
+        let unusable = |problem| format!("the ledger {} cannot be used: {problem}", path.display());
+        let (connection, written) = prepare(&path).map_err(unusable)?;
+        let mark = Mark::open(directory, written).map_err(unusable)?;
         Ok(Self {
             path,
             connection,
+            mark,
             writes: 0,
             _lock: lock,
         })
@@ -67,14 +71,15 @@ impl Store {
         &mut self,
         accounts: impl Iterator<Item = (&'a str, &'a Account, Timestamp)>,
     ) -> Result<(), Fault> {
-        let result = write(&mut self.connection, accounts);
-        self.writes += 1;
-        result.map_err(|error| {
+        let unwritable = |error: &dyn std::error::Error| {
             Fault(format!(
                 "the ledger {} cannot be written: {error}",
                 self.path.display()
             ))
-        })
+        };
+        self.writes += 1;
+        let written = write(&mut self.connection, accounts).map_err(|error| unwritable(&error))?;
+        self.mark.set(written).map_err(|error| unwritable(&error))
     }
 
     /// Removes those of `names` in which nothing counts at `now`.
@@ -155,7 +160,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn prepare(path: &Path) -> Result<Connection, String> {
+/// The ledger at `path`, and how often it has been written.
+fn prepare(path: &Path) -> Result<(Connection, u64), String> {
     let text = |error: rusqlite::Error| error.to_string();
     let connection = connect(path).map_err(text)?;
     let check: String = connection
@@ -185,6 +191,8 @@ fn prepare(path: &Path) -> Result<Connection, String> {
                  CREATE TABLE accounts (
                      id TEXT NOT NULL PRIMARY KEY, state BLOB NOT NULL, expires INTEGER NOT NULL
                  ) STRICT, WITHOUT ROWID;
+                 CREATE TABLE writes (number INTEGER NOT NULL) STRICT;
+                 INSERT INTO writes VALUES (0);
                  PRAGMA user_version = {VERSION};
                  COMMIT;"
             ))
@@ -194,13 +202,17 @@ fn prepare(path: &Path) -> Result<Connection, String> {
             "its format is {version}, and this tidegate knows {VERSION}; to begin anew, with nothing spent, remove it"
         ));
     }
-    Ok(connection)
+    let written: i64 = connection
+        .query_row("SELECT number FROM writes", [], |row| row.get(0))
+        .map_err(text)?;
+    Ok((connection, written.unsigned_abs()))
 }
 
+/// Writes `accounts`, and says how often the ledger has been written now.
 fn write<'a>(
     connection: &mut Connection,
     accounts: impl Iterator<Item = (&'a str, &'a Account, Timestamp)>,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<u64> {
     let transaction = connection.transaction()?;
     {
         let mut upsert = transaction.prepare_cached(
@@ -211,7 +223,11 @@ fn write<'a>(
             upsert.execute(params![name, account.to_bytes(), number(expires)])?;
         }
     }
-    transaction.commit()
+    let written: i64 = transaction
+        .prepare_cached("UPDATE writes SET number = number + 1 RETURNING number")?
+        .query_row([], |row| row.get(0))?;
+    transaction.commit()?;
+    Ok(written.unsigned_abs())
 }
 
 fn number(time: Timestamp) -> i64 {

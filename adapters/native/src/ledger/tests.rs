@@ -1,6 +1,7 @@
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{self, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -164,13 +165,74 @@ async fn an_account_that_is_named_twice_is_changed_once() {
 #[test]
 fn a_corrupt_file_is_refused_with_its_place() {
     let dir = tempdir().unwrap();
-    std::fs::write(
+    fs::write(
         dir.path().join("ledger.sqlite"),
         b"this is not a database, whatever its name says".repeat(100),
     )
     .unwrap();
     let problem = Ledger::open(dir.path()).err().unwrap();
     assert!(problem.contains("ledger.sqlite"), "{problem}");
+}
+
+/// Damages the files of a ledger that was killed after ten writes, and says what it says when it is opened again.
+fn opened_again(damage: impl FnOnce(&Path)) -> Result<Ledger, String> {
+    let (dir, killed) = (tempdir().unwrap(), tempdir().unwrap());
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    for _ in 0..10 {
+        runtime.block_on(one(&ledger, "a", 100)).unwrap();
+    }
+    for name in ["ledger.sqlite", "ledger.sqlite-wal", "mark"] {
+        fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
+    }
+    damage(killed.path());
+    Ledger::open(killed.path())
+}
+
+#[test]
+fn writes_that_are_gone_are_missed() {
+    let untouched = opened_again(|_| ());
+    assert!(untouched.is_ok());
+    let damaged = opened_again(|dir| {
+        let log = dir.join("ledger.sqlite-wal");
+        let mut bytes = fs::read(&log).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(log, bytes).unwrap();
+    });
+    let problem = damaged.err().unwrap();
+    assert!(problem.contains("of 10 writes are gone"), "{problem}");
+    let emptied = opened_again(|dir| {
+        fs::write(dir.join("ledger.sqlite"), "").unwrap();
+        fs::remove_file(dir.join("ledger.sqlite-wal")).unwrap();
+    });
+    let problem = emptied.err().unwrap();
+    assert!(
+        problem.contains("last 10 of 10 writes are gone"),
+        "{problem}"
+    );
+    let cut = opened_again(|dir| fs::write(dir.join("mark"), "0000").unwrap());
+    assert!(cut.err().unwrap().contains("mark is damaged"));
+}
+
+#[test]
+fn writes_that_went_with_the_machine_are_not_missed() {
+    let emptied = |dir: &Path| {
+        fs::write(dir.join("ledger.sqlite"), "").unwrap();
+        fs::remove_file(dir.join("ledger.sqlite-wal")).unwrap();
+    };
+    let restarted = opened_again(|dir| {
+        emptied(dir);
+        fs::write(dir.join("mark"), "00000000000000000010 an-earlier-boot\n").unwrap();
+    });
+    assert!(restarted.is_ok());
+    let begun_anew = opened_again(|dir| {
+        emptied(dir);
+        fs::remove_file(dir.join("mark")).unwrap();
+    });
+    assert!(begun_anew.is_ok());
 }
 
 #[test]
@@ -373,7 +435,7 @@ fn rand_seed() -> [u8; 16] {
 
 /// What this thread has spent of the processor, in nanoseconds.
 fn processor_time() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     stat.split(' ')
         .next()
         .and_then(|nanos| nanos.parse().ok())
