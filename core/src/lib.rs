@@ -10,6 +10,7 @@
 //!                    core (this crate)            every decision, and the one conversation
 //!        ┌───────────────┼───────────────┐
 //!   adapters/native  adapters/cloudflare  adapters/spin       ports, and nothing decided
+//!        └───────── adapters/redis ──────────┘                a store that two of them reach, each in its own way
 //! ```
 //!
 //! # Two promises

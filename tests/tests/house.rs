@@ -51,6 +51,35 @@ const OUTSIDE: [&str; 26] = [
 
 #[test]
 fn the_core_stands_on_no_platform() {
+    let found = packages_under("tidegate-core");
+    assert!(
+        found.contains("http") && found.len() > 10,
+        "this does not see the tree: {found:?}"
+    );
+    let outside: Vec<_> = found
+        .iter()
+        .filter(|name| OUTSIDE.contains(&name.as_str()))
+        .collect();
+    assert!(outside.is_empty(), "the core depends on {outside:?}");
+    assert!(
+        found.len() <= 45,
+        "the core stands on {} packages: {found:?}",
+        found.len()
+    );
+}
+
+#[test]
+fn the_store_that_runtimes_share_stands_on_the_core_alone() {
+    let (store, core) = (
+        packages_under("tidegate-redis"),
+        packages_under("tidegate-core"),
+    );
+    let more: Vec<_> = store.difference(&core).collect();
+    assert_eq!(more, ["tidegate-redis"]);
+}
+
+/// The names of all packages that are compiled into `package`, and its own.
+fn packages_under(package: &str) -> BTreeSet<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let run = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--offline"])
@@ -80,32 +109,15 @@ fn the_core_stands_on_no_platform() {
         .iter()
         .map(|node| (node["id"].as_str().unwrap(), normal_dependencies(node)))
         .collect();
-    let core = names
-        .iter()
-        .find(|(_, name)| **name == "tidegate-core")
-        .unwrap()
-        .0;
-    let mut open = vec![*core];
+    let root = names.iter().find(|(_, name)| **name == package).unwrap().0;
+    let mut open = vec![*root];
     let mut found = BTreeSet::new();
     while let Some(id) = open.pop() {
-        if found.insert(names[id]) {
+        if found.insert(names[id].to_owned()) {
             open.extend(&below[id]);
         }
     }
-    assert!(
-        found.contains("http") && found.len() > 10,
-        "this does not see the tree: {found:?}"
-    );
-    let outside: Vec<_> = found
-        .iter()
-        .filter(|name| OUTSIDE.contains(*name))
-        .collect();
-    assert!(outside.is_empty(), "the core depends on {outside:?}");
-    assert!(
-        found.len() <= 45,
-        "the core stands on {} packages: {found:?}",
-        found.len()
-    );
+    found
 }
 
 /// What is compiled into the thing itself, on the platforms that it is for.

@@ -14,9 +14,10 @@ use spin_sdk::variables;
 use tidegate_core::{
     Body, Config, Gateway, Platform,
     config::{Runtime, Store, Value},
-    ledger::{Accounts, Redis},
+    ledger::Accounts,
     platform::Ledger,
 };
+use tidegate_redis::Redis;
 
 use crate::{
     ambient,

@@ -1,4 +1,4 @@
-//! Accounts in a store whose one atomic step is to compare versions and set: Spin's SQLite, and [`Redis`].
+//! Accounts in a store whose one atomic step is to compare versions and set: a [`Store`].
 //!
 //! What waits in this isolate is posted together: one reading, and one step that keeps all of it. Against other isolates
 //! the step is tried until it wins. So the accounts are exact, wherever the isolates run. An adapter only carries what is read
@@ -13,12 +13,11 @@ use std::{
 
 use async_trait::async_trait;
 use futures_channel::oneshot;
-mod redis;
+
 mod sheet;
 #[cfg(test)]
 mod tests;
 
-pub use redis::{Redis, Reply, Wire};
 use sheet::Sheet;
 
 use crate::{

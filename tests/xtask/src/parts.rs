@@ -92,7 +92,7 @@ fn clippy(_: &mut Counts) -> Result<(), String> {
         .go()?;
     let edges = [
         "-p tidegate-core -p tidegate-cloudflare --target wasm32-unknown-unknown",
-        "-p tidegate-core -p tidegate-spin --target wasm32-wasip2",
+        "-p tidegate-core -p tidegate-redis -p tidegate-spin --target wasm32-wasip2",
     ];
     edges.iter().try_for_each(|edge| {
         cargo("clippy --locked")

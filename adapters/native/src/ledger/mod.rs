@@ -16,10 +16,11 @@ use async_trait::async_trait;
 use tidegate_core::{
     config,
     dice::Dice,
-    ledger::{Accounts, Redis},
+    ledger::Accounts,
     limit::{Balance, Posting},
     platform::{self, Clock, Fault, Tasks},
 };
+use tidegate_redis::Redis;
 use tokio::task::yield_now;
 
 use crate::clock;

@@ -15,10 +15,8 @@ use redis::{
     Cmd, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, Value,
     aio::MultiplexedConnection, cmd,
 };
-use tidegate_core::{
-    ledger::{self, Reply},
-    platform::Fault,
-};
+use tidegate_core::platform::Fault;
+use tidegate_redis::Reply;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -137,7 +135,7 @@ pub(crate) struct Wire {
 }
 
 #[async_trait(?Send)]
-impl ledger::Wire for Wire {
+impl tidegate_redis::Wire for Wire {
     async fn eval(&self, arguments: Vec<Vec<u8>>) -> Result<Vec<Reply>, Fault> {
         let mut command = cmd("EVAL");
         for argument in arguments {

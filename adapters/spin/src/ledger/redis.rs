@@ -7,10 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use spin_sdk::redis::{Connection, Error, RedisParameter, RedisResult};
-use tidegate_core::{
-    ledger::{Reply, Wire},
-    platform::Fault,
-};
+use tidegate_core::platform::Fault;
+use tidegate_redis::{Reply, Wire};
 
 /// A Redis, connected to once an instance.
 pub(crate) struct Connected {

@@ -1,14 +1,16 @@
 //! Accounts in Redis, each a value of bytes: eight for its version, and the account.
 //!
+//! How it is reached is a [`Wire`], which each runtime has its own of. What is kept there is one thing, whoever keeps it: gateways
+//! on different runtimes share their limits.
+//!
 //! All who share a Redis go by its clock. It tells the time with every answer; what is kept without reading first goes by what it
 //! told a moment ago, and is kept only if that is not ahead of it.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
-
-use super::{Change, Found, Kept, Reading, Store};
-use crate::{
+use tidegate_core::{
+    ledger::{Change, Found, Kept, Reading, Store},
     limit::Account,
     platform::{Clock, Fault},
     time::Timestamp,
