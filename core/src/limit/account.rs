@@ -338,7 +338,7 @@ impl Account {
 
     /// When it is worth asking again: what is held may come back sooner than it leaves the window.
     fn worth_asking_at(&self, quota: &Quota, until: Timestamp, now: Timestamp) -> Timestamp {
-        if quota.per == 0 {
+        if quota.is_concurrent() {
             return now;
         }
         // What was taken just now may lie in the bucket that runs, and may come back as well: from whoever was let in here and

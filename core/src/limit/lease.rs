@@ -54,7 +54,7 @@ pub(super) struct Terms {
 pub(super) fn worthwhile(situation: &Situation) -> bool {
     let requests = situation.quota.limit.get() / situation.units.max(1);
     let others = situation.holders as u64;
-    situation.quota.per > 0
+    !situation.quota.is_concurrent()
         && requests >= FEWEST
         && requests >= EACH.saturating_mul(others)
         && situation

@@ -234,7 +234,7 @@ impl Purse {
     /// isolate can count on living: zero where nothing beyond is of use.
     pub fn ask(&mut self, from: u32, want: Want, longest: u64, now: Timestamp) -> Entry {
         let rate = self.demand.rate(now);
-        let lease = longest > 0 && self.quota.per > 0 && !self.is_asked(now);
+        let lease = longest > 0 && !self.quota.is_concurrent() && !self.is_asked(now);
         if lease {
             self.asked = Some(now);
         }
@@ -495,7 +495,7 @@ impl Purse {
     /// long as it is held, a little, where there is plenty.
     fn keeps(&self, units: u64) -> bool {
         let limit = self.quota.limit.get();
-        if self.quota.per > 0 {
+        if !self.quota.is_concurrent() {
             return self.has_lease();
         }
         limit >= PLENTY

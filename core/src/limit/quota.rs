@@ -28,9 +28,14 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// Whether it is on what goes on at the same time: then what counts ends with whoever holds it.
+    pub fn is_concurrent(&self) -> bool {
+        self.per == 0
+    }
+
     /// The length of a bucket in milliseconds.
     pub(super) fn width(&self) -> u64 {
-        if self.per == 0 {
+        if self.is_concurrent() {
             GRID
         } else {
             self.per.div_ceil(BUCKETS)

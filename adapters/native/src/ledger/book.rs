@@ -197,7 +197,7 @@ impl Book {
 
     /// Puts the account of `posting` in again, as it is now; says whether that is to be written.
     fn put_in(&mut self, posting: &Posting, account: Account, balance: &Balance) -> bool {
-        let volatile = posting.entry.quota.per == 0;
+        let volatile = posting.entry.quota.is_concurrent();
         let is_kept = posting.entry.is_kept(balance) && !volatile;
         let Some(held) = self.recent.get_mut(&*posting.account) else {
             return is_kept;
