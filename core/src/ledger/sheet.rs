@@ -39,19 +39,13 @@ impl Sheet {
         postings: &[Posting],
         now: Timestamp,
     ) -> Vec<Result<Balance, Fault>> {
-        let mut accounts: Vec<_> = postings
-            .iter()
-            .map(|posting| self.take_out(&posting.account))
-            .collect();
-        let found = accounts.iter_mut().zip(postings);
-        let changes =
-            found.filter_map(|(account, posting)| Some((account.as_mut().ok()?, &posting.entry)));
-        let mut balances = Account::apply_all(changes, now).into_iter();
-        let accounts = accounts.into_iter().zip(postings);
-        accounts
-            .map(|(account, posting)| {
-                let account = account?;
-                let balance = balances.next().ok_or_else(|| unknown(&posting.account))?;
+        let found = postings.iter();
+        let found = found.map(|posting| self.take_out(&posting.account));
+        let changed = Account::apply_all(found, postings, now);
+        let changed = changed.into_iter().zip(postings);
+        changed
+            .map(|(changed, posting)| {
+                let (account, balance) = changed?;
                 self.put_in(posting, account, &balance);
                 Ok(balance)
             })

@@ -1,9 +1,11 @@
 //! The one limiter of the project: what an account holds, and how an entry changes it.
 
+use std::mem;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Adjustment, Balance, Entry, Parcel, Promise, Settled, Take},
+    entry::{Adjustment, Balance, Entry, Parcel, Posting, Promise, Settled, Take},
     lease::{self, Situation, Terms},
     peers::{Hearing, Peers},
     queue::Queue,
@@ -71,33 +73,43 @@ impl Account {
         }
     }
 
-    /// Changes several accounts at once, each by its entry: all that is asked for is held, or nothing. What was to be settled
+    /// Changes several accounts at once, each by its posting: all that is asked for is held, or nothing. What was to be settled
     /// is settled in any case.
-    pub fn apply_all<'a>(
-        changes: impl IntoIterator<Item = (&'a mut Self, &'a Entry)>,
+    ///
+    /// Of each posting it takes what was `found` of its account, in their order, and gives what has become of it, with its
+    /// balance. An account that was not to be had fails alone.
+    pub fn apply_all<F>(
+        found: impl IntoIterator<Item = Result<Self, F>>,
+        postings: &[Posting],
         now: Timestamp,
-    ) -> Vec<Balance> {
-        let mut changed: Vec<_> = changes
+    ) -> Vec<Result<(Self, Balance), F>> {
+        let mut changed: Vec<_> = found
             .into_iter()
-            .map(|(account, entry)| {
+            .zip(postings)
+            .map(|(found, Posting { entry, .. })| {
+                let mut account = found?;
                 let before = account.clone();
                 let balance = account.apply(entry, now);
-                (account, before, entry, balance)
+                Ok((account, before, entry, balance))
             })
             .collect();
-        if changed.iter().any(|(.., balance)| !balance.granted) {
-            for (account, before, entry, balance) in &mut changed {
+        let mut there = changed.iter().flatten();
+        if there.any(|(.., balance)| !balance.granted) {
+            for (account, before, entry, balance) in changed.iter_mut().flatten() {
                 if balance.granted && entry.take.is_some() {
-                    **account = before.clone();
+                    mem::swap(account, before);
                     let settled = Entry {
                         take: None,
-                        ..(*entry).clone()
+                        ..entry.clone()
                     };
                     *balance = account.apply(&settled, now);
                 }
             }
         }
-        changed.into_iter().map(|(.., balance)| balance).collect()
+        let changed = changed.into_iter();
+        changed
+            .map(|changed| changed.map(|(account, .., balance)| (account, balance)))
+            .collect()
     }
 
     fn adjust(&mut self, quota: &Quota, adjustment: Adjustment, now: Timestamp) {

@@ -11,12 +11,14 @@
 mod line;
 mod world;
 
-use std::num::NonZeroU64;
+use std::{convert::Infallible, num::NonZeroU64};
 
 use line::{Line, Move};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use tidegate_core::{
-    limit::{Account, Adjustment, Demand, Draw, Entry, Place, Purse, Quota, Settled, Take, Want},
+    limit::{
+        Account, Adjustment, Demand, Draw, Entry, Place, Posting, Purse, Quota, Settled, Take, Want,
+    },
     time::Timestamp,
 };
 use world::{Deed, World};
@@ -340,16 +342,21 @@ proptest! {
                 (account, balance.remaining)
             })
             .collect();
-        let balances = Account::apply_all(accounts.iter_mut().zip(&entries), now);
+        let postings: Vec<_> = entries.iter().cloned()
+            .map(|entry| Posting { account: "a".into(), entry })
+            .collect();
+        let found = accounts.into_iter().map(Ok::<_, Infallible>);
+        let changed: Vec<_> = Account::apply_all(found, &postings, now).into_iter().flatten().collect();
+        prop_assert_eq!(changed.len(), postings.len());
         let all = alone.iter().all(|granted| *granted);
-        for (place, balance) in balances.iter().enumerate() {
+        for (place, (changed, balance)) in changed.iter().enumerate() {
             let (account, remaining) = &settled[place];
             if all {
                 let units = entries[place].take.as_ref().unwrap().units;
                 prop_assert_eq!(balance.parcel.map(|parcel| parcel.units), Some(units));
                 prop_assert_eq!(balance.remaining, remaining - units);
             } else {
-                prop_assert_eq!(&accounts[place], account);
+                prop_assert_eq!(changed, account);
                 prop_assert_eq!(balance.remaining, *remaining);
                 prop_assert_eq!(balance.granted, alone[place]);
                 prop_assert!(balance.parcel.is_none());

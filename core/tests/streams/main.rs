@@ -347,19 +347,20 @@ impl Ledger for Far {
         let now = tidegate_core::time::Timestamp(self.time.ms());
         let balances = {
             let mut accounts = self.accounts.borrow_mut();
-            let mut taken: Vec<Account> = postings
-                .iter()
-                .map(|posting| accounts.remove(&posting.account).unwrap_or_default())
-                .collect();
-            let entries = postings.iter().map(|posting| &posting.entry);
-            let balances = Account::apply_all(taken.iter_mut().zip(entries), now);
-            for (posting, account) in postings.iter().zip(taken) {
-                accounts.insert(posting.account.clone(), account);
-            }
-            balances
+            let names = || postings.iter().map(|posting| &posting.account);
+            let found = names().map(|name| Ok(accounts.remove(name).unwrap_or_default()));
+            let changed = Account::apply_all(found, postings, now);
+            let changed = changed.into_iter().zip(names());
+            changed
+                .map(|(changed, name)| {
+                    let (account, balance) = changed?;
+                    accounts.insert(name.clone(), account);
+                    Ok(balance)
+                })
+                .collect()
         };
         self.travel().await;
-        balances.into_iter().map(Ok).collect()
+        balances
     }
 
     fn longest_lease(&self) -> Duration {

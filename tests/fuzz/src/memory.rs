@@ -196,16 +196,17 @@ struct Accounts {
 impl Ledger for Accounts {
     async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
         let mut accounts = self.accounts.borrow_mut();
-        let mut taken: Vec<Account> = postings
-            .iter()
-            .map(|posting| accounts.remove(&posting.account).unwrap_or_default())
-            .collect();
-        let entries = postings.iter().map(|posting| &posting.entry);
-        let balances = Account::apply_all(taken.iter_mut().zip(entries), self.clock.now());
-        for (posting, account) in postings.iter().zip(taken) {
-            accounts.insert(posting.account.clone(), account);
-        }
-        balances.into_iter().map(Ok).collect()
+        let names = || postings.iter().map(|posting| &posting.account);
+        let found = names().map(|name| Ok(accounts.remove(name).unwrap_or_default()));
+        let changed = Account::apply_all(found, postings, self.clock.now());
+        let changed = changed.into_iter().zip(names());
+        changed
+            .map(|(changed, name)| {
+                let (account, balance) = changed?;
+                accounts.insert(name.clone(), account);
+                Ok(balance)
+            })
+            .collect()
     }
 
     fn longest_lease(&self) -> Duration {

@@ -87,26 +87,16 @@ impl Book {
                 change: None,
             };
         }
-        let mut accounts: Vec<_> = postings
-            .iter()
-            .map(|posting| self.take_out(&posting.account))
-            .collect();
-        let found = accounts.iter_mut().zip(postings);
-        let changes =
-            found.filter_map(|(account, posting)| Some((account.as_mut().ok()?, &posting.entry)));
-        let mut balances = Account::apply_all(changes, now).into_iter();
+        let found = postings.iter();
+        let found = found.map(|posting| self.take_out(&posting.account));
+        let changed = Account::apply_all(found, postings, now);
         let mut is_kept = false;
-        let answers = accounts
-            .into_iter()
-            .zip(postings)
-            .map(|(account, posting)| {
-                let account = account?;
-                let balance = balances
-                    .next()
-                    .ok_or_else(|| Fault(format!("`{}` has no balance", posting.account)))?;
-                is_kept |= self.put_in(posting, account, &balance);
-                Ok(balance)
-            });
+        let answers = changed.into_iter().zip(postings);
+        let answers = answers.map(|(changed, posting)| {
+            let (account, balance) = changed?;
+            is_kept |= self.put_in(posting, account, &balance);
+            Ok(balance)
+        });
         let balances = answers.collect();
         self.changes += u64::from(is_kept);
         Posted {
