@@ -10,7 +10,6 @@
 )]
 
 use std::{
-    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
@@ -21,10 +20,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidegate_tests::{
+    limited::{self, call},
     process::Process,
-    scenario::{Answer, Call, Runtime},
+    scenario::Runtime,
     stage::{Reply, Stage},
-    upstream::Cut,
 };
 
 #[test]
@@ -205,59 +204,15 @@ fn ask(gateway: &Process) -> Reply {
     gateway.calls(&call(), 1).remove(0)
 }
 
-fn call() -> Call {
-    Call {
-        path: "/v1/chat/completions".into(),
-        key: Some("WEB_KEY".into()),
-        body: Some(r#"{"model":"smart","messages":[]}"#.into()),
-        ..Call::default()
-    }
-}
-
 fn start(runtime: Runtime, redis: &Redis) -> Process {
     start_with(runtime, redis, "")
 }
 
-/// A gateway whose upstream always answers.
 fn start_with(runtime: Runtime, redis: &Redis, line: &str) -> Process {
-    let secrets = BTreeMap::from([
-        ("WEB_KEY".to_owned(), "sk-web-7d1f".to_owned()),
-        ("REDIS_URL".to_owned(), redis.url()),
-    ]);
-    let gateway = Process::start(runtime, &CONFIG.replace("# more", line), &secrets).unwrap();
-    let answer = Answer {
-        body: Some(r#"{"object":"chat.completion","choices":[]}"#.to_owned()),
-        times: Some(400),
-        spare: true,
-        ..Answer::default()
-    };
-    let answers = BTreeMap::from([("a".to_owned(), vec![answer])]);
-    gateway.script().load(&answers, Cut::AsWritten);
-    gateway
+    let settings = format!("store = \"$REDIS_URL\"\n{line}");
+    let url = ("REDIS_URL".to_owned(), redis.url());
+    limited::start(runtime, 50, &settings, [url])
 }
-
-const CONFIG: &str = r#"
-[gateway]
-store = "$REDIS_URL"
-# more
-
-[[consumers]]
-name = "web"
-keys = ["$WEB_KEY"]
-limits = [{ requests = 50, per = "1h" }]
-
-[providers.alpha]
-dialect = "openai"
-base_url = "{a}/v1"
-
-[models.smart]
-targets = ["alpha/gpt-a"]
-
-[[routes]]
-name = "llm"
-path = "/v1"
-serve = "models"
-"#;
 
 const PASSWORD: &str = "open-sesame";
 

@@ -8,33 +8,12 @@
     clippy::indexing_slicing
 )]
 
-use std::collections::BTreeMap;
-
 use tidegate_tests::{
+    limited::{self, call},
     process::Process,
-    scenario::{Answer, Call, Runtime},
+    scenario::Runtime,
     stage::Stage,
-    upstream::Cut,
 };
-
-const CONFIG: &str = r#"
-[[consumers]]
-name = "web"
-keys = ["$WEB_KEY"]
-limits = [{ requests = 10, per = "1h" }]
-
-[providers.alpha]
-dialect = "openai"
-base_url = "{a}/v1"
-
-[models.smart]
-targets = ["alpha/gpt-a"]
-
-[[routes]]
-name = "llm"
-path = "/v1"
-serve = "models"
-"#;
 
 #[test]
 fn native_forgets_nothing_when_it_is_killed() {
@@ -56,8 +35,7 @@ fn spend_kill_spend(runtime: Runtime) {
         eprintln!("TIDEGATE_RUNTIMES does not ask for {runtime}");
         return;
     }
-    let secrets = BTreeMap::from([("WEB_KEY".to_owned(), "sk-web-7d1f".to_owned())]);
-    let mut gateway = Process::start(runtime, CONFIG, &secrets).unwrap();
+    let mut gateway = limited::start(runtime, 10, "", []);
     assert_eq!(granted(&gateway, 3), 3);
     gateway.kill_and_restart().unwrap();
     assert_eq!(granted(&gateway, 2), 2, "after one restart");
@@ -73,25 +51,8 @@ fn spend_kill_spend(runtime: Runtime) {
 
 /// How many of `count` calls at once are let in.
 fn granted(gateway: &Process, count: usize) -> usize {
-    let body = r#"{"object":"chat.completion","choices":[]}"#.to_owned();
-    let answer = Answer {
-        body: Some(body),
-        times: Some(count),
-        spare: true,
-        ..Answer::default()
-    };
-    gateway.script().load(
-        &BTreeMap::from([("a".to_owned(), vec![answer])]),
-        Cut::AsWritten,
-    );
-    let call = Call {
-        path: "/v1/chat/completions".into(),
-        key: Some("WEB_KEY".into()),
-        body: Some(r#"{"model":"smart","messages":[]}"#.into()),
-        ..Call::default()
-    };
     let statuses: Vec<_> = gateway
-        .calls(&call, count)
+        .calls(&call(), count)
         .iter()
         .map(|reply| reply.status())
         .collect();
