@@ -2,18 +2,19 @@
 
 use super::{
     Plan, Scratch,
-    case::{SMALL, Upstream},
-    contest::{Contestant, KEY, play},
+    case::SMALL,
+    contest::{Contestant, play},
+    gateway::{self, Limits, REQUESTS},
     process::Server,
     upstream::Upstreams,
 };
-use crate::command::{cargo, run as program, target};
+use crate::command::cargo;
 
 /// The least that is left of the rate without limits.
 const BASELINE: f64 = 0.9;
 
 /// One of each kind, as a limit that is far from used up: requests, tokens, and what goes on at once.
-const EVERY_KIND: &str = "limits = [{ requests = 1_000_000_000, per = \"1m\" }, \
+const EVERY_KIND: &str = "[{ requests = 1_000_000_000, per = \"1m\" }, \
     { tokens = 1_000_000_000_000, per = \"1h\" }, { concurrent = 10_000 }]";
 
 /// Measures, prints, and names what is below the baseline.
@@ -21,14 +22,16 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     cargo("build --locked --profile native -p tidegate").go()?;
     let scratch = Scratch::new("limits")?;
     let upstreams = Upstreams::start(&scratch)?;
-    let free = gateway(&scratch, &upstreams, "free", "")?;
-    let requests = gateway(
-        &scratch,
-        &upstreams,
-        "requests",
-        "limits = [{ requests = 1_000_000_000, per = \"1m\" }]",
-    )?;
-    let every = gateway(&scratch, &upstreams, "every", EVERY_KIND)?;
+    let gateway = |name, caller| {
+        let limits = Limits {
+            caller,
+            ..Limits::default()
+        };
+        gateway::start(&scratch, &upstreams, name, limits)
+    };
+    let free = gateway("free", "")?;
+    let requests = gateway("requests", REQUESTS)?;
+    let every = gateway("every", EVERY_KIND)?;
     println!(
         "limits: {} rounds of {} s; ratios are to the same gateway without limits",
         plan.rounds, plan.seconds
@@ -51,42 +54,4 @@ fn contestant<'a>(name: &'static str, server: &'a Server) -> Contestant<'a> {
         address: server.address,
         server: Some(server),
     }
-}
-
-fn gateway(
-    scratch: &Scratch,
-    upstreams: &Upstreams,
-    name: &str,
-    limits: &str,
-) -> Result<Server, String> {
-    let config = format!(
-        r#"[gateway]
-data_dir = "{name}"
-
-[[consumers]]
-name = "bench"
-keys = ["$BENCH_KEY"]
-{limits}
-
-[providers]
-quick = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
-
-[models]
-Quick = {{ targets = ["quick/Quick"] }}
-
-[[routes]]
-name = "llm"
-path = "/v1"
-serve = "models"
-"#,
-        upstreams.address(Upstream::Quick),
-    );
-    let config = scratch.write(&format!("{name}.toml"), &config)?;
-    let command = program(target().join("native/tidegate"))
-        .words("serve --listen 127.0.0.1:0 --config")
-        .arg(config)
-        .env("BENCH_KEY", KEY)
-        .env("UPSTREAM_KEY", "upstream-key")
-        .env("TIDEGATE_LOG", "json");
-    Server::announced(command.into_command())
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 mod case;
 mod contest;
+mod gateway;
 mod limits;
 mod load;
 mod native;

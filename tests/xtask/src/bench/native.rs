@@ -2,14 +2,14 @@
 
 use super::{
     Plan, Scratch,
-    case::{CASES, Upstream},
-    contest::{Contestant, KEY, play},
+    case::CASES,
+    contest::{Contestant, play},
+    gateway::{self, Limits, REQUESTS},
     nginx::Proxy,
-    process::Server,
     table::Table,
     upstream::Upstreams,
 };
-use crate::command::{cargo, run as program, target};
+use crate::command::cargo;
 
 /// Measures, prints, and names what is below the baseline.
 pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
@@ -17,7 +17,11 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     let scratch = Scratch::new("native")?;
     let upstreams = Upstreams::start(&scratch)?;
     let proxy = Proxy::start(&scratch, &upstreams)?;
-    let gateway = gateway(&scratch, &upstreams)?;
+    let limits = Limits {
+        everybody: REQUESTS,
+        caller: REQUESTS,
+    };
+    let gateway = gateway::start(&scratch, &upstreams, "tidegate", limits)?;
 
     println!(
         "native: {} rounds of {} s; direct is the upstream itself, ratios are to nginx",
@@ -51,46 +55,6 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
         tables.push(table);
     }
     Ok(judge(&tables))
-}
-
-/// Starts Tidegate with what a real one has to do: keys, a limit on the caller and one on everybody, and records.
-fn gateway(scratch: &Scratch, upstreams: &Upstreams) -> Result<Server, String> {
-    let config = format!(
-        r#"[gateway]
-limits = [{{ requests = 1_000_000_000, per = "1m" }}]
-
-[[consumers]]
-name = "bench"
-keys = ["$BENCH_KEY"]
-limits = [{{ requests = 1_000_000_000, per = "1m" }}]
-
-[providers]
-quick = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
-reader = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
-streamer = {{ dialect = "openai", base_url = "http://{}/v1", keys = ["$UPSTREAM_KEY"] }}
-
-[models]
-Quick = {{ targets = ["quick/Quick"] }}
-Reader = {{ targets = ["reader/Reader"] }}
-Streamer = {{ targets = ["streamer/Streamer"] }}
-
-[[routes]]
-name = "llm"
-path = "/v1"
-serve = "models"
-"#,
-        upstreams.address(Upstream::Quick),
-        upstreams.address(Upstream::Reader),
-        upstreams.address(Upstream::Streamer),
-    );
-    let config = scratch.write("tidegate.toml", &config)?;
-    let command = program(target().join("native/tidegate"))
-        .words("serve --listen 127.0.0.1:0 --config")
-        .arg(config)
-        .env("BENCH_KEY", KEY)
-        .env("UPSTREAM_KEY", "upstream-key")
-        .env("TIDEGATE_LOG", "json");
-    Server::announced(command.into_command())
 }
 
 fn judge(tables: &[Table]) -> Vec<String> {
