@@ -155,8 +155,8 @@ impl Limit {
                 .get(name)
                 .map(|value| digest(value.as_bytes())),
         };
-        let whom = whom.as_deref().unwrap_or("-");
-        format!("{}={whom}", self.account).into()
+        // Nobody's name is empty; any other word could be a consumer's.
+        format!("{}={}", self.account, whom.unwrap_or_default()).into()
     }
 }
 
@@ -216,4 +216,181 @@ fn digest(value: &[u8]) -> String {
         .take(16)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn limit(by: By) -> Limit {
+        let limit = NonZeroU64::MIN;
+        let quota = Quota { limit, per: 60_000 };
+        Limit::new("route llm", Unit::Requests, quota, by, None)
+    }
+
+    fn by_header() -> By {
+        By::Header(HeaderName::from_static("x-tenant"))
+    }
+
+    /// The account of whom `value` says, which is read as `limit` tells callers apart.
+    fn account(limit: &Limit, value: Option<&str>) -> Rc<str> {
+        let mut headers = HeaderMap::new();
+        let mut asker = Asker {
+            consumer: None,
+            address: None,
+            headers: &HeaderMap::new(),
+            user: None,
+        };
+        match (&limit.by, value) {
+            (By::Everybody, _) | (_, None) => {}
+            (By::Consumer, value) => asker.consumer = value,
+            (By::User, value) => asker.user = value,
+            (By::Address, Some(value)) => asker.address = Some(value.parse().unwrap()),
+            (By::Header(name), Some(value)) => {
+                headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                asker.headers = &headers;
+            }
+        }
+        limit.account_of(asker)
+    }
+
+    #[test]
+    fn nobody_shares_an_account_with_anybody_else() {
+        // The same but for the last byte, and longer than any name that a store would take.
+        let long = ["a", "b"].map(|end| "x".repeat(10_240) + end);
+        let words = [
+            "", "-", "=", "web", "Web", "web ", "web=", "web=-", "wéb", "a,b", "a, b", "%2D",
+        ];
+        let words: Vec<&str> = words
+            .into_iter()
+            .chain(long.iter().map(String::as_str))
+            .collect();
+        let many: Vec<String> = (0..10_000).map(|number| format!("user-{number}")).collect();
+        let addresses = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "0.0.0.0",
+            "255.255.255.255",
+            "::",
+            "2001:db8::1",
+            "2001:db8:0:1::1",
+            "2001:db8:1::1",
+            "64:ff9b::192.0.2.1",
+            "2002:c000:201::1",
+        ];
+        let names = || words.iter().copied().chain(many.iter().map(String::as_str));
+        let table = [
+            // A consumer has a name.
+            (
+                By::Consumer,
+                names().filter(|name| !name.is_empty()).collect(),
+            ),
+            (By::User, names().collect()),
+            (by_header(), names().collect()),
+            (By::Address, addresses.to_vec()),
+        ];
+        for (by, values) in table {
+            let limit = limit(by);
+            let absent = [None];
+            let values: Vec<Option<&str>> = absent
+                .into_iter()
+                .chain(values.into_iter().map(Some))
+                .collect();
+            let accounts: BTreeSet<Rc<str>> =
+                values.iter().map(|value| account(&limit, *value)).collect();
+            assert_eq!(accounts.len(), values.len(), "by {}", limit.by);
+            for (value, account) in values.iter().map(|value| (value, account(&limit, *value))) {
+                assert!(limit.counts(&account), "{value:?} by {}", limit.by);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_the_same_shares_an_account() {
+        let address = By::Address;
+        let table = [
+            (&address, "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"),
+            (
+                &address,
+                "2001:db8::1",
+                "2001:db8::ffff:ffff:ffff:ffff",
+                "2001:db8::/64",
+            ),
+            (
+                &address,
+                "2001:db8::",
+                "2001:0db8:0000:0000:0:0:c000:0201",
+                "2001:db8::/64",
+            ),
+            (&address, "::1", "::192.0.2.1", "::/64"),
+            (&By::Consumer, "web", "web", "web"),
+        ];
+        for (by, one, other, whom) in table {
+            let limit = limit(by.clone());
+            let expected = format!("route llm requests 60000 by {by}={whom}");
+            assert_eq!(&*account(&limit, Some(one)), expected);
+            assert_eq!(&*account(&limit, Some(other)), expected);
+        }
+        let everybody = limit(By::Everybody);
+        for value in [None, Some(""), Some("web")] {
+            assert_eq!(&*account(&everybody, value), "route llm requests 60000");
+        }
+    }
+
+    #[test]
+    fn what_a_header_says_is_neither_kept_nor_long() {
+        for by in [by_header(), By::User] {
+            let limit = limit(by);
+            for value in ["", "secret", &"secret".repeat(2_000)] {
+                let account = account(&limit, Some(value));
+                assert!(!account.contains("secret"), "{account}");
+                assert_eq!(account.len(), limit.account.len() + "=".len() + 32);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_counts_its_own_accounts_alone() {
+        let limits: Vec<Limit> = [
+            By::Everybody,
+            By::Consumer,
+            By::Address,
+            By::User,
+            by_header(),
+            By::Header(HeaderName::from_static("x-tenant-id")),
+        ]
+        .into_iter()
+        .map(limit)
+        .collect();
+        for (owner, limit) in limits.iter().enumerate() {
+            for value in [None, Some("192.0.2.1")] {
+                let account = account(limit, value);
+                let counted = limits.iter().map(|limit| limit.counts(&account));
+                let counting: Vec<usize> = counted
+                    .enumerate()
+                    .filter_map(|(number, counts)| counts.then_some(number))
+                    .collect();
+                assert_eq!(counting, [owner], "{account}");
+            }
+            let name = &limit.account;
+            for stranger in [
+                "",
+                "route",
+                &format!("{name}0"),
+                &format!("{name} =x"),
+                &format!("x{name}="),
+            ] {
+                assert!(!limit.counts(stranger), "{stranger}");
+            }
+        }
+        let [everybody, consumer, ..] = &*limits else {
+            panic!("there are more");
+        };
+        assert!(!everybody.counts(&format!("{}=", everybody.account)));
+        assert!(!consumer.counts(&consumer.account));
+    }
 }
