@@ -1,36 +1,32 @@
 //! The core alone, on a platform in memory: scripted upstreams, and a clock that stands still until somebody sleeps.
 
 mod clock;
+mod isolate;
+mod ledger;
+mod pieces;
 mod upstream;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body as _, Frame};
 use serde_json::Value;
 use tidegate_core::{
-    Body, Config, Gateway, Platform, config,
-    dice::Dice,
-    limit::{Account, Balance, Posting},
-    platform::{Clock, Fault, Journal, Ledger, Task, Tasks},
+    Body, Config, Gateway, config,
+    platform::{Clock, Journal, Task},
     record::Record,
     time::Timestamp,
 };
 
 use self::{clock::StillClock, upstream::ScriptedUpstream};
+pub use self::{isolate::Isolate, pieces::Pieces};
 use crate::{
     scenario::{Call, Runtime},
     stage::{Reply, Stage},
@@ -42,8 +38,7 @@ use crate::{
 pub struct Memory {
     gateway: Gateway,
     script: Rc<Script>,
-    clock: StillClock,
-    tasks: Rc<TaskList>,
+    isolate: Isolate,
     records: Rc<Records>,
     secrets: BTreeMap<String, String>,
 }
@@ -63,53 +58,21 @@ impl Memory {
             },
         )?;
         let script = Rc::new(Script::default());
-        let clock = StillClock::default();
-        let tasks = Rc::new(TaskList::default());
+        let isolate = Isolate::default();
         let records = Rc::new(Records::default());
-        let platform = Platform {
-            upstream: Rc::new(ScriptedUpstream {
-                script: Rc::clone(&script),
-                clock: clock.clone(),
-            }),
-            ledger: Rc::new(MapLedger {
-                accounts: RefCell::default(),
-                clock: clock.clone(),
-            }),
-            clock: Rc::new(clock.clone()),
-            tasks: Rc::<TaskList>::clone(&tasks),
-            journal: Rc::<Records>::clone(&records),
-            dice: Rc::new(RefCell::new(Dice::new([7; 16]))),
+        let upstream = ScriptedUpstream {
+            script: Rc::clone(&script),
+            clock: isolate.clock.clone(),
         };
+        let platform = isolate.platform(Rc::new(upstream), Rc::<Records>::clone(&records));
         let gateway = Gateway::new(Rc::new(config), platform);
         Ok(Self {
             gateway,
             script,
-            clock,
-            tasks,
+            isolate,
             records,
             secrets: secrets.clone(),
         })
-    }
-
-    /// Runs `futures` until all of them are over, or nothing will ever move again. Time passes only when all wait for it.
-    fn run(&self, mut futures: Vec<Task>, may_wait: bool) -> bool {
-        let alarm = Arc::new(Alarm(AtomicBool::new(true)));
-        let waker = Waker::from(Arc::clone(&alarm));
-        let mut cx = Context::from_waker(&waker);
-        loop {
-            while alarm.0.swap(false, Ordering::Relaxed) || self.tasks.has_new() {
-                futures.retain_mut(|future| future.as_mut().poll(&mut cx).is_pending());
-                self.tasks.poll(&mut cx);
-            }
-            if futures.is_empty() && !may_wait {
-                return true;
-            }
-            if (futures.is_empty() && self.tasks.running.borrow().is_empty())
-                || !self.clock.skip_ahead()
-            {
-                return futures.is_empty();
-            }
-        }
     }
 }
 
@@ -127,7 +90,7 @@ impl Stage for Memory {
         let futures = (0..count).map(|_| {
             let (gateway, clock, replies) = (
                 self.gateway.clone(),
-                self.clock.clone(),
+                self.isolate.clock.clone(),
                 Rc::clone(&replies),
             );
             let (request, call) = (request(call, &self.secrets), call.clone());
@@ -152,7 +115,7 @@ impl Stage for Memory {
                 replies.borrow_mut().push(reply);
             }) as Task
         });
-        if !self.run(futures.collect(), false) {
+        if !self.isolate.run(futures.collect()) {
             let stuck = Reply {
                 trouble: "everybody waits for nothing".into(),
                 ..Reply::default()
@@ -163,12 +126,12 @@ impl Stage for Memory {
     }
 
     fn wait(&self, duration: Duration) {
-        let until = self.clock.now().after(duration);
-        while self.clock.next().is_some_and(|next| next <= until) {
-            self.clock.skip_ahead();
-            self.run(Vec::new(), false);
+        let until = self.isolate.clock.now().after(duration);
+        while self.isolate.clock.next().is_some_and(|next| next <= until) {
+            self.isolate.clock.skip_ahead();
+            self.isolate.run(Vec::new());
         }
-        self.clock.set(until);
+        self.isolate.clock.set(until);
     }
 
     fn record(&self, id: &str) -> Option<Value> {
@@ -181,7 +144,7 @@ impl Stage for Memory {
                 .cloned()
         };
         find().or_else(|| {
-            self.run(Vec::new(), true);
+            self.isolate.run_out(Vec::new());
             find()
         })
     }
@@ -270,80 +233,6 @@ async fn listen(
         head: Some(head),
         content,
         trouble: String::new(),
-    }
-}
-
-struct Alarm(AtomicBool);
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-struct Pieces(VecDeque<Bytes>);
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = tidegate_core::body::BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
-    }
-}
-
-struct MapLedger {
-    accounts: RefCell<BTreeMap<Rc<str>, Account>>,
-    clock: StillClock,
-}
-
-#[async_trait(?Send)]
-impl Ledger for MapLedger {
-    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
-        let mut accounts = self.accounts.borrow_mut();
-        let names = || postings.iter().map(|posting| &posting.account);
-        let found = names().map(|name| Ok(accounts.remove(name).unwrap_or_default()));
-        let changed = Account::apply_all(found, postings, self.clock.now());
-        let changed = changed.into_iter().zip(names());
-        changed
-            .map(|(changed, name)| {
-                let (account, balance) = changed?;
-                accounts.insert(name.clone(), account);
-                Ok(balance)
-            })
-            .collect()
-    }
-
-    fn longest_lease(&self) -> Duration {
-        Duration::from_secs(10)
-    }
-}
-
-#[derive(Default)]
-struct TaskList {
-    new: RefCell<Vec<Task>>,
-    running: RefCell<Vec<Task>>,
-}
-
-impl TaskList {
-    fn has_new(&self) -> bool {
-        !self.new.borrow().is_empty()
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) {
-        let mut running = self.running.take();
-        running.append(&mut self.new.borrow_mut());
-        running.retain_mut(|task| task.as_mut().poll(cx).is_pending());
-        self.running.replace(running);
-    }
-}
-
-impl Tasks for TaskList {
-    fn spawn(&self, task: Task) {
-        self.new.borrow_mut().push(task);
     }
 }
 

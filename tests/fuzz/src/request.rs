@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use serde_json::{Value, value::RawValue};
 use tidegate_core::Body;
+use tidegate_tests::memory::Pieces;
 
-use crate::memory::{KEY, Pieces, play};
+use crate::memory::{KEY, play};
 
 /// Sends `bytes` as the body of a chat request, in pieces; tells whether an upstream was asked.
 pub fn request(bytes: &[u8]) -> bool {
