@@ -50,10 +50,11 @@ impl StillClock {
             return false;
         };
         self.set(next);
-        for ((until, _), waker) in &*self.0.sleepers.borrow() {
-            if *until <= next {
-                waker.wake_by_ref();
-            }
+        let mut sleepers = self.0.sleepers.borrow_mut();
+        while let Some(first) = sleepers.first_entry()
+            && first.key().0 <= next
+        {
+            first.remove().wake();
         }
         true
     }
@@ -95,11 +96,10 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut sleepers = self.clock.0.sleepers.borrow_mut();
         if self.clock.now() >= self.key.0 {
-            sleepers.remove(&self.key);
             return Poll::Ready(());
         }
+        let mut sleepers = self.clock.0.sleepers.borrow_mut();
         sleepers.insert(self.key, cx.waker().clone());
         Poll::Pending
     }
@@ -108,6 +108,8 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         // Whoever stopped waiting does not make time pass.
-        self.clock.0.sleepers.borrow_mut().remove(&self.key);
+        if self.clock.now() < self.key.0 {
+            self.clock.0.sleepers.borrow_mut().remove(&self.key);
+        }
     }
 }
