@@ -7,6 +7,7 @@ import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
+import { ledger, worker } from './worker.mjs';
 
 const { convertV4MiniflareOptions, Log, LogLevel, Miniflare } = createRequire(import.meta.url)('miniflare');
 
@@ -37,17 +38,9 @@ before(async () => {
   };
   const isolate = (name) => ({
     name,
-    modulesRoot: artefact,
-    modules: [
-      { type: 'ESModule', path: join(artefact, 'entry.mjs') },
-      { type: 'ESModule', path: join(artefact, 'build/index.js') },
-      { type: 'CompiledWasm', path: join(artefact, 'build/index_bg.wasm') },
-      { type: 'Text', path: join(artefact, 'build/tidegate.json.txt') },
-    ],
-    compatibilityDate: '2026-11-01',
-    compatibilityFlags: ['enable_request_signal'],
+    ...worker(artefact),
     bindings: { TIDEGATE_CONFIG: JSON.stringify(configuration) },
-    durableObjects: { LEDGER: { className: 'Account', useSQLite: true, ...(name === ISOLATES[0] ? {} : { scriptName: ISOLATES[0] }) } },
+    durableObjects: ledger(name === ISOLATES[0] ? undefined : ISOLATES[0]),
   });
   const options = convertV4MiniflareOptions({
     workers: ISOLATES.map(isolate),

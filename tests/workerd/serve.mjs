@@ -9,6 +9,7 @@ import { createRequire, enableCompileCache } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { ledger, worker } from './worker.mjs';
 
 // A harness starts this for each configuration. An `import` of Miniflare would be scanned for its names first, which takes
 // longer than all the rest of the start.
@@ -33,17 +34,9 @@ const secrets = Object.fromEntries(values.secret.map((name) => [name, process.en
 const miniflare = new Miniflare({
   ...convertV4MiniflareOptions({
     name: 'tidegate',
-    modulesRoot: artefact,
-    modules: [
-      { type: 'ESModule', path: join(artefact, 'entry.mjs') },
-      { type: 'ESModule', path: join(artefact, 'build/index.js') },
-      { type: 'CompiledWasm', path: join(artefact, 'build/index_bg.wasm') },
-      { type: 'Text', path: join(artefact, 'build/tidegate.json.txt') },
-    ],
-    compatibilityDate: '2026-11-01',
-    compatibilityFlags: ['enable_request_signal'],
+    ...worker(artefact),
     bindings: { ...secrets, TIDEGATE_CONFIG: readFileSync(values.config, 'utf8') },
-    durableObjects: { LEDGER: { className: 'Account', useSQLite: true } },
+    durableObjects: ledger(),
     kvNamespaces: ['KV'],
     cf: false,
     host: '127.0.0.1',
