@@ -8,8 +8,9 @@
     reason = "a test that cannot go on is over"
 )]
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
+use serde_json::Value;
 use tempfile::tempdir;
 
 const FINE: &str = r#"
@@ -31,48 +32,63 @@ path  = "/v1"
 serve = "models"
 "#;
 
+const SECRETS: [(&str, &str); 2] = [("WEB_KEY", "tg-web"), ("OPENAI_KEY", "sk-openai")];
+
 #[test]
 fn a_fine_file_is_said_to_be_fine_with_the_secrets_that_it_needs() {
     let dir = tempdir().unwrap();
     let file = write(dir.path(), FINE);
-    let done = tidegate(&["check", &file]);
-    assert_eq!(
-        done,
-        (
-            0,
-            format!("{file}: fine\nsecrets: OPENAI_KEY, WEB_KEY\n"),
-            String::new()
-        )
+    let expected = (
+        0,
+        format!("{file}: fine\nsecrets: OPENAI_KEY, WEB_KEY\n"),
+        String::new(),
     );
+    assert_eq!(tidegate(&["check", &file]), expected);
+    // The secrets themselves change nothing, and are not told.
+    assert_eq!(tidegate_with(&SECRETS, &["check", &file]), expected);
 }
 
 #[test]
-fn three_mistakes_are_told_at_once_where_they_stand() {
+fn every_mistake_is_told_at_once_where_it_stands_with_what_was_meant() {
     let dir = tempdir().unwrap();
-    let wrong = FINE
-        .replace("dialect  = \"openai\"", "dialect  = \"opnai\"")
+    let elsewhere = FINE
         .replace("[\"openai/gpt-4.1\"]", "[\"opena/gpt-4.1\"]")
-        .replace("path  = \"/v1\"", "pth   = \"/v1\"\npath  = \"/v1\"");
-    let file = write(dir.path(), &wrong);
-    let (code, out, err) = tidegate(&["check", &file]);
-    assert_eq!((code, out.as_str()), (1, ""));
-    let places: Vec<String> = err
-        .lines()
-        .map(|line| {
-            line.strip_prefix(&file)
-                .unwrap()
-                .splitn(4, ':')
-                .skip(1)
-                .take(2)
-                .collect::<Vec<_>>()
-                .join(":")
-        })
-        .collect();
-    assert_eq!(places, ["7:12", "12:12", "16:1"], "{err}");
-    assert!(
-        err.contains("providers.openai.dialect: ") && err.contains("`openai`"),
-        "{err}"
-    );
+        .replace("path  = \"/v1\"", "pth   = \"/v1\"\npath  = \"/v1\"")
+        .replace("\"models\"", "7");
+    let rest = [
+        ("12:12: models.smart.targets[0]: ", "`openai`"),
+        ("16:1: routes[0].pth: ", "`path`"),
+        ("18:9: routes[0].serve: ", "a text"),
+    ];
+    let value = ("dialect  = \"openai\"", "dialect  = \"opnai\"");
+    let key = ("dialect  = \"openai\"", "dialekt  = \"openai\"");
+    let table = [
+        (
+            value,
+            &[("7:12: providers.openai.dialect: ", "`openai`")][..],
+        ),
+        (
+            key,
+            &[
+                ("6:1: providers.openai: ", "`dialect` is missing"),
+                ("7:1: providers.openai.dialekt: ", "`dialect`"),
+            ],
+        ),
+    ];
+    for ((right, wrong), first) in table {
+        let file = write(dir.path(), &elsewhere.replace(right, wrong));
+        let (code, out, err) = tidegate(&["check", &file]);
+        assert_eq!((code, out.as_str()), (1, ""));
+        let expected = || first.iter().chain(&rest);
+        assert_eq!(err.lines().count(), expected().count(), "{err}");
+        for (line, (place, meant)) in err.lines().zip(expected()) {
+            let message = line.strip_prefix(&format!("{file}:{place}"));
+            assert!(
+                message.unwrap_or_default().contains(meant),
+                "{place}\n{err}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -150,14 +166,16 @@ fn what_a_runtime_cannot_give_is_refused_for_that_runtime() {
 }
 
 #[test]
-fn compile_writes_the_document_as_json_and_keeps_secrets_references() {
+fn compile_writes_the_same_document_as_json_and_keeps_secrets_references() {
     let dir = tempdir().unwrap();
     let file = write(dir.path(), FINE);
     let out = dir.path().join("out.json").display().to_string();
-    assert_eq!(tidegate(&["compile", &file, "--out", &out]).0, 0);
-    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
-    assert_eq!(json["consumers"][0]["keys"][0], "$WEB_KEY");
-    assert_eq!(json["routes"][0]["serve"], "models");
+    let done = tidegate_with(&SECRETS, &["compile", &file, "--out", &out]);
+    assert_eq!(done.0, 0, "{}", done.2);
+    let compiled: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    let written: Value = toml::from_str(FINE).unwrap();
+    assert_eq!(compiled, written);
+    assert_eq!(compiled["consumers"][0]["keys"][0], "$WEB_KEY");
 
     let wrong = write(dir.path(), "[[routes]]\n");
     fs::remove_file(&out).unwrap();
@@ -173,7 +191,7 @@ fn codes_tell_what_kind_of_thing_went_wrong() {
     assert_eq!(tidegate(&["--version"]).0, 0);
     for usage in [
         &[][..],
-        &["explain"],
+        &["embark"],
         &["serve"],
         &["check"],
         &["check", &file, "--runtime", "moon"],
@@ -190,6 +208,18 @@ fn codes_tell_what_kind_of_thing_went_wrong() {
         tidegate(&["compile", &file, "--out", "/nowhere/at/all.json"]).0,
         3
     );
+}
+
+#[test]
+fn an_address_that_is_taken_is_a_fault_of_the_machine() {
+    let dir = tempdir().unwrap();
+    let file = write(dir.path(), FINE);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let serve = ["serve", "--config", &file, "--listen", &address];
+    let (code, _, err) = tidegate_with(&SECRETS, &serve);
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains(&address), "{err}");
 }
 
 #[test]
@@ -211,10 +241,15 @@ fn write(dir: &Path, text: &str) -> String {
 }
 
 fn tidegate(arguments: &[&str]) -> (i32, String, String) {
+    tidegate_with(&[], arguments)
+}
+
+fn tidegate_with(secrets: &[(&str, &str)], arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(arguments)
         .env_remove("WEB_KEY")
         .env_remove("OPENAI_KEY")
+        .envs(secrets.iter().copied())
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
