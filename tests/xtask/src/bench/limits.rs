@@ -1,4 +1,4 @@
-//! What limits cost: the native binary with limits of every kind beside the same without any.
+//! What limits cost: the native binary with limits of every kind beside the same without any, and a decision by itself.
 
 use super::{
     Plan, Scratch,
@@ -43,6 +43,8 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
     ];
     let table = play(plan, &scratch, SMALL, &contestants)?;
     table.print("no limits", "no limits");
+    cargo("run --quiet --locked --profile native -p tidegate-core --example local_decision")
+        .go()?;
     let ratio = table.ratio("every kind", "no limits");
     let failure = format!("{ratio:.2} of the rate without limits, not {BASELINE}");
     Ok((ratio < BASELINE).then_some(failure).into_iter().collect())
