@@ -8,7 +8,6 @@ use std::{
 };
 
 use crate::{
-    claim::Claim,
     dice::Dice,
     limit::{Limit, Purse, Purses, Quota},
     time::Timestamp,
@@ -62,16 +61,17 @@ impl Holdings {
         &self.0.purses
     }
 
-    /// Does something with the purse for `claim`.
+    /// Does something with the purse for one of the accounts that `limit` is counted on.
     pub(crate) fn with<T>(
         &self,
-        claim: &Claim,
+        limit: &Limit,
+        account: &Rc<str>,
         now: Timestamp,
         work: impl FnOnce(&mut Purse) -> T,
     ) -> T {
-        let quota = self.0.quotas.borrow().get(&claim.limit.account).copied();
+        let quota = self.0.quotas.borrow().get(&limit.account).copied();
         let mut purses = self.0.purses.borrow_mut();
-        work(purses.of(&claim.account, quota.unwrap_or(claim.limit.quota), now))
+        work(purses.of(account, quota.unwrap_or(limit.quota), now))
     }
 
     /// How the ledger knows this isolate.

@@ -56,13 +56,14 @@ impl Drop for Line<'_> {
             return;
         }
         let desk = self.desk.clone();
+        let now = desk.now();
         let postings: Vec<Posting> = self
             .claims
             .iter()
             .map(|claim| {
-                let entry = desk.with(claim, |purse| Entry {
+                let entry = desk.with(claim, now, |purse| Entry {
                     left: Some(self.ticket),
-                    ..purse.settle(desk.0.holdings.me(), desk.now())
+                    ..purse.settle(desk.0.holdings.me(), now)
                 });
                 Posting {
                     account: claim.account.clone(),

@@ -156,18 +156,22 @@ impl Desk {
         let mut tally = Tally::default();
         let mut missing = Vec::new();
         for claim in claims {
-            let draw = self.with(claim, |purse| purse.draw(claim.most(), claim.lives(), now));
+            let draw = self.with(claim, now, |purse| {
+                purse.draw(claim.most(), claim.lives(), now)
+            });
             match draw {
                 Draw::Held(units) => tally.held.push((claim.clone(), units)),
                 Draw::Ask => missing.push(claim),
                 Draw::Denied if claim.limit.queue.is_some() || apart => missing.push(claim),
                 // There may be room for less than all that it could use.
-                Draw::Denied if !self.with(claim, |purse| purse.is_denied(claim.units, now)) => {
+                Draw::Denied
+                    if !self.with(claim, now, |purse| purse.is_denied(claim.units, now)) =>
+                {
                     missing.push(claim);
                 }
                 Draw::Denied => {
                     self.put_back(tally.held).await;
-                    let standing = self.with(claim, |purse| standing(claim, purse, now));
+                    let standing = self.with(claim, now, |purse| standing(claim, purse, now));
                     return Try::Out(Denial::Limited(standing));
                 }
             }
@@ -219,7 +223,7 @@ impl Desk {
             } else {
                 claim.units
             };
-            let taken = self.with(claim, |purse| {
+            let taken = self.with(claim, heard, |purse| {
                 let taken = purse.hear(&balance, units, sent, heard);
                 taken.ok_or_else(|| standing(claim, purse, heard))
             });
@@ -236,7 +240,7 @@ impl Desk {
         let mut tightest: Option<Standing> = None;
         let mut lasting = Vec::new();
         for (claim, held) in held {
-            let standing = self.with(&claim, |purse| {
+            let standing = self.with(&claim, now, |purse| {
                 let standing = standing(&claim, purse, now);
                 match claim.limit.unit {
                     Unit::Requests => purse.spend(held, now),
@@ -259,7 +263,7 @@ impl Desk {
 
     fn asking(&self, claim: &Claim, hold: u64, place: Option<Place>, now: Timestamp) -> Posting {
         let longest = millis(self.0.platform.ledger.longest_lease());
-        let entry = self.with(claim, |purse| {
+        let entry = self.with(claim, now, |purse| {
             purse.ask(self.0.holdings.me(), claim.want(hold, place), longest, now)
         });
         Posting {
@@ -279,8 +283,9 @@ impl Desk {
             })
     }
 
-    fn with<T>(&self, claim: &Claim, work: impl FnOnce(&mut Purse) -> T) -> T {
-        self.0.holdings.with(claim, self.now(), work)
+    fn with<T>(&self, claim: &Claim, now: Timestamp, work: impl FnOnce(&mut Purse) -> T) -> T {
+        let holdings = &self.0.holdings;
+        holdings.with(&claim.limit, &claim.account, now, work)
     }
 
     pub(crate) fn platform(&self) -> &Platform {

@@ -31,15 +31,14 @@ impl Desk {
         adjust: Option<Adjustment>,
     ) -> Result<Balance, Fault> {
         let now = self.now();
-        let entry = {
-            let mut purses = self.0.holdings.purses().borrow_mut();
-            let purse = purses.of(account, limit.quota, now);
+        let holdings = &self.0.holdings;
+        let entry = holdings.with(limit, account, now, |purse| {
             purse.forgive();
             Entry {
                 adjust,
-                ..purse.settle(self.0.holdings.me(), now)
+                ..purse.settle(holdings.me(), now)
             }
-        };
+        });
         let posting = Posting {
             account: account.clone(),
             entry,

@@ -22,7 +22,7 @@ impl Desk {
     pub(crate) async fn settle(&self, held: Vec<(Claim, Held)>, bill: Bill) {
         let now = self.now();
         let settle = |(claim, mut held): (Claim, Held)| {
-            let entry = self.with(&claim, |purse| {
+            let entry = self.with(&claim, now, |purse| {
                 if matches!(claim.limit.unit, Unit::Tokens(_)) {
                     let spent = bill.of(held.units());
                     purse.overspend(spent.saturating_sub(held.units()));
@@ -56,7 +56,7 @@ impl Desk {
                 more: 0,
                 ..claim.want(0, None)
             };
-            let entry = self.with(claim, |purse| {
+            let entry = self.with(claim, now, |purse| {
                 purse.renew(self.0.holdings.me(), held, want, now)
             });
             let account = claim.account.clone();
@@ -71,7 +71,9 @@ impl Desk {
                 all = false;
                 continue;
             };
-            let renewed = self.with(claim, |purse| purse.hear(&balance, u64::MAX, now, heard));
+            let renewed = self.with(claim, heard, |purse| {
+                purse.hear(&balance, u64::MAX, now, heard)
+            });
             *held = match balance.parcel {
                 Some(_) => renewed.unwrap_or_default(),
                 None => before,
@@ -83,7 +85,7 @@ impl Desk {
 
     /// Gives a lease back once nobody has asked for a while.
     pub(super) fn mind(&self, claim: &Claim, now: Timestamp) {
-        if !self.with(claim, |purse| purse.mind(now)) {
+        if !self.with(claim, now, |purse| purse.mind(now)) {
             return;
         }
         let (desk, claim) = (self.clone(), claim.clone());
@@ -91,13 +93,13 @@ impl Desk {
             loop {
                 desk.0.platform.clock.sleep(GLANCE).await;
                 let now = desk.now();
-                if let Some(entry) =
-                    desk.with(&claim, |purse| purse.give_back(desk.0.holdings.me(), now))
-                {
+                if let Some(entry) = desk.with(&claim, now, |purse| {
+                    purse.give_back(desk.0.holdings.me(), now)
+                }) {
                     let account = claim.account.clone();
                     desk.post(&[Posting { account, entry }]).await;
                 }
-                if !desk.with(&claim, |purse| purse.mind_on(now)) {
+                if !desk.with(&claim, now, |purse| purse.mind_on(now)) {
                     return;
                 }
             }

@@ -17,8 +17,8 @@ const DRIFT: u64 = 64;
 /// The time over which demand is measured, in milliseconds.
 const SPAN: u64 = 5_000;
 
-/// After how long without a request what is in hand is given back, in milliseconds; and after how many times the usual
-/// time between two.
+/// After how many times the usual time between two requests without one what is in hand is given back; but not before so many
+/// milliseconds, nor later than demand is remembered.
 const IDLE: u64 = 1_000;
 const GAPS: u64 = 4;
 
@@ -417,7 +417,7 @@ impl Purse {
         self.tidy(now);
         let gap = 1_000_000 / self.demand.rate(now).max(1);
         let idle = now.0.saturating_sub(self.touched.0);
-        if idle < IDLE.max(gap.saturating_mul(GAPS)) {
+        if idle < gap.saturating_mul(GAPS).clamp(IDLE, SPAN) {
             return None;
         }
         for lot in std::mem::take(&mut self.lots) {
