@@ -8,11 +8,11 @@ const SHORTEST: u64 = 500;
 /// The longest lease, in milliseconds: what a limit gives that is hardly used.
 const LONGEST: u64 = 30_000;
 
-/// How far ahead room is promised that is not free yet, in milliseconds.
-const HORIZON: u64 = 8_000;
-
-const NEAREST: u64 = 2_000;
+/// How far ahead room is promised that is not free yet, in milliseconds: until so many units of it have come to the holder, but not
+/// less far than this, nor farther than that.
 const ENOUGH: f64 = 16.0;
+const NEAREST: u64 = 2_000;
+const FARTHEST: u64 = 8_000;
 
 /// A limit of fewer requests in a window than this costs so few calls that none need be saved.
 const FEWEST: u64 = 256;
@@ -79,7 +79,7 @@ pub(super) fn terms(situation: &Situation) -> Terms {
     let lump = (rate * hold as f64).min(free * situation.share / 2.0) as u64;
     let fair = limit * situation.share / situation.quota.per as f64;
     let horizon = ((ENOUGH / fair) as u64)
-        .clamp(NEAREST, HORIZON)
+        .clamp(NEAREST, FARTHEST)
         .min(longest);
     let scarce = (lump as f64) < rate * horizon as f64;
     Terms {

@@ -26,6 +26,8 @@
 mod account;
 mod entry;
 mod lease;
+mod lot;
+mod meter;
 mod peers;
 mod purse;
 mod purses;
@@ -39,7 +41,8 @@ pub use account::Account;
 pub use entry::{
     Adjustment, Balance, Demand, Entry, Parcel, Place, Posting, Promise, Settled, Take,
 };
-pub use purse::{Draw, Held, Purse, Want};
+pub use lot::Held;
+pub use purse::{Draw, Purse, Want};
 pub use purses::Purses;
 pub use queue::LONGEST_QUEUE;
 pub use quota::{LONGEST_HOLD, Quota};

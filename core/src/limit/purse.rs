@@ -3,19 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    entry::{Balance, Demand, Entry, Parcel, Place, Settled, Take},
+    entry::{Balance, Demand, Entry, Place, Settled, Take},
+    lot::{Held, Lot, drift, shorter, sum, withdraw},
+    meter::{Meter, SPAN},
     quota::Quota,
 };
 use crate::time::Timestamp;
-
-/// What is left unused at the end of a holding at least, in milliseconds: a clock may stand still while its isolate works.
-const MARGIN: u64 = 50;
-
-/// Clocks that do not run alike differ over a span by less than one part in so many.
-const DRIFT: u64 = 64;
-
-/// The time over which demand is measured, in milliseconds.
-const SPAN: u64 = 5_000;
 
 /// After how many times the usual time between two requests without one what is in hand is given back; but not before so many
 /// milliseconds, nor later than demand is remembered.
@@ -68,14 +61,6 @@ pub struct Purse {
     minded: Timestamp,
 }
 
-/// Units in hand.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Lot {
-    bucket: u64,
-    units: u64,
-    until: Timestamp,
-}
-
 /// Units that were spent, and not yet settled.
 #[derive(Clone, Copy, Debug)]
 struct Spent {
@@ -107,32 +92,6 @@ struct Denied {
 struct Known {
     remaining: u64,
     reset: Timestamp,
-}
-
-/// Units taken out of a purse for one request.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Held(Vec<Lot>);
-
-impl Held {
-    /// How many.
-    pub fn units(&self) -> u64 {
-        sum(&self.0)
-    }
-
-    /// Until when all of them can be spent.
-    pub fn until(&self) -> Option<Timestamp> {
-        self.0.iter().map(|lot| lot.until).min()
-    }
-
-    /// Adds what was taken later.
-    pub fn join(&mut self, more: Self) {
-        self.0.extend(more.0);
-    }
-
-    /// Takes `units` out of it, or all there are.
-    pub fn split(&mut self, units: u64) -> Self {
-        Self(withdraw(&mut self.0, units, |_| true))
-    }
 }
 
 /// What is wanted of an account.
@@ -529,93 +488,6 @@ impl Purse {
         let ended: Vec<Lot> = self.lots.drain(..ended).collect();
         for lot in ended {
             self.owe(lot);
-        }
-    }
-}
-
-impl Lot {
-    fn of(parcel: Parcel, sent: Timestamp) -> Self {
-        let margin = MARGIN.min(parcel.lasts / 4).max(drift(parcel.lasts));
-        Self {
-            bucket: parcel.bucket,
-            units: parcel.units,
-            until: Timestamp(sent.0.saturating_add(parcel.lasts.saturating_sub(margin))),
-        }
-    }
-}
-
-fn sum(lots: &[Lot]) -> u64 {
-    lots.iter()
-        .fold(0, |sum, lot| sum.saturating_add(lot.units))
-}
-
-/// By how much another clock may differ over `span`.
-fn drift(span: u64) -> u64 {
-    span / DRIFT + 1
-}
-
-/// `span`, or less, by another clock.
-fn shorter(span: u64) -> u64 {
-    span.saturating_sub(drift(span))
-}
-
-fn withdraw(lots: &mut Vec<Lot>, units: u64, fits: impl Fn(&Lot) -> bool) -> Vec<Lot> {
-    let mut missing = units;
-    let mut taken = Vec::new();
-    for lot in lots.iter_mut().filter(|lot| fits(lot)) {
-        let part = missing.min(lot.units);
-        if part > 0 {
-            taken.push(Lot {
-                units: part,
-                ..*lot
-            });
-            lot.units -= part;
-            missing -= part;
-        }
-    }
-    lots.retain(|lot| lot.units > 0);
-    taken
-}
-
-/// How many units are asked for a second: what came in the span before this one, as far as it is not over, and in this one.
-#[derive(Clone, Copy, Debug)]
-struct Meter {
-    began: Timestamp,
-    before: u64,
-    current: u64,
-}
-
-impl Meter {
-    fn new(now: Timestamp) -> Self {
-        Self {
-            began: now,
-            before: 0,
-            current: 0,
-        }
-    }
-
-    fn add(&mut self, units: u64, now: Timestamp) {
-        self.turn(now);
-        self.current = self.current.saturating_add(units);
-    }
-
-    /// Thousandths of a unit a second.
-    fn rate(&mut self, now: Timestamp) -> u64 {
-        self.turn(now);
-        let rest = SPAN - now.0.saturating_sub(self.began.0).min(SPAN);
-        let before = self.before.saturating_mul(rest) / SPAN;
-        self.current
-            .saturating_add(before)
-            .saturating_mul(1_000_000)
-            / SPAN
-    }
-
-    fn turn(&mut self, now: Timestamp) {
-        let spans = now.0.saturating_sub(self.began.0) / SPAN;
-        if spans > 0 {
-            self.before = if spans == 1 { self.current } else { 0 };
-            self.current = 0;
-            self.began = Timestamp(self.began.0 + spans * SPAN);
         }
     }
 }

@@ -213,6 +213,55 @@ fn a_raise_outlives_all_that_it_was_used_for() {
     }
 }
 
+#[test]
+fn what_nobody_uses_goes_back_within_seconds_however_seldom_it_was_used() {
+    let quota = Quota {
+        limit: NonZeroU64::new(1_000).unwrap(),
+        per: 60_000,
+    };
+    for requests in [1, 3, 100] {
+        used_and_left(quota, requests);
+    }
+}
+
+fn used_and_left(quota: Quota, requests: u64) {
+    let (mut account, mut purse) = (Account::default(), Purse::new(quota, Timestamp(0)));
+    let want = Want {
+        units: 1,
+        hold: 1_000,
+        ..Want::default()
+    };
+    let mut now = 0;
+    for _ in 0..requests {
+        let at = Timestamp(now);
+        let held = match purse.draw(1, 0, at) {
+            Draw::Held(held) => held,
+            _ => {
+                let entry = purse.ask(7, want, 10_000, at);
+                let balance = account.apply(&entry, at);
+                purse.hear(&balance, 1, at, at).unwrap()
+            }
+        };
+        purse.spend(held, at);
+        now += 50;
+    }
+    let has_lease = purse.mind(Timestamp(now));
+    let idle = (0..100).find_map(|second| {
+        let at = Timestamp(now + second * 1_000);
+        let entry = purse.give_back(7, at)?;
+        account.apply(&entry, at);
+        Some(second)
+    });
+    assert!(
+        idle.is_some_and(|seconds| seconds <= 6) || !has_lease,
+        "{requests}: {idle:?}"
+    );
+    let looks = purse.settle(7, Timestamp(now + 6_000));
+    let balance = account.apply(&looks, Timestamp(now + 6_000));
+    assert_eq!((balance.used, balance.held), (requests, 0));
+    assert!(!purse.mind(Timestamp(now + 7_000)));
+}
+
 proptest! {
     #![proptest_config(settings(8))]
 
