@@ -7,18 +7,24 @@ use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 
 use crate::{
     body::{Body, join},
-    dialect::{Meter, dify, openai},
+    dialect::{
+        Meter, dify,
+        openai::{self, Opening},
+    },
     dispatch::is_for_caller,
     exchange::Reading,
     headers::{from_dify, from_provider, is_encoded, is_type},
     refusal::RETRY_AFTER,
     sse::Framer,
-    upstream::{Failure, FailureReason, Origin, Outcome},
+    upstream::{Complaint, Failure, FailureReason, Origin, Outcome},
     usage::Usage,
 };
 
 /// The longest answer that is read whole, in bytes.
 const LONGEST_ANSWER: u64 = 64 << 20;
+
+/// How much of a stream is held back until it says something, in bytes.
+const LONGEST_OPENING: usize = 1 << 20;
 
 /// The longest wait that an upstream can ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
@@ -29,6 +35,16 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) content: Content,
+    /// It is for the caller, unless somebody else has something better.
+    pub(crate) complaint: Option<Complaint>,
+}
+
+impl Reply {
+    /// What whoever gave it did.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let status = Outcome::Status(self.status);
+        self.complaint.map_or(status, Outcome::Complained)
+    }
 }
 
 /// How the answer's body goes on.
@@ -58,7 +74,8 @@ pub(crate) async fn take(
     origin: &Origin,
     response: Response<Body>,
 ) -> Result<Reply, Miss> {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
+    let mut complaint = None;
     if head.status.is_informational() {
         return Err(Miss::garbled("neither an answer nor an error"));
     }
@@ -68,10 +85,21 @@ pub(crate) async fn take(
             check_provider(&head)?;
             let content = if is_stream {
                 let meter = Meter::OpenAi(openai::Meter::new(*hide_usage, *counts));
-                Content::Stream(begun(body).await?, meter)
+                Content::Stream(begun(body, openai::opening).await?, meter)
             } else {
                 read_whole(&head, body, openai::usage).await?
             };
+            if let Content::Whole(bytes, _) = &content {
+                if !head.status.is_success() {
+                    complaint = openai::complaint(bytes);
+                } else if let Some(status) = openai::told(bytes) {
+                    if !is_for_caller(status) {
+                        return Err(Outcome::Told(status).into());
+                    }
+                    complaint = openai::complaint(bytes);
+                    head.status = status;
+                }
+            }
             (content, from_provider(&head.headers))
         }
         Reading::Provider => {
@@ -82,7 +110,9 @@ pub(crate) async fn take(
             check_dify(&head)?;
             let is_run = *reading == Reading::Run && head.status.is_success();
             let content = if is_stream {
-                Content::Stream(begun(body).await?, Meter::Dify(dify::Meter::default()))
+                // What comes first is for the caller in any case: nobody else could be asked.
+                let body = begun(body, |_| Opening::Content).await?;
+                Content::Stream(body, Meter::Dify(dify::Meter::default()))
             } else if is_run && !is_encoded(&head.headers) {
                 read_whole(&head, body, dify::usage).await?
             } else {
@@ -109,26 +139,43 @@ pub(crate) async fn take(
         status: head.status,
         headers,
         content,
+        complaint,
     })
 }
 
-/// The same stream once its first event is there: until then nothing has gone to the caller, and somebody else can be asked.
-async fn begun(body: Body) -> Result<Body, Miss> {
-    let mut body = body;
+/// The same stream once its first content is there: until then nothing has gone to the caller, and somebody else can be asked.
+async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Body, Miss> {
     let mut framer = Framer::default();
     let mut pieces = Vec::new();
-    let mut has_begun = false;
-    while !has_begun {
-        let piece = body
-            .piece()
-            .await
-            .ok_or_else(|| Miss::garbled("the stream ended before its first event"))?;
+    let mut taken = 0;
+    let mut begins = Opening::Nothing;
+    while begins == Opening::Nothing {
+        let Some(piece) = body.piece().await else {
+            // The blank line behind the last event is sometimes forgotten.
+            begins = opening(&framer.finish());
+            if begins == Opening::Nothing {
+                return Err(Miss::garbled("the stream ended before it said anything"));
+            }
+            break;
+        };
         let piece = piece.map_err(broken)?;
+        taken += piece.len();
+        if taken > LONGEST_OPENING {
+            return Err(Miss::garbled("too much came before it said anything"));
+        }
         pieces.push(piece.clone());
-        let pushed = framer.push(piece, |_| has_begun = true);
+        let pushed = framer.push(piece, |event| {
+            if begins == Opening::Nothing {
+                begins = opening(&event);
+            }
+        });
         pushed.map_err(|oversized| Miss::garbled(&oversized.to_string()))?;
     }
-    Ok(body.behind(join(pieces)))
+    match begins {
+        Opening::Garbled => Err(Miss::garbled("its first event is not JSON")),
+        Opening::Error(status) if !is_for_caller(status) => Err(Outcome::Told(status).into()),
+        Opening::Error(_) | Opening::Content | Opening::Nothing => Ok(body.behind(join(pieces))),
+    }
 }
 
 impl Miss {
@@ -137,6 +184,16 @@ impl Miss {
             outcome: Outcome::Garbled,
             retry_after: None,
             detail: Some(why.into()),
+        }
+    }
+}
+
+impl From<Outcome> for Miss {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            retry_after: None,
+            detail: None,
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{num::NonZeroU32, rc::Rc};
 
 use http::StatusCode;
 
-use crate::upstream::{Origin, Outcome};
+use crate::{
+    timeouts::Timeouts,
+    upstream::{Complaint, FailureReason, Origin, Outcome},
+};
 
 /// A model by the name that callers use, and who can answer for it.
 #[derive(Debug)]
@@ -15,6 +18,8 @@ pub struct Model {
     pub targets: Vec<Target>,
     /// When to ask again.
     pub retry: Retry,
+    /// How long they may take.
+    pub timeouts: Timeouts,
 }
 
 /// A model of a provider.
@@ -29,52 +34,83 @@ pub struct Target {
 }
 
 /// When to ask again, or somebody else.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Retry {
     /// How many may be asked in all.
     pub attempts: NonZeroU32,
-    /// After no answer: no connection, a broken one, or none in time.
-    pub connect: bool,
-    /// After 429.
-    pub limited: bool,
-    /// After a 5xx, or an answer that is none.
-    pub failing: bool,
+    /// After what.
+    pub on: Rc<[Reason]>,
+}
+
+/// A reason to ask again, or somebody else.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// No connection, or a broken one.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// Any status of a server that fails, or an answer that is none.
+    Failing,
+    /// This status.
+    Status(StatusCode),
+    /// The target cannot answer this request.
+    Complaint(Complaint),
 }
 
 /// The way of one request through the targets.
 #[derive(Debug)]
 pub struct Attempts {
     retry: Retry,
-    targets: usize,
+    order: Vec<usize>,
     asked: u32,
 }
 
 impl Retry {
     /// Never.
-    pub const NEVER: Self = Self {
-        attempts: NonZeroU32::MIN,
-        connect: false,
-        limited: false,
-        failing: false,
-    };
+    pub fn never() -> Self {
+        Self {
+            attempts: NonZeroU32::MIN,
+            on: Rc::default(),
+        }
+    }
 
     fn covers(&self, outcome: Outcome) -> bool {
-        match outcome {
-            Outcome::Failed(_) => self.connect,
-            Outcome::Garbled => self.failing,
-            Outcome::Status(StatusCode::TOO_MANY_REQUESTS) => self.limited,
-            Outcome::Status(status) if refuses_gateway(status) => true,
-            Outcome::Status(status) => self.failing && status.is_server_error(),
+        let refused = outcome.status().is_some_and(refuses_gateway);
+        refused || self.on.iter().any(|reason| reason.covers(outcome))
+    }
+}
+
+impl Reason {
+    /// After what somebody else is asked unless the configuration says otherwise.
+    pub const USUAL: [Self; 4] = [
+        Self::Connect,
+        Self::Timeout,
+        Self::Status(StatusCode::TOO_MANY_REQUESTS),
+        Self::Failing,
+    ];
+
+    fn covers(self, outcome: Outcome) -> bool {
+        match (self, outcome) {
+            (Self::Complaint(one), Outcome::Complained(other)) => one == other,
+            (_, Outcome::Complained(_)) => false,
+            (Self::Timeout, Outcome::Failed(reason)) => reason == FailureReason::Timeout,
+            (Self::Connect, Outcome::Failed(reason)) => reason != FailureReason::Timeout,
+            (Self::Failing, Outcome::Garbled) => true,
+            (Self::Failing, outcome) => outcome
+                .status()
+                .is_some_and(|status| status.is_server_error()),
+            (Self::Status(one), outcome) => outcome.status() == Some(one),
+            (Self::Connect | Self::Timeout | Self::Complaint(_), _) => false,
         }
     }
 }
 
 impl Attempts {
-    /// The way through so many targets.
-    pub fn new(targets: usize, retry: Retry) -> Self {
+    /// The way through the targets with these numbers, the first of them first.
+    pub fn new(order: Vec<usize>, retry: Retry) -> Self {
         Self {
             retry,
-            targets,
+            order,
             asked: 0,
         }
     }
@@ -82,12 +118,25 @@ impl Attempts {
     /// The number of the target to ask, given what the last one did; nobody, if it is enough. Those who were asked once
     /// are asked again in the same order while attempts are left.
     pub fn next(&mut self, last: Option<Outcome>) -> Option<usize> {
-        let go_on = last.is_none_or(|outcome| {
-            self.asked < self.retry.attempts.get() && self.retry.covers(outcome)
-        });
-        let target = (self.asked as usize).checked_rem(self.targets)?;
+        let target = self.following(last)?;
         self.asked += 1;
-        go_on.then_some(target)
+        Some(target)
+    }
+
+    /// Whether somebody else could be asked if this one fails.
+    pub fn has_more(&self) -> bool {
+        self.asked < self.retry.attempts.get()
+    }
+
+    /// Whether somebody else is to be asked after `last`.
+    pub fn goes_on(&self, last: Outcome) -> bool {
+        self.following(Some(last)).is_some()
+    }
+
+    fn following(&self, last: Option<Outcome>) -> Option<usize> {
+        let go_on = last.is_none_or(|outcome| self.has_more() && self.retry.covers(outcome));
+        let place = (self.asked as usize).checked_rem(self.order.len())?;
+        self.order.get(place).copied().filter(|_| go_on)
     }
 }
 
@@ -113,69 +162,96 @@ fn refuses_gateway(status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::FailureReason;
 
     fn status(code: u16) -> Outcome {
         Outcome::Status(StatusCode::from_u16(code).unwrap())
     }
 
-    fn retry(attempts: u32) -> Retry {
+    fn retry(attempts: u32, on: &[Reason]) -> Retry {
         Retry {
             attempts: NonZeroU32::new(attempts).unwrap(),
-            connect: true,
-            limited: true,
-            failing: true,
+            on: on.into(),
         }
     }
 
     #[test]
     fn targets_are_asked_in_order_and_again_while_attempts_are_left() {
-        for (targets, attempts, expected) in [
-            (1, 1, &[0][..]),
-            (2, 2, &[0, 1]),
-            (3, 2, &[0, 1]),
-            (2, 5, &[0, 1, 0, 1, 0]),
-            (0, 3, &[]),
+        for (order, attempts, expected) in [
+            (vec![0], 1, &[0][..]),
+            (vec![0, 1], 2, &[0, 1]),
+            (vec![2, 0, 1], 2, &[2, 0]),
+            (vec![1, 0], 5, &[1, 0, 1, 0, 1]),
+            (vec![], 3, &[]),
         ] {
-            let mut way = Attempts::new(targets, retry(attempts));
+            let mut way = Attempts::new(order.clone(), retry(attempts, &Reason::USUAL));
             let mut asked = Vec::new();
             let mut last = None;
             while let Some(target) = way.next(last) {
                 asked.push(target);
                 last = Some(status(503));
             }
-            assert_eq!(asked, expected, "{targets} targets, {attempts} attempts");
+            assert_eq!(asked, expected, "{order:?} targets, {attempts} attempts");
         }
     }
 
     #[test]
-    fn only_what_is_not_the_callers_fault_goes_on() {
-        let all = retry(2);
-        let none = Retry {
-            connect: false,
-            limited: false,
-            failing: false,
-            ..all
-        };
-        let table = [
-            (status(500), true, false),
-            (status(529), true, false),
-            (status(429), true, false),
-            (status(401), true, true),
-            (status(403), true, true),
-            (status(400), false, false),
-            (status(404), false, false),
-            (status(200), false, false),
-            (Outcome::Garbled, true, false),
-            (Outcome::Failed(FailureReason::Connect), true, false),
-            (Outcome::Failed(FailureReason::Timeout), true, false),
+    fn what_goes_on_is_what_the_configuration_names() {
+        let broken = Outcome::Failed(FailureReason::Broken);
+        let silent = Outcome::Failed(FailureReason::Timeout);
+        let told = |code| Outcome::Told(StatusCode::from_u16(code).unwrap());
+        let long = Outcome::Complained(Complaint::ContextLength);
+        let filtered = Outcome::Complained(Complaint::ContentFilter);
+        let only = |code| Reason::Status(StatusCode::from_u16(code).unwrap());
+        let table: [(&[Reason], &[Outcome], &[Outcome]); 7] = [
+            (
+                &Reason::USUAL,
+                &[
+                    status(500),
+                    status(529),
+                    status(429),
+                    told(503),
+                    told(429),
+                    broken,
+                    silent,
+                    Outcome::Garbled,
+                ],
+                &[
+                    status(400),
+                    status(404),
+                    status(200),
+                    told(400),
+                    long,
+                    filtered,
+                ],
+            ),
+            // The gateway's own key is no matter of the caller's.
+            (
+                &[],
+                &[status(401), status(402), status(403), told(401)],
+                &[status(500), broken],
+            ),
+            (&[Reason::Connect], &[broken], &[silent, status(500)]),
+            (&[Reason::Timeout], &[silent], &[broken, status(504)]),
+            (
+                &[only(404)],
+                &[status(404), told(404)],
+                &[status(400), status(500)],
+            ),
+            (
+                &[Reason::Complaint(Complaint::ContextLength)],
+                &[long],
+                &[filtered, status(400)],
+            ),
+            (&[only(400)], &[status(400)], &[long, filtered]),
         ];
-        for (outcome, with_all, with_none) in table {
-            assert_eq!(
-                (all.covers(outcome), none.covers(outcome)),
-                (with_all, with_none),
-                "{outcome}"
-            );
+        for (on, goes_on, does_not) in table {
+            let retry = retry(2, on);
+            for outcome in goes_on {
+                assert!(retry.covers(*outcome), "{on:?} {outcome}");
+            }
+            for outcome in does_not {
+                assert!(!retry.covers(*outcome), "{on:?} {outcome}");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is asked of an upstream: everything but whom.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
 
@@ -9,6 +9,7 @@ use crate::{
     claim::{Answer, Cost, STEP},
     dialect::openai::Asked,
     dispatch::{Retry, Target},
+    timeouts::Timeouts,
 };
 
 /// A question, whom it can be put to, and how the answer is read.
@@ -22,6 +23,7 @@ pub(crate) struct Exchange {
     /// Who can answer, best first.
     pub(crate) targets: Vec<Target>,
     pub(crate) retry: Retry,
+    pub(crate) timeouts: Timeouts,
     pub(crate) reading: Reading,
     /// The caller's own user, if the call names one.
     pub(crate) user: Option<String>,
@@ -70,6 +72,12 @@ impl Exchange {
             Payload::Asked(asked) => (asked.model.clone(), asked.stream),
             Payload::Once(_) => (None, false),
         }
+    }
+
+    /// How long one attempt may take, of so much that is `left`, where there are `others` to ask or not.
+    pub(crate) fn patience(&self, left: Duration, others: bool) -> Duration {
+        let (_, is_stream) = self.asked();
+        self.timeouts.attempt(is_stream, left, others)
     }
 
     /// Estimates what a model's answer may cost: only where somebody counts tokens, since the whole prompt is read for it.

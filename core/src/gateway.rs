@@ -1,7 +1,7 @@
 //! The life of a request, from top to bottom:
 //! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, settle, record.
 
-use std::{mem, net::IpAddr, rc::Rc};
+use std::{mem, net::IpAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -32,6 +32,7 @@ use crate::{
     time::millis,
     upstream::{Failure, FailureReason},
     usage::Usage,
+    vigil::Vigil,
     visit::Visit,
 };
 
@@ -113,6 +114,7 @@ impl Gateway {
             }
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
+                visit.timeouts = exchange.timeouts;
                 if limits.iter().any(|limit| limit.counts_tokens()) {
                     let strict = limits.iter().filter(|limit| limit.is_strict());
                     let least = strict.map(|limit| limit.quota.limit.get()).min();
@@ -261,19 +263,24 @@ impl Gateway {
         claims: &[Claim],
         mut exchange: Exchange,
     ) -> Result<Reply, Refusal> {
-        let mut attempts = Attempts::new(exchange.targets.len(), exchange.retry);
+        let order = (0..exchange.targets.len()).collect();
+        let mut attempts = Attempts::new(order, exchange.retry.clone());
+        let deadline = visit.record.time.after(exchange.timeouts.total);
         let mut last: Option<Miss> = None;
+        let mut second_best: Option<(Reply, Target)> = None;
         while let Some(target) = attempts.next(last.as_ref().map(|miss| miss.outcome))
             && let Some(target) = exchange.targets.get(target).cloned()
+            && (last.is_none() || self.platform.clock.now() < deadline)
         {
             if visit.budget.needs_another() {
                 self.admit_again(visit, claims, &mut exchange).await?;
             }
             let began = self.platform.clock.now();
             visit.budget.begin();
-            let taken = self.ask(&mut exchange, &target).await;
+            let patience = exchange.patience(deadline.since(began), attempts.has_more());
+            let taken = self.ask(&mut exchange, &target, patience).await;
             let outcome = match &taken {
-                Ok(reply) => reply.status.as_str().into(),
+                Ok(reply) => reply.outcome().to_string(),
                 Err(miss) => miss.outcome.to_string(),
             };
             visit.record.attempts.push(Attempt {
@@ -287,6 +294,11 @@ impl Gateway {
                 return Err(Refusal::TooLarge(self.config.max_body.get()));
             }
             match taken {
+                Ok(reply) if attempts.goes_on(reply.outcome()) => {
+                    visit.budget.failed(false);
+                    last = Some(reply.outcome().into());
+                    second_best = Some((reply, target));
+                }
                 Ok(reply) => {
                     visit.record.served_by = Some(target.name.to_string());
                     return Ok(reply);
@@ -297,6 +309,11 @@ impl Gateway {
                 }
             }
         }
+        // Nobody had something better.
+        if let Some((reply, target)) = second_best {
+            visit.record.served_by = Some(target.name.to_string());
+            return Ok(reply);
+        }
         Err(last.map_or(Refusal::NoRoute, |miss| Refusal::Upstream {
             last: miss.outcome,
             retry_after: miss.retry_after,
@@ -304,7 +321,12 @@ impl Gateway {
     }
 
     /// Puts the question to one target.
-    async fn ask(&self, exchange: &mut Exchange, target: &Target) -> Result<Reply, Miss> {
+    async fn ask(
+        &self,
+        exchange: &mut Exchange,
+        target: &Target,
+        patience: Duration,
+    ) -> Result<Reply, Miss> {
         let refused = |detail: &str| Failure {
             reason: FailureReason::Connect,
             detail: detail.into(),
@@ -320,7 +342,7 @@ impl Gateway {
             let response = self.platform.upstream.send(request).await?;
             answer::take(&exchange.reading, &target.origin, response).await
         };
-        within(&*self.platform.clock, self.config.patience, sent)
+        within(&*self.platform.clock, patience, sent)
             .await
             .unwrap_or_else(|| Err(silent().into()))
     }
@@ -357,7 +379,10 @@ impl Gateway {
             Content::Stream(body, meter) => {
                 let clock = self.platform.clock.clone();
                 let budget = mem::take(&mut visit.budget);
-                let (body, receipt) = relay::watch(body, meter, visit.dialect, clock, budget);
+                let until = visit.record.time.after(visit.timeouts.total);
+                let vigil = Vigil::new(clock.clone(), visit.timeouts.idle, until);
+                let (body, receipt) =
+                    relay::watch(body, meter, visit.dialect, clock, vigil, budget);
                 visit.record.stream = true;
                 self.platform.tasks.spawn(Box::pin(async move {
                     let closing = receipt.await;
@@ -389,5 +414,6 @@ fn known_answer(answer: &Value) -> Reply {
         status: StatusCode::OK,
         headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
         content: Content::Whole(answer.to_string().into(), Usage::default()),
+        complaint: None,
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     exchange::{Exchange, Payload, Reading},
     headers::{is_type, strip_keys, to_dify, to_provider},
     refusal::Refusal,
+    timeouts::Timeouts,
     upstream::Origin,
 };
 
@@ -56,7 +57,8 @@ pub(crate) async fn models(
         headers: to_provider(&call.headers),
         payload: Payload::Once(Body::empty()),
         targets: Vec::new(),
-        retry: Retry::NEVER,
+        retry: Retry::never(),
+        timeouts: Timeouts::MODEL,
         reading: if needs_model {
             Reading::Model {
                 hide_usage: false,
@@ -113,7 +115,8 @@ fn ask(
                 .get(name.as_str())
                 .ok_or_else(|| Refusal::no_model(name))?;
             exchange.targets.clone_from(&model.targets);
-            exchange.retry = model.retry;
+            exchange.retry = model.retry.clone();
+            exchange.timeouts = model.timeouts;
         }
         None if needs_model => {
             return Err(Malformed {
@@ -259,7 +262,8 @@ fn to_installation(
         headers,
         payload: Payload::Once(body),
         targets: vec![alone(name.clone(), origin.clone())],
-        retry: Retry::NEVER,
+        retry: Retry::never(),
+        timeouts: Timeouts::DIFY,
         reading,
         user,
         cost,

@@ -71,8 +71,8 @@
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
-//! `claim dispatch holdings platform route` · `exchange headers ledger patience config` · `admission` · `refusal tenure` · `budget` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
+//! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
 //! `relay visit` · `admin answer intake` · `gateway`. A test
 //! holds it.
 
@@ -104,8 +104,10 @@ pub mod route;
 pub mod sse;
 mod tenure;
 pub mod time;
+pub mod timeouts;
 pub mod upstream;
 pub mod usage;
+mod vigil;
 mod visit;
 
 pub use body::Body;

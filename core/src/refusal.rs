@@ -87,10 +87,9 @@ impl Refusal {
             Self::TooLarge(_) | Self::TooCostly { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Shed(_) | Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream {
-                last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
-                ..
-            } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 ..
@@ -115,10 +114,9 @@ impl Refusal {
             Self::Shed(_) => "shed",
             Self::TooCostly { .. } => "too_many_tokens",
             Self::NoLedger => "ledger_unavailable",
-            Self::Upstream {
-                last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
-                ..
-            } => "upstream_limited",
+            Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
+                "upstream_limited"
+            }
             Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 ..
@@ -179,10 +177,9 @@ impl Refusal {
                 format!("the {scope} is busy, and so is the queue before it").into()
             }
             Self::NoLedger => "limits cannot be checked at the moment".into(),
-            Self::Upstream {
-                last: Outcome::Status(StatusCode::TOO_MANY_REQUESTS),
-                ..
-            } => "the upstream takes no more requests at the moment".into(),
+            Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
+                "the upstream takes no more requests at the moment".into()
+            }
             Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 ..

@@ -10,11 +10,11 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 
 use crate::{
     admission::Denial,
@@ -27,6 +27,7 @@ use crate::{
     sse::{self, Framer},
     time::Timestamp,
     usage::Usage,
+    vigil::{Alarm, Vigil},
 };
 
 /// No more events are joined once so many bytes were taken, so that a fast upstream does not fill the memory of a slow caller.
@@ -38,6 +39,7 @@ pub(crate) fn watch(
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
+    vigil: Vigil,
     budget: Budget,
 ) -> (Body, Receipt) {
     let slip = Rc::new(RefCell::new(Slip::default()));
@@ -47,6 +49,7 @@ pub(crate) fn watch(
         meter,
         dialect,
         clock,
+        vigil,
         budget,
         first_byte: None,
         slip: slip.clone(),
@@ -98,6 +101,7 @@ struct Relay {
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
+    vigil: Vigil,
     budget: Budget,
     first_byte: Option<Timestamp>,
     slip: Rc<RefCell<Slip>>,
@@ -148,6 +152,42 @@ impl Relay {
         } else {
             out.push(self.truncated(error.to_string()));
         }
+    }
+
+    /// Takes what comes next, if it may come and is there.
+    fn step(&mut self, cx: &mut Context<'_>, taken: &mut usize, out: &mut Vec<Bytes>) -> Poll<()> {
+        match self.budget.poll(&self.meter, cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(denial)) => {
+                out.push(self.limited(denial));
+                return Poll::Ready(());
+            }
+            Poll::Pending => return Poll::Pending,
+        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(());
+        };
+        match ready!(Pin::new(body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Ok(chunk) = frame.into_data() {
+                    *taken += chunk.len();
+                    self.vigil.heard();
+                    self.chunk(chunk, out);
+                }
+            }
+            Some(Err(error)) => self.broken(&error, out),
+            None => self.end(out),
+        }
+        Poll::Ready(())
+    }
+
+    /// What is to be said where nothing comes; nothing yet, perhaps.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        self.vigil.poll(cx).map(|alarm| match alarm {
+            Alarm::Ping => self.dialect.ping(),
+            Alarm::Idle => self.truncated("nothing came for too long".into()),
+            Alarm::Over => self.truncated("it took too long in all".into()),
+        })
     }
 
     fn truncated(&mut self, detail: String) -> Bytes {
@@ -203,33 +243,21 @@ impl http_body::Body for Relay {
         let mut taken = 0;
         // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
         while (out.is_empty() || taken < AT_ONCE) && self.body.is_some() {
-            let this = &mut *self;
-            match this.budget.poll(&this.meter, cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(denial)) => {
-                    out.push(self.limited(denial));
-                    break;
-                }
-                Poll::Pending if out.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
+            if self.step(cx, &mut taken, &mut out).is_ready() {
+                continue;
             }
-            let Some(body) = &mut self.body else { break };
-            match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(chunk) = frame.into_data() {
-                        taken += chunk.len();
-                        self.chunk(chunk, &mut out);
-                    }
+            if out.is_empty() {
+                match self.wait(cx) {
+                    Poll::Ready(said) => out.push(said),
+                    Poll::Pending => return Poll::Pending,
                 }
-                Poll::Ready(Some(Err(error))) => self.broken(&error, &mut out),
-                Poll::Ready(None) => self.end(&mut out),
-                Poll::Pending if out.is_empty() => return Poll::Pending,
-                Poll::Pending => break,
             }
+            break;
         }
         if out.is_empty() {
             return Poll::Ready(None);
         }
+        self.vigil.said();
         if self.first_byte.is_none() {
             self.first_byte = Some(self.clock.now());
         }

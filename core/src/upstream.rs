@@ -24,10 +24,22 @@ impl Origin {
 }
 
 impl Outcome {
+    /// The status that it answered with, or would have, had it known in time.
+    pub fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Status(status) | Self::Told(status) => Some(status),
+            Self::Complained(_) => Some(StatusCode::BAD_REQUEST),
+            Self::Failed(_) | Self::Garbled => None,
+        }
+    }
+
     /// Whether an upstream that did this may have done work that somebody pays for.
     pub fn may_have_cost(self) -> bool {
         match self {
-            Self::Status(_) | Self::Failed(FailureReason::Connect) => false,
+            Self::Status(_)
+            | Self::Told(_)
+            | Self::Complained(_)
+            | Self::Failed(FailureReason::Connect) => false,
             Self::Failed(FailureReason::Broken | FailureReason::Timeout) | Self::Garbled => true,
         }
     }
@@ -53,11 +65,24 @@ pub enum FailureReason {
     Timeout,
 }
 
+/// What a request may be too much of for one target, and not for another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Complaint {
+    /// It is too long.
+    ContextLength,
+    /// The provider does not want to answer it.
+    ContentFilter,
+}
+
 /// What an upstream did when it was asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It answered with this status.
     Status(StatusCode),
+    /// It answered with success, and then told of an error that it would have given this status.
+    Told(StatusCode),
+    /// It cannot answer this, and says why: another one might.
+    Complained(Complaint),
     /// It gave no answer.
     Failed(FailureReason),
     /// It answered with something that its protocol does not know: HTML in place of JSON, an empty body, half an answer.
@@ -68,6 +93,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => f.write_str(status.as_str()),
+            Self::Told(status) => write!(f, "error {}", status.as_str()),
+            Self::Complained(Complaint::ContextLength) => f.write_str("context_length"),
+            Self::Complained(Complaint::ContentFilter) => f.write_str("content_filter"),
             Self::Failed(FailureReason::Connect) => f.write_str("connect"),
             Self::Failed(FailureReason::Broken) => f.write_str("broken"),
             Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),

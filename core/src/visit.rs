@@ -13,6 +13,7 @@ use crate::{
     record::{Ending, Record},
     refusal::{Refusal, whole_seconds},
     time::Timestamp,
+    timeouts::Timeouts,
 };
 
 /// What the record says where nobody was left to hear a status; nginx's number for it.
@@ -25,6 +26,8 @@ pub(crate) struct Visit {
     pub(crate) record: Record,
     is_recorded: bool,
     pub(crate) dialect: Dialect,
+    /// How long its upstreams may take.
+    pub(crate) timeouts: Timeouts,
     /// Where the tightest of its limits stands.
     pub(crate) standing: Option<Standing>,
     /// A limit could not be checked, and the request was let in.
@@ -43,6 +46,7 @@ impl Visit {
             record,
             is_recorded: false,
             dialect: Dialect::OpenAi,
+            timeouts: Timeouts::MODEL,
             standing: None,
             degraded: false,
             budget: Budget::default(),

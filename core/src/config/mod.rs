@@ -14,7 +14,6 @@ use std::{
     fmt,
     num::NonZeroU64,
     rc::Rc,
-    time::Duration,
 };
 
 pub(crate) use read::duration;
@@ -43,8 +42,6 @@ pub struct Config {
     pub admin_key: Option<Digest>,
     /// What becomes of a request whose limits cannot be checked.
     pub on_ledger_failure: OnLedgerFailure,
-    /// How long an upstream may take until its answer has begun; of an answer that is not a stream, until it is whole.
-    pub patience: Duration,
     /// What holds for everybody together.
     pub limits: Vec<Limit>,
     /// Who may call.

@@ -1,8 +1,11 @@
 //! Documents and what is said of them, as JSON: positions are the native adapter's to test.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+use http::StatusCode;
 
 use super::*;
+use crate::{dispatch::Reason, timeouts::Timeouts, upstream::Complaint};
 
 /// A document that uses everything there is.
 const FULL: &str = r#"{
@@ -50,8 +53,14 @@ fn every_name_that_is_built_is_read() {
         ["gpt-4.1", "qwen/3"]
     );
     assert_eq!(
-        (model.retry.attempts.get(), model.retry.failing),
-        (2, false)
+        (model.retry.attempts.get(), &*model.retry.on),
+        (
+            2,
+            &[
+                Reason::Connect,
+                Reason::Status(StatusCode::TOO_MANY_REQUESTS)
+            ][..]
+        )
     );
     let key = model.targets[0].origin.authorization.as_ref().unwrap();
     assert_eq!(
@@ -388,4 +397,109 @@ fn no_secret_and_no_address_is_repeated() {
         !told.contains("sk-live-1") && !told.contains("hunter2"),
         "{told}"
     );
+}
+
+/// A document whose models are these.
+fn with_models(models: &str) -> Result<Config, Vec<String>> {
+    build(&format!(
+        r#"{{"providers": {{"a": {{"dialect": "openai", "base_url": "http://a/v1"}}}}, "models": {{{models}}},
+            "routes": [{{"name": "llm", "path": "/v1", "serve": "models"}}]}}"#
+    ))
+}
+
+#[test]
+fn a_target_may_be_another_model() {
+    let config = with_models(
+        r#""one": {"targets": ["a/1", "two", "a/4"]}, "two": {"targets": ["a/2", "three", "three"]}, "three": {"targets": ["a/3", "a/1"]},
+           "slash/ed": {"targets": ["a/5", "a/5"]}, "four": {"targets": ["slash/ed"], "retry": {"attempts": 3}}"#,
+    )
+    .unwrap();
+    for (name, targets, attempts) in [
+        ("one", &["a/1", "a/2", "a/3", "a/4"][..], 4),
+        ("two", &["a/2", "a/3", "a/1"], 3),
+        ("slash/ed", &["a/5", "a/5"], 2),
+        ("four", &["a/5"], 3),
+    ] {
+        let model = &config.models[name];
+        let found: Vec<_> = model.targets.iter().map(|target| &*target.name).collect();
+        assert_eq!(found, targets, "{name}");
+        assert_eq!(model.retry.attempts.get(), attempts, "{name}");
+    }
+}
+
+#[test]
+fn targets_that_come_back_to_themselves_are_refused() {
+    for (models, expected) in [
+        (
+            r#""one": {"targets": ["one"]}"#,
+            "models.one: its targets come back to themselves: one -> one",
+        ),
+        (
+            r#""one": {"targets": ["two"]}, "two": {"targets": ["a/1", "three"]}, "three": {"targets": ["two"]}"#,
+            "models.one: its targets come back to themselves: one -> two -> three -> two",
+        ),
+        (
+            r#""one": {"targets": ["twoo"]}, "two": {"targets": ["a/1"]}"#,
+            "models.one.targets[0]: expected a provider and its model such as `openai/gpt-4.1`, or another model of this file, found `twoo`; did you mean `two`?",
+        ),
+    ] {
+        let problems = with_models(models).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem == expected),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn timeouts_and_reasons_are_read_and_what_makes_no_sense_is_refused() {
+    let config = with_models(
+        r#""one": {"targets": ["a/1"], "timeouts": {"first_token": "15s", "idle": "30s"},
+            "retry": {"on": ["timeout", "404", "context_length", "content_filter", "5xx"]}}"#,
+    )
+    .unwrap();
+    let model = &config.models["one"];
+    let expected = Timeouts {
+        first_token: Duration::from_secs(15),
+        idle: Duration::from_secs(30),
+        ..Timeouts::MODEL
+    };
+    assert_eq!(model.timeouts, expected);
+    assert_eq!(
+        *model.retry.on,
+        [
+            Reason::Timeout,
+            Reason::Status(StatusCode::NOT_FOUND),
+            Reason::Complaint(Complaint::ContextLength),
+            Reason::Complaint(Complaint::ContentFilter),
+            Reason::Failing,
+        ]
+    );
+    for (of_model, expected) in [
+        (
+            r#""timeouts": {"connect": "5s"}"#,
+            "`connect = \"5s\"` is not available yet",
+        ),
+        (r#""timeouts": {"idle": "0s"}"#, "models.one.timeouts.idle"),
+        (
+            r#""timeouts": {"total": "25h"}"#,
+            "a timeout is at most a day",
+        ),
+        (
+            r#""timeouts": {"first_token": "2m", "total": "1m"}"#,
+            "`first_token` is longer than `total`",
+        ),
+        (
+            r#""retry": {"on": ["200"]}"#,
+            "`200` is not the status of a failure",
+        ),
+        (r#""retry": {"on": ["conect"]}"#, "did you mean `connect`?"),
+    ] {
+        let problems =
+            with_models(&format!(r#""one": {{"targets": ["a/1"], {of_model}}}"#)).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.contains(expected)),
+            "{problems:?}"
+        );
+    }
 }

@@ -17,6 +17,16 @@ pub enum Dialect {
     Dify,
 }
 
+impl Dialect {
+    /// What a stream says so that whoever waits for it knows that it goes on; nobody takes it for a part of the answer.
+    pub fn ping(self) -> Bytes {
+        match self {
+            Self::OpenAi => Bytes::from_static(b": ping\n\n"),
+            Self::Dify => Bytes::from_static(b"event: ping\n\n"),
+        }
+    }
+}
+
 /// Reads the events of a stream as they pass.
 #[derive(Debug)]
 pub enum Meter {

@@ -11,14 +11,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU64,
     rc::Rc,
-    time::Duration,
 };
 
 use http::HeaderValue;
 
 use self::{
     limits::limits,
-    models::model,
+    models::{model, resolved},
     origins::{Installations, Origins, nowhere},
 };
 use super::{
@@ -26,9 +25,6 @@ use super::{
     read::{Field, Problems, Section},
 };
 use crate::auth::Keyring;
-
-/// How long an upstream may take to begin its answer: as long as the providers' own clients wait.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 const MAX_BODY: NonZeroU64 = NonZeroU64::new(100_000_000).unwrap();
 /// The name in `"$NAME"`.
@@ -77,7 +73,6 @@ impl Builder<'_> {
             max_body: MAX_BODY,
             admin_key: None,
             on_ledger_failure: OnLedgerFailure::Refuse,
-            patience: PATIENCE,
             limits: Vec::new(),
             keyring: Keyring::default(),
             models: BTreeMap::new(),
@@ -111,15 +106,18 @@ impl Builder<'_> {
                 .get_or_insert_with(|| origin.clone());
             providers.insert(key.name.clone(), origin);
         }
-        for (key, field) in root
-            .field("models")
+        let models = root.field("models");
+        let models = models
+            .as_ref()
             .map(|field| field.named())
-            .unwrap_or_default()
-        {
-            if let Some(model) = model(&key.name, &field, &providers) {
-                config.models.insert(key.name.clone(), Rc::new(model));
-            }
-        }
+            .unwrap_or_default();
+        let names = models.iter().map(|(key, _)| key.name.as_str()).collect();
+        let listed = models
+            .iter()
+            .filter_map(|(key, field)| Some((key.name.clone(), model(field, &providers, &names)?)));
+        let listed = listed.collect();
+        let fields = models.iter().map(|(key, field)| (key.name.as_str(), field));
+        config.models = resolved(&listed, &fields.collect());
         let mut installations = Installations::new();
         for (key, field) in root
             .field("dify")

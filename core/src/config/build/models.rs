@@ -1,6 +1,13 @@
 //! The models that callers can name.
 
-use std::num::NonZeroU32;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    rc::Rc,
+    time::Duration,
+};
+
+use http::StatusCode;
 
 use super::origins::Origins;
 use crate::{
@@ -8,19 +15,52 @@ use crate::{
         Kind,
         read::{Field, nearest, unavailable},
     },
-    dispatch::{Model, Retry, Target},
+    dispatch::{Model, Reason, Retry, Target},
+    timeouts::Timeouts,
+    upstream::Complaint,
 };
 
 const MOST_ATTEMPTS: u32 = 10;
 
-/// Reads a model, whose targets are models of `providers`.
-pub(super) fn model(name: &str, field: &Field<'_>, providers: &Origins) -> Option<Model> {
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// What `retry.on` can name besides a status.
+const REASONS: [&str; 5] = [
+    "connect",
+    "timeout",
+    "5xx",
+    "context_length",
+    "content_filter",
+];
+
+/// A model as it is written.
+pub(super) struct Listed {
+    targets: Vec<Step>,
+    attempts: Option<NonZeroU32>,
+    on: Rc<[Reason]>,
+    timeouts: Timeouts,
+}
+
+/// A target as it is written.
+enum Step {
+    /// A model of a provider.
+    Target(Target),
+    /// All targets of another model.
+    Model(String),
+}
+
+/// Reads a model, whose targets are models of `providers`, or `models` of the same file.
+pub(super) fn model(
+    field: &Field<'_>,
+    providers: &Origins,
+    models: &BTreeSet<&str>,
+) -> Option<Listed> {
     let mut section = field.section()?;
     let listed = section.required("targets");
     let targets: Vec<_> = listed
         .iter()
         .flat_map(Field::list)
-        .filter_map(|field| target(&field, providers))
+        .filter_map(|field| step(&field, providers, models))
         .collect();
     if let Some(listed) = listed.filter(Field::is_empty_list) {
         listed.complain("a model needs at least one target");
@@ -32,66 +72,170 @@ pub(super) fn model(name: &str, field: &Field<'_>, providers: &Origins) -> Optio
     {
         strategy.complain(unavailable("strategy", strategy.value));
     }
-    section.unavailable("timeouts");
+    let timeouts = section.field("timeouts").and_then(|field| timeouts(&field));
     if let Some(rescue) = section.field("rescue")
         && rescue.choice(&["auto", "off"]) == Some("auto")
     {
         rescue.complain(unavailable("rescue", rescue.value));
     }
-    let all = NonZeroU32::new(u32::try_from(targets.len()).unwrap_or(u32::MAX))
-        .unwrap_or(NonZeroU32::MIN);
-    let mut retry = Retry {
-        attempts: all.min(NonZeroU32::new(MOST_ATTEMPTS).unwrap_or(all)),
-        connect: true,
-        limited: true,
-        failing: true,
-    };
-    if let Some(mut section) = section.field("retry").and_then(|field| field.section()) {
-        if let Some(attempts) = section
-            .field("attempts")
-            .and_then(|field| field.small_count(MOST_ATTEMPTS))
-        {
-            retry.attempts = attempts;
-        }
-        if let Some(on) = section.field("on") {
-            let words: Vec<_> = on
-                .list()
-                .iter()
-                .filter_map(|field| field.choice(&["connect", "429", "5xx"]))
-                .collect();
-            let has = |word| words.contains(&word);
-            retry = Retry {
-                connect: has("connect"),
-                limited: has("429"),
-                failing: has("5xx"),
-                ..retry
-            };
-        }
-        section.finish();
-    }
+    let retry = section.field("retry").and_then(|field| retry(&field));
     section.finish();
-    Some(Model {
-        name: name.into(),
+    Some(Listed {
         targets,
-        retry,
+        attempts: retry.as_ref().and_then(|(attempts, _)| *attempts),
+        on: retry.map_or_else(|| Reason::USUAL.into(), |(_, on)| on),
+        timeouts: timeouts.unwrap_or(Timeouts::MODEL),
     })
 }
 
-fn target(field: &Field<'_>, providers: &Origins) -> Option<Target> {
+fn timeouts(field: &Field<'_>) -> Option<Timeouts> {
+    let mut section = field.section()?;
+    // Where a connection is made is the platform's own.
+    section.unavailable("connect");
+    let mut timeouts = Timeouts::MODEL;
+    for (name, time) in [
+        ("first_token", &mut timeouts.first_token),
+        ("idle", &mut timeouts.idle),
+        ("total", &mut timeouts.total),
+    ] {
+        if let Some(field) = section.field(name)
+            && let Some(millis) = field.duration()
+        {
+            *time = Duration::from_millis(millis.get());
+            if *time > LONGEST {
+                field.complain("a timeout is at most a day");
+            }
+        }
+    }
+    if timeouts.first_token > timeouts.total && section.has("first_token") {
+        section.complain("`first_token` is longer than `total`");
+    }
+    section.finish();
+    Some(timeouts)
+}
+
+fn retry(field: &Field<'_>) -> Option<(Option<NonZeroU32>, Rc<[Reason]>)> {
+    let mut section = field.section()?;
+    let attempts = section
+        .field("attempts")
+        .and_then(|field| field.small_count(MOST_ATTEMPTS));
+    let on = match section.field("on") {
+        Some(on) => on.list().iter().filter_map(reason).collect(),
+        None => Reason::USUAL.into(),
+    };
+    section.finish();
+    Some((attempts, on))
+}
+
+fn reason(field: &Field<'_>) -> Option<Reason> {
+    let text = field.text()?;
+    let is_number = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number {
+        let status = StatusCode::from_bytes(text.as_bytes()).ok();
+        let failed = status.filter(|status| status.is_client_error() || status.is_server_error());
+        if failed.is_none() {
+            field.complain(format!("`{text}` is not the status of a failure"));
+        }
+        return failed.map(Reason::Status);
+    }
+    Some(match field.choice(&REASONS)? {
+        "connect" => Reason::Connect,
+        "timeout" => Reason::Timeout,
+        "context_length" => Reason::Complaint(Complaint::ContextLength),
+        "content_filter" => Reason::Complaint(Complaint::ContentFilter),
+        _ => Reason::Failing,
+    })
+}
+
+/// The models of `listed`, where those that are another model's name stand for its targets.
+pub(super) fn resolved(
+    listed: &BTreeMap<String, Listed>,
+    fields: &BTreeMap<&str, &Field<'_>>,
+) -> BTreeMap<String, Rc<Model>> {
+    let model = |(name, one): (&String, &Listed)| {
+        let mut targets = Vec::new();
+        let mut way = vec![name.as_str()];
+        if !expand(one, listed, &mut way, &mut BTreeSet::new(), &mut targets)
+            && let Some(field) = fields.get(name.as_str())
+        {
+            field.complain(format!(
+                "its targets come back to themselves: {}",
+                way.join(" -> ")
+            ));
+        }
+        let all = u32::try_from(targets.len())
+            .unwrap_or(u32::MAX)
+            .clamp(1, MOST_ATTEMPTS);
+        let attempts = one.attempts.or(NonZeroU32::new(all));
+        let model = Model {
+            name: name.as_str().into(),
+            targets,
+            retry: Retry {
+                attempts: attempts.unwrap_or(NonZeroU32::MIN),
+                on: one.on.clone(),
+            },
+            timeouts: one.timeouts,
+        };
+        (name.clone(), Rc::new(model))
+    };
+    listed.iter().map(model).collect()
+}
+
+/// Adds the targets of `one` to `targets`; of those that come by way of other models each once. `way` is how it was come by, and
+/// `done` are the models that need not be looked at again. Whether it does not go round in a circle.
+fn expand<'l>(
+    one: &'l Listed,
+    listed: &'l BTreeMap<String, Listed>,
+    way: &mut Vec<&'l str>,
+    done: &mut BTreeSet<&'l str>,
+    targets: &mut Vec<Target>,
+) -> bool {
+    for step in &one.targets {
+        match step {
+            Step::Target(target) => {
+                let is_known = targets.iter().any(|other| other.name == target.name);
+                if way.len() == 1 || !is_known {
+                    targets.push(target.clone());
+                }
+            }
+            Step::Model(name) => {
+                let is_circle = way.contains(&name.as_str());
+                way.push(name);
+                if is_circle {
+                    return false;
+                }
+                if let Some(next) = listed.get(name)
+                    && done.insert(name)
+                    && !expand(next, listed, way, done, targets)
+                {
+                    return false;
+                }
+                way.pop();
+            }
+        }
+    }
+    true
+}
+
+fn step(field: &Field<'_>, providers: &Origins, models: &BTreeSet<&str>) -> Option<Step> {
     if let Kind::Table(_) = field.value.kind {
         let mut section = field.section()?;
         section.unavailable("weight");
         let target = section
             .required("target")
-            .and_then(|field| target(&field, providers));
+            .and_then(|field| step(&field, providers, models));
         section.finish();
         return target;
     }
     let name = field.text()?;
+    if models.contains(name) {
+        return Some(Step::Model(name.into()));
+    }
     let Some((provider, model)) = name.split_once('/').filter(|(_, model)| !model.is_empty())
     else {
+        let hint = nearest(name, models.iter().copied());
         field.complain(format!(
-            "expected a provider and its model such as `openai/gpt-4.1`, found `{name}`"
+            "expected a provider and its model such as `openai/gpt-4.1`, or another model of this file, found `{name}`{hint}"
         ));
         return None;
     };
@@ -100,9 +244,9 @@ fn target(field: &Field<'_>, providers: &Origins) -> Option<Target> {
         field.complain(format!("no provider is named `{provider}`{hint}"));
         return None;
     };
-    Some(Target {
+    Some(Step::Target(Target {
         name: name.into(),
         origin: origin.clone(),
         model: model.into(),
-    })
+    }))
 }

@@ -4,11 +4,13 @@ mod answer;
 mod cost;
 mod cut;
 mod length;
+mod opening;
 mod request;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
 pub use length::Most;
+pub(crate) use opening::{Opening, complaint, opening, told};
 pub use request::{Asked, Malformed};
 
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.

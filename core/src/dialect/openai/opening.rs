@@ -1,0 +1,355 @@
+//! How an answer begins: with something for the caller, with nothing yet, or with an error that its head did not tell of.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{sse, upstream::Complaint};
+
+/// What an event means to whoever has heard nothing yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Opening {
+    /// Something for the caller, or the end.
+    Content,
+    /// Nothing: a comment, a role, an empty text.
+    Nothing,
+    /// An error, which would have had this status.
+    Error(StatusCode),
+    /// No event of this dialect.
+    Garbled,
+}
+
+/// What `event` is, if it is the first, or all before it were nothing.
+pub(crate) fn opening(event: &[u8]) -> Opening {
+    let Some(data) = sse::data(event) else {
+        return Opening::Nothing;
+    };
+    if data.trim_ascii() == b"[DONE]" {
+        return Opening::Content;
+    }
+    let Ok(event) = serde_json::from_slice::<Event<'_>>(&data) else {
+        return Opening::Garbled;
+    };
+    if let Some(error) = event.error() {
+        return Opening::Error(error.status());
+    }
+    let of_response = match event.kind.as_deref() {
+        // These say that something begins, and nothing of it.
+        None
+        | Some(
+            "response.created"
+            | "response.queued"
+            | "response.in_progress"
+            | "response.output_item.added"
+            | "response.content_part.added",
+        ) => false,
+        Some(_) => true,
+    };
+    if of_response || event.choices.iter().flatten().any(Choice::says_something) {
+        Opening::Content
+    } else {
+        Opening::Nothing
+    }
+}
+
+/// The status that a whole answer would have had, if it is an error that came with success.
+pub(crate) fn told(answer: &[u8]) -> Option<StatusCode> {
+    let answer: Event<'_> = serde_json::from_slice(answer).ok()?;
+    let error = answer.error()?;
+    answer.choices.is_none().then(|| error.status())
+}
+
+/// What the error in `answer` says that the request is too much of, if it says so.
+pub(crate) fn complaint(answer: &[u8]) -> Option<Complaint> {
+    let answer: Event<'_> = serde_json::from_slice(answer).ok()?;
+    answer.error()?.complaint()
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    code: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// What providers say of an error; of a code that is a number too, in some.
+struct Told {
+    words: Vec<String>,
+    code: Option<u16>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Fields<'a> {
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+}
+
+impl Event<'_> {
+    fn error(&self) -> Option<Told> {
+        let is_null = |raw: &&RawValue| raw.get() == "null";
+        if let Some(error) = self.error.filter(|raw| !is_null(raw)) {
+            return Some(Told::read(error));
+        }
+        match self.kind.as_deref() {
+            // The Responses API: the fields of the error are the event's own.
+            Some("error") => Some(Told::of([self.code])),
+            Some("response.failed") => {
+                let response: Option<Event<'_>> = self
+                    .response
+                    .and_then(|raw| serde_json::from_str(raw.get()).ok());
+                let error = response.and_then(|response| response.error.map(Told::read));
+                Some(error.unwrap_or_else(|| Told::of([])))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Choice<'_> {
+    fn says_something(&self) -> bool {
+        let is_empty = |raw: &RawValue| matches!(raw.get(), "null" | "\"\"" | "[]" | "{}");
+        let delta: BTreeMap<Cow<'_, str>, &RawValue> = self
+            .delta
+            .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .unwrap_or_default();
+        let fields = delta.iter().filter(|(name, _)| *name != "role");
+        fields
+            .map(|(_, raw)| *raw)
+            .chain(self.text)
+            .chain(self.finish_reason)
+            .any(|raw| !is_empty(raw))
+    }
+}
+
+impl Told {
+    fn read(error: &RawValue) -> Self {
+        let fields: Fields<'_> = serde_json::from_str(error.get()).unwrap_or_default();
+        Self::of([fields.code, fields.status, fields.kind])
+    }
+
+    fn of<'a>(said: impl IntoIterator<Item = Option<&'a RawValue>>) -> Self {
+        let said: Vec<&str> = said.into_iter().flatten().map(RawValue::get).collect();
+        let code = said
+            .iter()
+            .find_map(|raw| raw.trim_matches('"').parse().ok());
+        let words = said
+            .iter()
+            .map(|raw| raw.trim_matches('"').to_ascii_lowercase());
+        Self {
+            words: words.collect(),
+            code,
+        }
+    }
+
+    fn says(&self, parts: &[&str]) -> bool {
+        let has = |part: &&str| self.words.iter().any(|word| word.contains(*part));
+        parts.iter().any(|part| has(&part))
+    }
+
+    fn status(&self) -> StatusCode {
+        let said = self.code.filter(|code| (400..600).contains(code));
+        if let Some(status) = said.and_then(|code| StatusCode::from_u16(code).ok()) {
+            return status;
+        }
+        if self.complaint().is_some() {
+            return StatusCode::BAD_REQUEST;
+        }
+        let table: [(&[&str], StatusCode); 6] = [
+            (
+                &["rate_limit", "quota", "throttl", "resource_exhausted"],
+                StatusCode::TOO_MANY_REQUESTS,
+            ),
+            (
+                &["overloaded", "unavailable"],
+                StatusCode::SERVICE_UNAVAILABLE,
+            ),
+            (
+                &["authentication", "invalid_api_key", "unauthenticated"],
+                StatusCode::UNAUTHORIZED,
+            ),
+            (&["permission", "billing"], StatusCode::FORBIDDEN),
+            (&["not_found"], StatusCode::NOT_FOUND),
+            (
+                &[
+                    "invalid_request",
+                    "invalid_argument",
+                    "bad_request",
+                    "invalid_prompt",
+                ],
+                StatusCode::BAD_REQUEST,
+            ),
+        ];
+        let known = table.into_iter().find(|(parts, _)| self.says(parts));
+        known.map_or(StatusCode::INTERNAL_SERVER_ERROR, |(_, status)| status)
+    }
+
+    fn complaint(&self) -> Option<Complaint> {
+        if self.says(&[
+            "context_length",
+            "string_above_max_length",
+            "context_window",
+        ]) {
+            Some(Complaint::ContextLength)
+        } else if self.says(&["content_filter", "content_policy", "responsibleai"]) {
+            Some(Complaint::ContentFilter)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_is_told_from_all_that_comes_before_it() {
+        use Opening::{Content, Error, Garbled, Nothing};
+        let status = |code| Error(StatusCode::from_u16(code).unwrap());
+        for (event, expected) in [
+            (": ping\n\n", Nothing),
+            ("event: x\n\n", Nothing),
+            ("data: {}\n\n", Nothing),
+            (r#"data: {"choices":[]}"#, Nothing),
+            (r#"data: {"choices":null,"error":null}"#, Nothing),
+            (
+                r#"data: {"choices":[{"delta":{"role":"assistant"}}]}"#,
+                Nothing,
+            ),
+            (
+                r#"data: {"choices":[{"delta":{"role":"assistant","content":""}}]}"#,
+                Nothing,
+            ),
+            (
+                r#"data: {"choices":[{"delta":{"content":null},"finish_reason":null}]}"#,
+                Nothing,
+            ),
+            (r#"data: {"choices":[{"delta":{"content":"x"}}]}"#, Content),
+            (
+                r#"data: {"choices":[{"delta":{"reasoning_content":"x"}}]}"#,
+                Content,
+            ),
+            (
+                r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#,
+                Content,
+            ),
+            (
+                r#"data: {"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
+                Content,
+            ),
+            (r#"data: {"choices":[{"text":""}]}"#, Nothing),
+            (r#"data: {"choices":[{"text":"x"}]}"#, Content),
+            ("data: [DONE]\n\n", Content),
+            (
+                r#"data: {"type":"response.created","response":{"error":null}}"#,
+                Nothing,
+            ),
+            (
+                r#"data: {"type":"response.output_item.added","item":{}}"#,
+                Nothing,
+            ),
+            (
+                r#"data: {"type":"response.output_text.delta","delta":"x"}"#,
+                Content,
+            ),
+            (
+                r#"data: {"type":"response.completed","response":{}}"#,
+                Content,
+            ),
+            (
+                r#"data: {"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded"}}}"#,
+                status(429),
+            ),
+            (
+                r#"data: {"type":"response.failed","response":{}}"#,
+                status(500),
+            ),
+            (
+                r#"data: {"type":"error","code":"server_error","message":"x"}"#,
+                status(500),
+            ),
+            (
+                r#"data: {"error":{"type":"overloaded_error"}}"#,
+                status(503),
+            ),
+            (
+                r#"data: {"error":{"code":"context_length_exceeded"}}"#,
+                status(400),
+            ),
+            (r#"data: {"error":{"code":529}}"#, status(529)),
+            (
+                r#"data: {"error":{"code":"429","message":"x"}}"#,
+                status(429),
+            ),
+            (r#"data: {"error":{"code":99999999999}}"#, status(500)),
+            (r#"data: {"error":"boom"}"#, status(500)),
+            ("data: <html>\n\n", Garbled),
+            ("data: {\"choices\":[{\"delta\"\n\n", Garbled),
+        ] {
+            assert_eq!(opening(event.as_bytes()), expected, "{event}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_came_with_success_is_told_from_an_answer() {
+        for (answer, expected) in [
+            (r#"{"error":{"type":"server_error"}}"#, Some(500)),
+            (r#"{"error":{"type":"insufficient_quota"}}"#, Some(429)),
+            (r#"{"error":null,"choices":[]}"#, None),
+            // The Responses API says it of an answer that is one.
+            (r#"{"error":null,"output":[]}"#, None),
+            (r#"{"choices":[],"error":{"type":"x"}}"#, None),
+            ("[]", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                told(answer.as_bytes()).map(|status| status.as_u16()),
+                expected,
+                "{answer}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_target_is_known() {
+        for (answer, expected) in [
+            (
+                r#"{"error":{"code":"context_length_exceeded","type":"invalid_request_error"}}"#,
+                Some(Complaint::ContextLength),
+            ),
+            (
+                r#"{"error":{"code":"content_filter","status":400}}"#,
+                Some(Complaint::ContentFilter),
+            ),
+            (r#"{"error":{"code":"invalid_value"}}"#, None),
+            (r#"{"message":"context_length_exceeded"}"#, None),
+        ] {
+            assert_eq!(complaint(answer.as_bytes()), expected, "{answer}");
+        }
+    }
+}
