@@ -166,7 +166,7 @@ pub(super) fn resolved(
         let all = u32::try_from(targets.len())
             .unwrap_or(u32::MAX)
             .clamp(1, MOST_ATTEMPTS);
-        let attempts = one.attempts.or(NonZeroU32::new(all));
+        let attempts = one.attempts.or_else(|| NonZeroU32::new(all));
         let model = Model {
             name: name.as_str().into(),
             targets,

@@ -168,7 +168,7 @@ impl Told {
 
     fn says(&self, parts: &[&str]) -> bool {
         let has = |part: &&str| self.words.iter().any(|word| word.contains(*part));
-        parts.iter().any(|part| has(&part))
+        parts.iter().any(has)
     }
 
     fn status(&self) -> StatusCode {
