@@ -55,6 +55,12 @@ impl Digest {
         Self(Sha256::digest(key).into())
     }
 
+    /// The first bytes of it, as a number.
+    pub fn number(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// A hash that is written as 64 hexadecimal digits.
     pub fn parse(hex: &str) -> Option<Self> {
         let mut bytes = [0; 32];

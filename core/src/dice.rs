@@ -28,6 +28,18 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number from `low` to `high`, both among them; `low`, if they are the wrong way round.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        let numbers = high.saturating_sub(low).saturating_add(1);
+        low.saturating_add(self.roll() % numbers)
+    }
+
+    /// Something that happens with this probability: never at 0, always at 1.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        let part = (self.roll() >> 11) as f64 / (1_u64 << 53) as f64;
+        part < probability
+    }
+
     /// A name for a request: 32 hexadecimal digits.
     pub fn id(&mut self) -> String {
         format!("{:016x}{:016x}", self.roll() ^ self.high, self.roll())

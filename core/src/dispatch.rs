@@ -149,7 +149,7 @@ pub fn is_for_caller(status: StatusCode) -> bool {
 }
 
 /// The provider does not refuse the caller, whom it does not know, but the gateway: its key, its account, its region.
-fn refuses_gateway(status: StatusCode) -> bool {
+pub(crate) fn refuses_gateway(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::UNAUTHORIZED

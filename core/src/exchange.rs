@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     body::Body,
@@ -118,7 +118,11 @@ impl Exchange {
     }
 
     /// The request as it goes to `target`. A body that is handed through is there for the first one alone.
-    pub(crate) fn request(&mut self, target: &Target) -> Option<Request<Body>> {
+    pub(crate) fn request(
+        &mut self,
+        target: &Target,
+        authorization: Option<HeaderValue>,
+    ) -> Option<Request<Body>> {
         let mut request = Request::new(match &mut self.payload {
             Payload::Asked(asked) => asked
                 .body_for(&target.model, target.origin.is_openai())
@@ -128,10 +132,10 @@ impl Exchange {
         *request.uri_mut() = join(&target.origin.base, &self.path)?;
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
-        if let Some(authorization) = &target.origin.authorization {
+        if let Some(authorization) = authorization {
             request
                 .headers_mut()
-                .insert(header::AUTHORIZATION, authorization.clone());
+                .insert(header::AUTHORIZATION, authorization);
         }
         Some(request)
     }

@@ -17,8 +17,8 @@ use crate::{
     claim::Claim,
     config::{Config, OnLedgerFailure},
     dialect::Dialect,
-    dispatch::{Attempts, Target},
-    exchange::Exchange,
+    dispatch::Target,
+    exchange::{Exchange, Reading},
     holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit},
@@ -27,6 +27,7 @@ use crate::{
     record::{Attempt, Ending},
     refusal::Refusal,
     relay,
+    round::{Question, Round},
     route::{Access, Route, Service},
     tenure::Tenure,
     time::millis,
@@ -41,6 +42,7 @@ use crate::{
 pub struct Gateway {
     config: Rc<Config>,
     platform: Platform,
+    holdings: Holdings,
     desk: Desk,
 }
 
@@ -62,11 +64,15 @@ impl Gateway {
 
     /// A gateway of `config` on `platform`, in an isolate that has `holdings` already.
     pub fn with(config: Rc<Config>, platform: Platform, holdings: Holdings) -> Self {
-        holdings.keep_to(&config, || config.every_limit());
-        let desk = Desk::new(platform.clone(), holdings);
+        if holdings.keep_to(&config, || config.every_limit()) {
+            let (targets, origins) = config.all_targets();
+            holdings.health().borrow_mut().keep_only(&targets, &origins);
+        }
+        let desk = Desk::new(platform.clone(), holdings.clone());
         Self {
             config,
             platform,
+            holdings,
             desk,
         }
     }
@@ -263,22 +269,28 @@ impl Gateway {
         claims: &[Claim],
         mut exchange: Exchange,
     ) -> Result<Reply, Refusal> {
-        let order = (0..exchange.targets.len()).collect();
-        let mut attempts = Attempts::new(order, exchange.retry.clone());
+        let (targets, retry) = (exchange.targets.clone(), exchange.retry.clone());
+        let mut round = Round::new(self.platform.clone(), self.holdings.clone(), targets, retry);
         let deadline = visit.record.time.after(exchange.timeouts.total);
         let mut last: Option<Miss> = None;
         let mut second_best: Option<(Reply, Target)> = None;
-        while let Some(target) = attempts.next(last.as_ref().map(|miss| miss.outcome))
-            && let Some(target) = exchange.targets.get(target).cloned()
-            && (last.is_none() || self.platform.clock.now() < deadline)
+        while (last.is_none() || self.platform.clock.now() < deadline)
+            && let Some(Question {
+                target,
+                authorization,
+            }) = round.next(last.as_ref())
         {
             if visit.budget.needs_another() {
                 self.admit_again(visit, claims, &mut exchange).await?;
             }
             let began = self.platform.clock.now();
             visit.budget.begin();
-            let patience = exchange.patience(deadline.since(began), attempts.has_more());
-            let taken = self.ask(&mut exchange, &target, patience).await;
+            let patience = exchange.patience(deadline.since(began), round.has_more());
+            let request = exchange.request(&target, authorization);
+            let taken = self
+                .ask(&exchange.reading, &target, request, patience)
+                .await;
+            round.note(&taken);
             let outcome = match &taken {
                 Ok(reply) => reply.outcome().to_string(),
                 Err(miss) => miss.outcome.to_string(),
@@ -294,7 +306,7 @@ impl Gateway {
                 return Err(Refusal::TooLarge(self.config.max_body.get()));
             }
             match taken {
-                Ok(reply) if attempts.goes_on(reply.outcome()) => {
+                Ok(reply) if round.goes_on(&reply) => {
                     visit.budget.failed(false);
                     last = Some(reply.outcome().into());
                     second_best = Some((reply, target));
@@ -323,24 +335,24 @@ impl Gateway {
     /// Puts the question to one target.
     async fn ask(
         &self,
-        exchange: &mut Exchange,
+        reading: &Reading,
         target: &Target,
+        request: Option<Request<Body>>,
         patience: Duration,
     ) -> Result<Reply, Miss> {
         let refused = |detail: &str| Failure {
             reason: FailureReason::Connect,
             detail: detail.into(),
         };
-        let request = exchange
-            .request(target)
-            .ok_or_else(|| refused("the path does not fit the target's address"))?;
+        let request =
+            request.ok_or_else(|| refused("the path does not fit the target's address"))?;
         let silent = || Failure {
             reason: FailureReason::Timeout,
             detail: "no answer in time".into(),
         };
         let sent = async {
             let response = self.platform.upstream.send(request).await?;
-            answer::take(&exchange.reading, &target.origin, response).await
+            answer::take(reading, &target.origin, response).await
         };
         within(&*self.platform.clock, patience, sent)
             .await

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     dice::Dice,
+    health::Health,
     limit::{Limit, Purse, Purses, Quota},
     time::Timestamp,
 };
@@ -21,6 +22,8 @@ struct Inside {
     purses: RefCell<Purses>,
     me: u32,
     trip: Cell<u64>,
+    /// What is known of those whom it asks.
+    health: RefCell<Health>,
     /// What the holdings are kept under.
     configuration: RefCell<Option<Rc<dyn Any>>>,
     /// What is allowed since a configuration took the place of another one, by the names that limits give to their accounts: a
@@ -35,26 +38,34 @@ impl Holdings {
             purses: RefCell::default(),
             me: dice.roll() as u32,
             trip: Cell::new(25),
+            health: RefCell::default(),
             configuration: RefCell::default(),
             quotas: RefCell::default(),
         }))
     }
 
-    /// From now on everybody keeps to the `limits` of `configuration`, whoever came under another one as well.
+    /// From now on everybody keeps to the `limits` of `configuration`, whoever came under another one as well. Whether there was
+    /// another one.
     pub(crate) fn keep_to<'a, T: Any, L: Iterator<Item = &'a Limit>>(
         &self,
         configuration: &Rc<T>,
         limits: impl FnOnce() -> L,
-    ) {
+    ) -> bool {
         let mut kept = self.0.configuration.borrow_mut();
+        let is_another = kept.is_some();
         if let Some(before) = &*kept {
             if Rc::as_ptr(before).addr() == Rc::as_ptr(configuration).addr() {
-                return;
+                return false;
             }
             let quota = |limit: &Limit| (limit.account.clone(), limit.quota);
             self.0.quotas.replace(limits().map(quota).collect());
         }
         *kept = Some(configuration.clone());
+        is_another
+    }
+
+    pub(crate) fn health(&self) -> &RefCell<Health> {
+        &self.0.health
     }
 
     pub(crate) fn purses(&self) -> &RefCell<Purses> {

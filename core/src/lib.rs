@@ -71,9 +71,9 @@
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record` · `dialect` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
-//! `relay visit` · `admin answer intake` · `gateway`. A test
+//! `relay visit` · `admin answer intake` · `round` · `gateway`. A test
 //! holds it.
 
 mod admin;
@@ -91,6 +91,7 @@ pub mod dispatch;
 mod exchange;
 pub mod gateway;
 mod headers;
+pub mod health;
 mod holdings;
 mod intake;
 pub mod ledger;
@@ -100,6 +101,7 @@ pub mod platform;
 pub mod record;
 pub mod refusal;
 mod relay;
+mod round;
 pub mod route;
 pub mod sse;
 mod tenure;

@@ -11,11 +11,25 @@ pub struct Origin {
     pub name: Rc<str>,
     /// Where it is: scheme, authority and the path that every request's path is appended to.
     pub base: Uri,
-    /// The whole `authorization` header that opens it, if it asks for one.
-    pub authorization: Option<HeaderValue>,
+    /// What opens it; nothing, if it asks for nothing.
+    pub keys: Vec<OriginKey>,
+}
+
+/// One of the keys that open an origin.
+#[derive(Clone, Debug)]
+pub struct OriginKey {
+    /// A number that is its own, whatever else is configured: a part of its hash.
+    pub number: u64,
+    /// The whole `authorization` header.
+    pub authorization: HeaderValue,
 }
 
 impl Origin {
+    /// The numbers of its keys.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.keys.iter().map(|key| key.number).collect()
+    }
+
     /// Whether it is OpenAI itself, whose API has names that no other provider of its dialect knows.
     pub fn is_openai(&self) -> bool {
         let host = self.base.host().unwrap_or_default();

@@ -136,6 +136,14 @@ impl Config {
         all.filter(move |limit| seen.insert(limit.account.clone()))
     }
 
+    /// The names of all who can be asked: targets, and their origins.
+    pub(crate) fn all_targets(&self) -> (Vec<Rc<str>>, Vec<Rc<str>>) {
+        let targets = self.models.values().flat_map(|model| &model.targets);
+        targets
+            .map(|target| (target.name.clone(), target.origin.name.clone()))
+            .unzip()
+    }
+
     /// The names of the secrets that `document` refers to by `"$NAME"`.
     pub fn secrets(document: &Value) -> BTreeSet<String> {
         let mut names = BTreeSet::new();

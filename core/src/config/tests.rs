@@ -62,7 +62,7 @@ fn every_name_that_is_built_is_read() {
             ][..]
         )
     );
-    let key = model.targets[0].origin.authorization.as_ref().unwrap();
+    let key = &model.targets[0].origin.keys[0].authorization;
     assert_eq!(
         (key.to_str().unwrap(), key.is_sensitive()),
         ("Bearer value-of-OPENAI", true)

@@ -1,14 +1,18 @@
 //! Who can answer: model providers, and the services of Dify installations.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use http::{HeaderValue, Uri};
 
 use super::{Builder, limits::limits};
 use crate::{
+    auth::Digest,
     config::read::{Field, Section, unavailable},
     dialect::dify::{App, Installation},
-    upstream::Origin,
+    upstream::{Origin, OriginKey},
 };
 
 /// Providers by their names.
@@ -50,20 +54,29 @@ impl Builder<'_> {
         }
         let keys = section.field("keys");
         let listed = keys.as_ref().map(Field::list).unwrap_or_default();
-        if let (Some(keys), true) = (&keys, listed.len() > 1) {
-            keys.complain("more than one key is not available yet");
-        }
         if base.is_none() && !section.has("replicas") {
             section.complain("`base_url` is missing");
         }
         section.finish();
-        let authorization = match listed.first() {
-            Some(key) => Some(self.bearer(key)?),
-            None => None,
-        };
+        let read: Option<Vec<OriginKey>> = listed.iter().map(|key| self.origin_key(key)).collect();
+        let mut known = BTreeSet::new();
+        for (key, field) in read.iter().flatten().zip(&listed) {
+            // Where the document is only checked, nobody knows what a reference stands for.
+            if self.secrets.is_some() && !known.insert(key.number) {
+                field.complain("this key stands here twice");
+            }
+        }
         Some(Origin {
             name: name.into(),
             base: address(&base?)?,
+            keys: read?,
+        })
+    }
+
+    fn origin_key(&self, field: &Field<'_>) -> Option<OriginKey> {
+        let authorization = self.bearer(field)?;
+        Some(OriginKey {
+            number: Digest::of(authorization.as_bytes()).number(),
             authorization,
         })
     }
@@ -81,7 +94,7 @@ impl Builder<'_> {
             Some(Rc::new(Origin {
                 name: format!("{scope}:{key}").into(),
                 base,
-                authorization: None,
+                keys: Vec::new(),
             }))
         };
         if !section.has("api") {
@@ -137,7 +150,7 @@ pub(super) fn nowhere(name: &str) -> Origin {
     Origin {
         name: name.into(),
         base: Uri::from_static("http://invalid"),
-        authorization: None,
+        keys: Vec::new(),
     }
 }
 

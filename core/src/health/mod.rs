@@ -1,0 +1,206 @@
+//! What an isolate knows of those whom it asks, and whom it asks therefore.
+//!
+//! Nothing here is shared: every isolate learns from its own requests, which costs nobody a message. Four things are known, each
+//! in a file of its own:
+//!
+//! - of a target, whether it answers at all: `breaker`;
+//! - of a target or a key, until when it wants to be left alone: `rest`;
+//! - of an origin, how often it was asked again of late: `budget`;
+//! - of an origin, whose turn among its keys it is: `keys`.
+//!
+//! It is advice. [`Health::order`] drops nobody: who is ill is asked last, and if all are ill, the least ill is asked.
+//!
+//! Instants are those of the caller's clock, but what is kept stands in a time that never goes back (`steady`).
+
+mod breaker;
+mod budget;
+mod keys;
+mod known;
+mod rest;
+mod steady;
+
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
+
+use crate::{
+    dice::Dice,
+    time::{Timestamp, millis},
+};
+use breaker::{Breaker, Standing};
+use budget::Budget;
+use keys::Keys;
+use known::Known;
+pub use rest::LONGEST_REST;
+use rest::Rest;
+use steady::Steady;
+
+/// How long somebody is left alone who is busy and does not say for how long: something from the first to the second, so that
+/// not all come back at once.
+const BUSY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What an isolate knows of those whom it asks. One an isolate; nothing in it at first.
+#[derive(Debug, Default)]
+pub struct Health {
+    time: Steady,
+    targets: Known<Target>,
+    origins: Known<Origin>,
+}
+
+/// What somebody did when asked, as far as their health goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sign {
+    /// It answered, or said what is wrong with the request.
+    Well,
+    /// It gave no answer, or none worth having.
+    Ill,
+    /// It has too much to do (429 and the like): this says nothing of its health, but that it wants to be left alone.
+    Busy,
+}
+
+/// What is known of a target.
+#[derive(Debug, Default)]
+struct Target {
+    breaker: Breaker,
+    rest: Rest,
+}
+
+/// What is known of an origin.
+#[derive(Debug, Default)]
+struct Origin {
+    budget: Budget,
+    keys: Keys,
+}
+
+/// When a target is to be asked; the sooner the better.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Turn {
+    InPlace,
+    /// After all those that are well: it failed too often of late to be asked every time.
+    Shed,
+    /// After everybody else: it is not to be asked for so long.
+    Away(Duration),
+}
+
+impl Health {
+    /// In which order to ask `targets` (their names, best first) now: whoever is well in the given order, then whoever was
+    /// shed, then whoever is open or at rest, the soonest back first. Every one of them is in it, once.
+    ///
+    /// One that was open and may be tried again keeps its place if it is asked first there, so that this request is its probe;
+    /// for the others it stays at the back until somebody says what became of the probe.
+    pub fn order(&mut self, targets: &[Rc<str>], now: Timestamp, dice: &mut Dice) -> Vec<usize> {
+        let now = self.time.at(now);
+        let mut someone_well = false;
+        let mut turns: Vec<_> = targets
+            .iter()
+            .enumerate()
+            .map(|(place, name)| {
+                let known = self.targets.find(name);
+                let turn = known.map_or(Turn::InPlace, |target| {
+                    target.turn(!someone_well, now, dice)
+                });
+                someone_well |= turn == Turn::InPlace;
+                (turn, place)
+            })
+            .collect();
+        turns.sort_unstable();
+        turns.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// A target was asked at `began`: what it did. `rest` is for how long it wants to be left alone (`Retry-After`), of which
+    /// [`LONGEST_REST`] is believed; whoever is busy is left alone anyway.
+    ///
+    /// Whoever was asked before the target was last found open or closed says nothing of what has come since.
+    pub fn note(
+        &mut self,
+        target: &Rc<str>,
+        sign: Sign,
+        rest: Option<Duration>,
+        began: Timestamp,
+        now: Timestamp,
+        dice: &mut Dice,
+    ) {
+        let now = self.time.at(now);
+        let began = self.time.then(began);
+        let target = self.targets.of(target);
+        match sign {
+            Sign::Well => target.breaker.well(began, now),
+            Sign::Ill => target.breaker.ill(began, now, dice),
+            Sign::Busy => target.breaker.unheard(began),
+        }
+        let rest = rest.or_else(|| {
+            let (least, most) = (millis(BUSY.0), millis(BUSY.1));
+            (sign == Sign::Busy).then(|| Duration::from_millis(dice.between(least, most)))
+        });
+        if let Some(lasts) = rest {
+            target.rest.take(lasts, now);
+        }
+    }
+
+    /// A target was asked at `began`, and nobody will learn what it did: its caller left. If that was its probe, another may be
+    /// made at once.
+    pub fn unheard(&mut self, target: &Rc<str>, began: Timestamp, now: Timestamp) {
+        self.time.at(now);
+        let began = self.time.then(began);
+        if let Some(target) = self.targets.find(target) {
+            target.breaker.unheard(began);
+        }
+    }
+
+    /// A first request to `origin`, which lets some be asked again.
+    pub fn asked(&mut self, origin: &Rc<str>, now: Timestamp) {
+        let now = self.time.at(now);
+        self.origins.of(origin).budget.asked(now);
+    }
+
+    /// Whether one more may be asked of `origin` after a failure; it is counted, if so.
+    pub fn may_retry(&mut self, origin: &Rc<str>, now: Timestamp) -> bool {
+        let now = self.time.at(now);
+        self.origins.of(origin).budget.may_retry(now)
+    }
+
+    /// Which of the `keys` of `origin` to use now: they take turns, and those at rest are left out. Nothing, if all rest.
+    /// A key is known by a number that is its own whatever else is configured, such as a part of its hash.
+    pub fn key(&mut self, origin: &Rc<str>, keys: &[u64], now: Timestamp) -> Option<usize> {
+        let now = self.time.at(now);
+        self.origins.of(origin).keys.next(keys, now)
+    }
+
+    /// A key of `origin` is left alone for so long, but not for longer than [`LONGEST_REST`]. Of two rests the longer counts.
+    pub fn rest_key(&mut self, origin: &Rc<str>, key: u64, lasts: Duration, now: Timestamp) {
+        let now = self.time.at(now);
+        self.origins.of(origin).keys.rest(key, lasts, now);
+    }
+
+    /// How long until one of the `keys` of `origin` can be used: no time at all if one can be now. Nothing, if there are no keys.
+    pub fn key_back_in(&self, origin: &Rc<str>, keys: &[u64], now: Timestamp) -> Option<Duration> {
+        let now = self.time.clone().at(now);
+        match self.origins.get(origin) {
+            Some(origin) => origin.keys.back_in(keys, now),
+            None => (!keys.is_empty()).then_some(Duration::ZERO),
+        }
+    }
+
+    /// Forgets everybody but these, as after the configuration was replaced.
+    pub fn keep_only(&mut self, targets: &[Rc<str>], origins: &[Rc<str>]) {
+        let targets: BTreeSet<_> = targets.iter().collect();
+        let origins: BTreeSet<_> = origins.iter().collect();
+        self.targets.retain(|name| targets.contains(name));
+        self.origins.retain(|name| origins.contains(name));
+    }
+}
+
+impl Target {
+    fn turn(&mut self, asked_first: bool, now: Timestamp, dice: &mut Dice) -> Turn {
+        let rest = self.rest.left(now);
+        match self.breaker.standing(now) {
+            Standing::Open(left) => Turn::Away(left.max(rest)),
+            _ if !rest.is_zero() => Turn::Away(rest),
+            Standing::HalfOpen if asked_first && self.breaker.probe(now) => Turn::InPlace,
+            Standing::HalfOpen => Turn::Away(Duration::ZERO),
+            Standing::Closed { shed } if shed > 0.0 && dice.chance(shed) => Turn::Shed,
+            Standing::Closed { .. } => Turn::InPlace,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

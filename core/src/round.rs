@@ -1,0 +1,199 @@
+//! One request's round through its targets: whom it asks next, with which key, and what the isolate learns from it.
+
+use std::{rc::Rc, time::Duration};
+
+use http::{HeaderValue, StatusCode};
+
+use crate::{
+    answer::{Miss, Reply},
+    dispatch::{Attempts, Retry, Target, refuses_gateway},
+    health::Sign,
+    holdings::Holdings,
+    platform::Platform,
+    time::Timestamp,
+    upstream::Outcome,
+};
+
+/// How long a key is left alone that its provider does not take, where that does not say for how long.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// How long a key is left alone that is used up for the moment, where its provider does not say for how long.
+const USED_UP: Duration = Duration::from_secs(10);
+
+/// The way of one request through its targets.
+pub(crate) struct Round {
+    platform: Platform,
+    holdings: Holdings,
+    targets: Vec<Target>,
+    attempts: Attempts,
+    /// The origins that were asked already.
+    asked: Vec<Rc<str>>,
+    turn: Option<Turn>,
+}
+
+/// Whose turn it is.
+struct Turn {
+    target: Target,
+    /// The number of the key that is used, and how many were before it.
+    key: Option<u64>,
+    before: usize,
+    began: Timestamp,
+    is_noted: bool,
+}
+
+/// Whom to ask.
+pub(crate) struct Question {
+    pub(crate) target: Target,
+    /// What opens the target's origin, if it asks for something.
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+impl Round {
+    pub(crate) fn new(
+        platform: Platform,
+        holdings: Holdings,
+        targets: Vec<Target>,
+        retry: Retry,
+    ) -> Self {
+        let names: Vec<Rc<str>> = targets.iter().map(|target| target.name.clone()).collect();
+        let order = {
+            let mut health = holdings.health().borrow_mut();
+            health.order(
+                &names,
+                platform.clock.now(),
+                &mut platform.dice.borrow_mut(),
+            )
+        };
+        Self {
+            platform,
+            holdings,
+            targets,
+            attempts: Attempts::new(order, retry),
+            asked: Vec::new(),
+            turn: None,
+        }
+    }
+
+    /// Whom to ask, given what the last one did; nobody, if it is enough.
+    ///
+    /// Where a key was refused, or is used up, the same target is asked with the next one: that is no other attempt.
+    pub(crate) fn next(&mut self, last: Option<&Miss>) -> Option<Question> {
+        let now = self.platform.clock.now();
+        if let (Some(turn), Some(last)) = (self.turn.take(), last)
+            && blames_key(last.outcome)
+            && turn.before + 1 < turn.target.origin.keys.len()
+            && self.has_fresh_key(&turn.target, now)
+        {
+            return Some(self.question(turn.target, turn.before + 1, now));
+        }
+        let target = self.attempts.next(last.map(|miss| miss.outcome))?;
+        let target = self.targets.get(target)?.clone();
+        let origin = &target.origin.name;
+        let mut health = self.holdings.health().borrow_mut();
+        if !self.asked.contains(origin) {
+            health.asked(origin, now);
+            self.asked.push(origin.clone());
+        } else if !health.may_retry(origin, now) {
+            return None;
+        }
+        drop(health);
+        Some(self.question(target, 0, now))
+    }
+
+    /// Whether somebody else could be asked if this one fails.
+    pub(crate) fn has_more(&self) -> bool {
+        self.attempts.has_more()
+    }
+
+    /// Whether somebody else is to be asked after `reply`.
+    pub(crate) fn goes_on(&self, reply: &Reply) -> bool {
+        self.attempts.goes_on(reply.outcome())
+    }
+
+    /// Takes down what came of asking.
+    pub(crate) fn note(&mut self, taken: &Result<Reply, Miss>) {
+        let Some(turn) = &mut self.turn else { return };
+        turn.is_noted = true;
+        let now = self.platform.clock.now();
+        let mut health = self.holdings.health().borrow_mut();
+        let (sign, rest) = match taken {
+            Ok(_) => (Sign::Well, None),
+            Err(miss) => (sign(miss.outcome), miss.retry_after),
+        };
+        let blamed = taken.as_ref().err().filter(|miss| blames_key(miss.outcome));
+        let origin = &turn.target.origin;
+        if let (Some(miss), Some(key), true) = (blamed, turn.key, origin.keys.len() > 1) {
+            let usual = if sign == Sign::Busy { USED_UP } else { REFUSED };
+            let lasts = miss.retry_after.unwrap_or(usual);
+            health.rest_key(&origin.name, key, lasts, now);
+            // It is the key's fault, as long as there is another one.
+            let numbers = origin.numbers();
+            if health.key_back_in(&origin.name, &numbers, now) == Some(Duration::ZERO) {
+                health.unheard(&turn.target.name, turn.began, now);
+                return;
+            }
+        }
+        let dice = &mut self.platform.dice.borrow_mut();
+        health.note(&turn.target.name, sign, rest, turn.began, now, dice);
+    }
+
+    fn has_fresh_key(&self, target: &Target, now: Timestamp) -> bool {
+        let origin = &target.origin;
+        let health = self.holdings.health().borrow();
+        health.key_back_in(&origin.name, &origin.numbers(), now) == Some(Duration::ZERO)
+    }
+
+    fn question(&mut self, target: Target, before: usize, now: Timestamp) -> Question {
+        let origin = &target.origin;
+        let place = if origin.keys.len() > 1 {
+            let mut health = self.holdings.health().borrow_mut();
+            // If all of them rest, one is tried nevertheless: nobody else is better.
+            health
+                .key(&origin.name, &origin.numbers(), now)
+                .unwrap_or(0)
+        } else {
+            0
+        };
+        let key = origin.keys.get(place);
+        let question = Question {
+            target: target.clone(),
+            authorization: key.map(|key| key.authorization.clone()),
+        };
+        let key = key.map(|key| key.number);
+        self.turn = Some(Turn {
+            target,
+            key,
+            before,
+            began: now,
+            is_noted: false,
+        });
+        question
+    }
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        // The caller has left: of whoever was still being asked nobody will learn anything.
+        if let Some(turn) = self.turn.as_ref().filter(|turn| !turn.is_noted) {
+            let now = self.platform.clock.now();
+            let mut health = self.holdings.health().borrow_mut();
+            health.unheard(&turn.target.name, turn.began, now);
+        }
+    }
+}
+
+/// Whether it is the key that the upstream does not take, or no more of.
+fn blames_key(outcome: Outcome) -> bool {
+    let busy = StatusCode::TOO_MANY_REQUESTS;
+    outcome
+        .status()
+        .is_some_and(|status| status == busy || refuses_gateway(status))
+}
+
+fn sign(outcome: Outcome) -> Sign {
+    match outcome {
+        Outcome::Complained(_) => Sign::Well,
+        outcome if outcome.status() == Some(StatusCode::TOO_MANY_REQUESTS) => Sign::Busy,
+        _ => Sign::Ill,
+    }
+}
