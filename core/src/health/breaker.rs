@@ -39,7 +39,7 @@ const OPEN: Duration = Duration::from_secs(5);
 
 /// That is doubled with every so many probes that fail. If every probe doubled it, whoever was away would stay away for as long
 /// again after coming back; so it is a fifth of that.
-const PROBES_ALIKE: u32 = 4;
+const PROBES_ALIKE: u32 = 5;
 
 /// The longest that it is open, but for the jitter.
 const LONGEST_OPEN: Duration = Duration::from_secs(300);
@@ -145,11 +145,11 @@ impl Breaker {
                     self.open(now, dice);
                 }
             }
-            Some(open) if began >= open.until => {
+            Some(open) if began >= open.probe.unwrap_or(open.until) => {
                 self.probes_failed = self.probes_failed.saturating_add(1);
                 self.open(now, dice);
             }
-            // Asked although it was open, as nobody was better: that is no news.
+            // Asked although it was open, as nobody was better, or before its probe: that is no news.
             Some(_) => {}
         }
     }

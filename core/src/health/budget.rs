@@ -33,14 +33,14 @@ struct Second {
 }
 
 impl Budget {
-    /// Somebody was asked who was not asked before for the same request.
+    /// It was asked for the first time for somebody's request.
     pub(super) fn asked(&mut self, now: Timestamp) {
         if let Some(second) = self.present(now) {
             second.asked += 1;
         }
     }
 
-    /// Whether somebody may be asked again; it is counted, if so.
+    /// Whether it may be asked again for the same request; it is counted, if so.
     pub(super) fn may_retry(&mut self, now: Timestamp) -> bool {
         let Some(present) = self.present(now) else {
             return false;

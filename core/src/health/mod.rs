@@ -145,13 +145,15 @@ impl Health {
         }
     }
 
-    /// A first request to `origin`, which lets some be asked again.
+    /// For the request of a caller `origin` is asked for the first time, be it after others have failed; it lets some be asked
+    /// again. So no origin is asked for more than what callers want and the budget, and whoever steps in for an origin that broke
+    /// down can do so for all that were under way there.
     pub fn asked(&mut self, origin: &Rc<str>, now: Timestamp) {
         let now = self.time.at(now);
         self.origins.of(origin).budget.asked(now);
     }
 
-    /// Whether one more may be asked of `origin` after a failure; it is counted, if so.
+    /// Whether `origin` may be asked again for the same request of a caller; it is counted, if so.
     pub fn may_retry(&mut self, origin: &Rc<str>, now: Timestamp) -> bool {
         let now = self.time.at(now);
         self.origins.of(origin).budget.may_retry(now)

@@ -94,7 +94,7 @@ fn it_is_open_for_longer_the_longer_nothing_helps() {
     fail(&mut breaker, 5, now);
     for probe in 0..60_u32 {
         let lasts = half_open_at(&breaker) - now;
-        let plain = (5_000 << (probe / 4).min(6)).min(300_000);
+        let plain = (5_000 << (probe / 5).min(6)).min(300_000);
         assert!(
             lasts >= plain * 8 / 10 && lasts <= plain * 12 / 10,
             "{lasts} ms after {probe} probes"
@@ -134,7 +134,7 @@ fn a_success_closes_it_and_nothing_is_held_against_it() {
 fn a_relapse_goes_on_where_it_was() {
     for (well_for, lasts) in [(60_000, 20_000), (60_001, 5_000)] {
         let mut breaker = Breaker {
-            probes_failed: 8,
+            probes_failed: 10,
             ..Breaker::default()
         };
         fail(&mut breaker, 5, 1_000);
