@@ -10,20 +10,21 @@ use crate::{
 };
 
 /// A request's place in the queues before its limits; given up when this is dropped.
-pub(super) struct Line<'a> {
-    desk: &'a Desk,
-    claims: Vec<&'a Claim>,
+pub(super) struct Line {
+    desk: Desk,
+    claims: Vec<Claim>,
     ticket: u32,
     pub(super) until: Timestamp,
     /// Whether it has a place now.
     pub(super) waits: Cell<bool>,
 }
 
-impl<'a> Line<'a> {
-    pub(super) fn before(desk: &'a Desk, claims: &'a [Claim]) -> Self {
+impl Line {
+    pub(super) fn before(desk: &Desk, claims: &[Claim]) -> Self {
         let claims: Vec<_> = claims
             .iter()
             .filter(|claim| claim.limit.queue.is_some())
+            .cloned()
             .collect();
         let waits = claims.iter().filter_map(|claim| claim.limit.queue);
         let wait = waits.map(|queue| queue.wait).min().unwrap_or_default();
@@ -33,7 +34,7 @@ impl<'a> Line<'a> {
             desk.0.platform.dice.borrow_mut().roll() as u32
         };
         Self {
-            desk,
+            desk: desk.clone(),
             claims,
             ticket,
             until: desk.now().after(wait),
@@ -50,7 +51,7 @@ impl<'a> Line<'a> {
     }
 }
 
-impl Drop for Line<'_> {
+impl Drop for Line {
     fn drop(&mut self) {
         if !self.waits.get() {
             return;

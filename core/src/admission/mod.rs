@@ -2,6 +2,7 @@
 //!
 //! First out of the isolate's own purses, which costs nothing; then, for what is not in hand, of the ledger, in one call.
 
+mod attempt;
 mod line;
 mod office;
 mod tally;
@@ -10,6 +11,7 @@ mod upkeep;
 use std::{fmt, rc::Rc, time::Duration};
 
 use self::{
+    attempt::Attempt,
     line::Line,
     tally::{Tally, Try},
 };
@@ -120,7 +122,7 @@ impl Desk {
         claims: &[Claim],
         forgiving: bool,
     ) -> Result<Admission, Denial> {
-        let line = Line::before(self, claims);
+        let line = Rc::new(Line::before(self, claims));
         let mut tries = TRIES;
         let mut apart = false;
         loop {
@@ -143,39 +145,68 @@ impl Desk {
         }
     }
 
-    /// Holds what is in hand, and asks for the rest: all at once, or where accounts lie `apart`, one after another, so that
-    /// nobody is refused for what somebody else holds who is refused as well.
+    /// Holds what is in hand, and asks for the rest.
     async fn attempt(
         &self,
         claims: &[Claim],
-        line: &Line<'_>,
+        line: &Rc<Line>,
         forgiving: bool,
         apart: bool,
     ) -> Try {
         let now = self.now();
-        let mut tally = Tally::default();
+        let mut held = Vec::new();
         let mut missing = Vec::new();
         for claim in claims {
             let draw = self.with(claim, now, |purse| {
                 purse.draw(claim.most(), claim.lives(), now)
             });
             match draw {
-                Draw::Held(units) => tally.held.push((claim.clone(), units)),
-                Draw::Ask => missing.push(claim),
-                Draw::Denied if claim.limit.queue.is_some() || apart => missing.push(claim),
+                Draw::Held(units) => held.push((claim.clone(), units)),
+                Draw::Ask => missing.push(claim.clone()),
+                Draw::Denied if claim.limit.queue.is_some() || apart => missing.push(claim.clone()),
                 // There may be room for less than all that it could use.
                 Draw::Denied
                     if !self.with(claim, now, |purse| purse.is_denied(claim.units, now)) =>
                 {
-                    missing.push(claim);
+                    missing.push(claim.clone());
                 }
                 Draw::Denied => {
-                    self.put_back(tally.held).await;
                     let standing = self.with(claim, now, |purse| standing(claim, purse, now));
-                    return Try::Out(Denial::Limited(standing));
+                    let out = Try::Out(Denial::Limited(standing));
+                    if held.is_empty() {
+                        return out;
+                    }
+                    let desk = self.clone();
+                    let given_back = async move {
+                        desk.put_back(held).await;
+                        out
+                    };
+                    return Attempt::new(self, given_back).await;
                 }
             }
         }
+        if missing.is_empty() {
+            return Try::In(held, None);
+        }
+        let (desk, line) = (self.clone(), line.clone());
+        let asked = async move { desk.ask_all(held, &missing, &line, forgiving, apart).await };
+        Attempt::new(self, asked).await
+    }
+
+    /// Asks for what is `missing` besides what is `held`: all at once, or where accounts lie `apart`, one after another, so that
+    /// nobody is refused for what somebody else holds who is refused as well.
+    async fn ask_all(
+        &self,
+        held: Vec<(Claim, Held)>,
+        missing: &[Claim],
+        line: &Line,
+        forgiving: bool,
+        apart: bool,
+    ) -> Try {
+        let mut tally = Tally {
+            held,
+            ..Tally::default()
+        };
         let at_once = if apart { 1 } else { missing.len().max(1) };
         for some in missing.chunks(at_once) {
             self.ask(some, line, &mut tally).await;
@@ -198,7 +229,7 @@ impl Desk {
     }
 
     /// Asks the ledger for what `claims` need, in one call.
-    async fn ask(&self, claims: &[&Claim], line: &Line<'_>, tally: &mut Tally) {
+    async fn ask(&self, claims: &[Claim], line: &Line, tally: &mut Tally) {
         let sent = self.now();
         let trip = self.0.holdings.trip();
         let hold = (4 * trip.get()).clamp(20, millis(PATIENCE));
@@ -228,7 +259,7 @@ impl Desk {
                 taken.ok_or_else(|| standing(claim, purse, heard))
             });
             match taken {
-                Ok(units) => tally.held.push(((*claim).clone(), units)),
+                Ok(units) => tally.held.push((claim.clone(), units)),
                 Err(_) if balance.granted => tally.late = true,
                 Err(standing) => tally.refuse(standing, &balance, claim, heard),
             }

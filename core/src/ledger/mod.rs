@@ -212,8 +212,10 @@ impl<S: Store> Inner<S> {
             let answers: Vec<_> = posts
                 .map(|waiting| sheet.post(&waiting.postings, now))
                 .collect();
-            if is_recalled && answers.iter().any(refuses) {
-                // Another isolate may have given units back since: refuse only what is refused at this moment.
+            let shows = sheet.changes().len() < ids.len();
+            if is_recalled && (shows || answers.iter().any(refuses)) {
+                // Another isolate may have changed the account since, and no write would tell: refuse only what is refused at
+                // this moment, and show what is there.
                 continue;
             }
             let version = (self.dice.borrow_mut().roll() >> 12).cast_signed();

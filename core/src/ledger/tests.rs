@@ -66,6 +66,26 @@ fn a_refusal_is_not_made_of_what_is_out_of_date() {
 }
 
 #[test]
+fn what_is_shown_is_not_out_of_date() {
+    let mut world = World::default();
+    let (here, there) = (world.instance(1), world.instance(2));
+    world.start(async move {
+        ask(&here, "a", 10).await.unwrap();
+        ask(&here, "own", 1).await.unwrap();
+        ask(&there, "a", 30).await.unwrap();
+        let mut look = posting("a", 0);
+        look.entry.take = None;
+        let shown = here.post(&[look.clone()]).await.remove(0).unwrap();
+        assert_eq!(shown.remaining, 10);
+        ask(&there, "a", 5).await.unwrap();
+        // Beside something that is written.
+        let shown = here.post(&[look, posting("own", 1)]).await.remove(0);
+        assert_eq!(shown.unwrap().remaining, 5);
+    });
+    world.run();
+}
+
+#[test]
 fn of_several_accounts_all_are_changed_or_none() {
     let mut world = World::default();
     let (here, there) = (world.instance(1), world.instance(2));
