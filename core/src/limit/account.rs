@@ -326,11 +326,11 @@ impl Account {
     /// The first instant at which the same is granted if nobody comes in between and nothing comes back; never, if the
     /// quota is smaller than that.
     fn room_at(&self, quota: &Quota, take: &Take, now: Timestamp) -> Timestamp {
-        let limit = quota.limit.get();
         let (mut ring, mut queue, mut at) = (self.ring.clone(), self.queue.clone(), now);
         loop {
             let before = queue.before(take.place) as u64;
-            if take.units.saturating_add(before) <= limit.saturating_sub(ring.used()) {
+            let room = self.limit_at(quota, at).saturating_sub(ring.used());
+            if take.units.saturating_add(before) <= room {
                 return at;
             }
             let leaves = queue.next().map(|after| at.0.saturating_add(after));
@@ -346,6 +346,13 @@ impl Account {
             queue.roll(next.0 - at.0);
             at = next;
         }
+    }
+
+    /// What is left of `quota` at an instant that is to come: what an operator allows beyond it ends.
+    fn limit_at(&self, quota: &Quota, at: Timestamp) -> u64 {
+        let ended = self.raise.filter(|raise| raise.until <= at);
+        let units = ended.map_or(0, |raise| raise.units);
+        quota.limit.get().saturating_sub(units)
     }
 
     /// When it is worth asking again: what is held may come back sooner than it leaves the window.

@@ -214,6 +214,29 @@ fn a_raise_outlives_all_that_it_was_used_for() {
 }
 
 #[test]
+fn a_refusal_knows_when_a_raise_ends() {
+    let limit = NonZeroU64::new(10).unwrap();
+    let quota = Quota { limit, per: 60_000 };
+    let mut account = Account::default();
+    let mut number = 0;
+    let mut say = |units: u64, raise: Option<u64>, now: u64| {
+        number += 1;
+        let mut entry = plain(quota, 7, number, units);
+        if let Some(units) = raise {
+            let lasts = 30_000;
+            entry.adjust = Some(Adjustment::Raise { units, lasts });
+        }
+        account.apply(&entry, Timestamp(now))
+    };
+    assert!(say(10, None, 1_000_000).granted);
+    assert!(say(10, Some(10), 1_020_000).granted);
+    let refused = say(1, None, 1_025_000);
+    assert!(!refused.granted);
+    assert!(!say(1, None, refused.until.0 - 1).granted);
+    assert!(say(1, None, refused.until.0).granted);
+}
+
+#[test]
 fn what_nobody_uses_goes_back_within_seconds_however_seldom_it_was_used() {
     let quota = Quota {
         limit: NonZeroU64::new(1_000).unwrap(),
