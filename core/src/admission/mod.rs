@@ -5,6 +5,7 @@
 mod attempt;
 mod line;
 mod office;
+mod reminder;
 mod tally;
 mod upkeep;
 
@@ -13,6 +14,7 @@ use std::{fmt, rc::Rc, time::Duration};
 use self::{
     attempt::Attempt,
     line::Line,
+    reminder::reminder,
     tally::{Tally, Try},
 };
 use crate::{
@@ -303,7 +305,24 @@ impl Desk {
         }
     }
 
+    /// Says `postings` to the ledger. What has become of units is said again, where that fails.
     async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        let answers = self.post_once(postings).await;
+        let failed = answers.iter().zip(postings);
+        let failed = failed.filter(|(answer, _)| answer.is_err());
+        let unheard: Vec<Posting> = failed
+            .filter_map(|(_, posting)| reminder(posting))
+            .collect();
+        if !unheard.is_empty() {
+            self.0
+                .platform
+                .tasks
+                .spawn(Box::pin(self.clone().remind(unheard)));
+        }
+        answers
+    }
+
+    async fn post_once(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
         let platform = &self.0.platform;
         let posted = platform.ledger.post(postings);
         within(&*platform.clock, PATIENCE, posted)

@@ -1,4 +1,4 @@
-//! Whoever leaves while the ledger is being asked takes nothing along.
+//! What becomes of what a ledger is told, where nobody hears its answer.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use tidegate_core::{
     Body, Config, Gateway, Platform,
     config::Runtime,
@@ -56,6 +56,32 @@ fn a_place_in_a_queue_is_given_up_by_somebody_who_leaves_while_asking_for_it() {
     let account = stage.half.accounts.borrow().values().next().cloned();
     let account = serde_json::to_value(account.unwrap()).unwrap();
     assert_eq!(account["queue"], serde_json::json!([]));
+}
+
+#[test]
+fn what_a_request_has_cost_is_said_until_it_is_heard() {
+    for (limit, spent) in [
+        (r#"{"concurrent": 1}"#, 0),
+        (r#"{"tokens": 10000, "per": "30d"}"#, 5_000),
+        (r#"{"tokens": 10000, "per": "30d", "strict": false}"#, 5_000),
+    ] {
+        for failure in [Failing::Unheard, Failing::Unanswered] {
+            let stage = Stage::of(limit);
+            stage.half.answers.set(true);
+            let mut call = stage.call();
+            stage.half.fails_after.set(Some((1, failure)));
+            assert!(stage.poll(&mut call).is_ready());
+            for _ in 0..3 {
+                stage.half.pass(Duration::from_secs(2));
+            }
+            stage.half.fails_after.set(None);
+            for _ in 0..10 {
+                stage.half.pass(Duration::from_secs(2));
+            }
+            let left = stage.allowed() - spent;
+            assert_eq!(stage.left(), left, "{limit} {failure:?}");
+        }
+    }
 }
 
 struct Stage {
@@ -126,17 +152,36 @@ impl Stage {
     }
 }
 
-/// A platform whose upstream is silent, and whose ledger does what it is told and may be slow to say so.
+/// What a ledger does that gives no answer.
+#[derive(Clone, Copy, Debug)]
+enum Failing {
+    /// It has not heard.
+    Unheard,
+    /// It has done what it was told.
+    Unanswered,
+}
+
+/// A platform whose upstream may be silent, and whose ledger may be slow to answer or fail to.
 #[derive(Default)]
 struct Half {
     accounts: RefCell<BTreeMap<String, Account>>,
     left: Cell<u64>,
     allowed: Cell<u64>,
     is_slow: Cell<bool>,
+    /// After how many messages it fails, and how.
+    fails_after: Cell<Option<(u32, Failing)>>,
+    /// Whether the upstream answers.
+    answers: Cell<bool>,
+    passed: Cell<Duration>,
     tasks: RefCell<Vec<Task>>,
 }
 
 impl Half {
+    fn pass(&self, time: Duration) {
+        self.passed.set(self.passed.get() + time);
+        self.work();
+    }
+
     /// Lets all that was spawned go as far as it comes.
     fn work(&self) {
         loop {
@@ -160,6 +205,18 @@ impl Half {
 #[async_trait(?Send)]
 impl Ledger for Half {
     async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        let failing = match self.fails_after.get() {
+            Some((0, failing)) => Some(failing),
+            Some((more, failing)) => {
+                self.fails_after.set(Some((more - 1, failing)));
+                None
+            }
+            None => None,
+        };
+        let fault = || Err(Fault("there is no answer".into()));
+        if matches!(failing, Some(Failing::Unheard)) {
+            return postings.iter().map(|_| fault()).collect();
+        }
         let answers = postings.iter().map(|posting| {
             let mut accounts = self.accounts.borrow_mut();
             let account = accounts
@@ -175,7 +232,7 @@ impl Ledger for Half {
             let balance = account.apply(&posting.entry, self.now());
             self.left.set(balance.remaining);
             self.allowed.set(posting.entry.quota.limit.get());
-            Ok(balance)
+            failing.map_or(Ok(balance), |_| fault())
         });
         let answers = answers.collect();
         poll_fn(|_| {
@@ -197,18 +254,34 @@ impl Ledger for Half {
 #[async_trait(?Send)]
 impl Upstream for Half {
     async fn send(&self, _: Request<Body>) -> Result<Response<Body>, Failure> {
-        pending().await
+        if !self.answers.get() {
+            pending::<()>().await;
+        }
+        let usage =
+            r#"{"usage":{"prompt_tokens":1000,"completion_tokens":4000,"total_tokens":5000}}"#;
+        let mut response = Response::new(Body::from(String::from(usage)));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert("content-type", json);
+        Ok(response)
     }
 }
 
 #[async_trait(?Send)]
 impl Clock for Half {
     fn now(&self) -> Timestamp {
-        Timestamp(1_800_000_000_000)
+        Timestamp(1_800_000_000_000).after(self.passed.get())
     }
 
-    async fn sleep(&self, _: Duration) {
-        pending().await
+    async fn sleep(&self, duration: Duration) {
+        let until = self.passed.get() + duration;
+        poll_fn(|_| {
+            if self.passed.get() >= until {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
