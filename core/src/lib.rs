@@ -32,9 +32,9 @@
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
-//! | order, dispatch | targets in order, and the next one while nobody has answered | [`dispatch`] |
-//! | take the answer | something for the caller, or a reason to ask somebody else | `answer`, [`upstream`] |
-//! | relay | the answer goes on: whole, untouched, or event by event | `relay`, [`sse`] |
+//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` |
+//! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
+//! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long | `relay`, `vigil`, [`sse`] |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
 //!
