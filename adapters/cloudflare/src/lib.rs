@@ -7,6 +7,8 @@
 //! One isolate serves many calls, on one thread. A panic would end all of them, so nothing here panics; should the
 //! module trap nevertheless, `entry.mjs` has it instantiated afresh.
 //!
+//! What has been learnt of upstreams (who fails, which key rests) is each isolate's own, and goes with it.
+//!
 //! # What this runtime does otherwise than the others
 //!
 //! * It does not say how far a failed request came: see `upstream.rs`.

@@ -2,7 +2,8 @@
 //!
 //! Every processor core has a thread with a runtime, a listening socket and connections of its own ([`server`]); the core's
 //! [`Gateway`](tidegate_core::Gateway) runs on it as it does in an isolate at the edge. What threads share is the
-//! [`ledger`], the [`journal`] and the configuration's text ([`source`]), and nothing else.
+//! [`ledger`], the [`journal`] and the configuration's text ([`source`]), and nothing else: what has been learnt of upstreams (who
+//! fails, which key rests) is each thread's own.
 
 #![cfg_attr(
     not(test),

@@ -3,6 +3,8 @@
 //! Spin keeps an instance for many requests, up to sixteen of them at once, in one thread. A trap would end all of
 //! them, so nothing here panics and nothing blocks. Every file translates between one interface of the host
 //! and one port of the core; what to do is the core's to say.
+//!
+//! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
 
 mod ambient;
 mod body;
