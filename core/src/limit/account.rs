@@ -35,7 +35,15 @@ struct Raise {
 impl Account {
     /// Changes the account by `entry` at `now`.
     pub fn apply(&mut self, entry: &Entry, now: Timestamp) -> Balance {
-        let now = self.advance(&entry.quota, now);
+        let latest = self.advance(&entry.quota, now);
+        let mut balance = self.change(entry, latest);
+        // A clock that was set back has to come to where it was before anything leaves the window.
+        let pause = balance.again.since(balance.at);
+        (balance.at, balance.again) = (now, now.after(pause));
+        balance
+    }
+
+    fn change(&mut self, entry: &Entry, now: Timestamp) -> Balance {
         if let Some(adjustment) = entry.adjust {
             self.adjust(&entry.quota, adjustment, now);
         }
@@ -135,7 +143,7 @@ impl Account {
     /// When nothing in the account counts any more, and nothing holds of it, so that it may be forgotten.
     pub fn empty_at(&self, quota: &Quota, now: Timestamp) -> Timestamp {
         let raised = self.raise.map_or(now, |raise| raise.until);
-        self.ring.empty_at(quota, now).max(raised)
+        self.ring.empty_at(quota, now.max(self.latest)).max(raised)
     }
 
     fn advance(&mut self, quota: &Quota, now: Timestamp) -> Timestamp {

@@ -237,6 +237,26 @@ fn a_refusal_knows_when_a_raise_ends() {
 }
 
 #[test]
+fn a_refusal_knows_of_a_clock_that_was_set_back() {
+    let limit = NonZeroU64::MIN;
+    let quota = Quota { limit, per: 60_000 };
+    let mut account = Account::default();
+    let hour = 3_600_000;
+    let mut number = 0;
+    let mut say = |now: u64| {
+        number += 1;
+        account.apply(&plain(quota, 7, number, 1), Timestamp(now))
+    };
+    assert!(say(2 * hour).granted);
+    let refused = say(hour);
+    assert!(!refused.granted);
+    let wait = refused.until.since(refused.at).as_millis() as u64;
+    assert!(wait > hour, "{wait}");
+    assert!(!say(hour + wait - 1).granted);
+    assert!(say(hour + wait).granted);
+}
+
+#[test]
 fn what_nobody_uses_goes_back_within_seconds_however_seldom_it_was_used() {
     let quota = Quota {
         limit: NonZeroU64::new(1_000).unwrap(),
