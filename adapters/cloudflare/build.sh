@@ -14,8 +14,7 @@ if [ -n "${TIDEGATE_WORKER:-}" ]; then
   exit
 fi
 
-# The Worker has room to be a little faster than the smallest would be.
-CARGO_PROFILE_RELEASE_OPT_LEVEL=s worker-build --release adapters/cloudflare
+worker-build --release adapters/cloudflare
 if [ -n "${TIDEGATE_COMPILED:-}" ]; then
   cp "$TIDEGATE_COMPILED" "$here/build/tidegate.json.txt"
 else
