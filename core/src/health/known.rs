@@ -1,53 +1,51 @@
 //! Those of whom something is known, by name.
+//!
+//! They are those whom the configuration names: few, and no more come in while it stays.
 
-use std::{collections::HashMap, mem, rc::Rc};
+use std::rc::Rc;
 
-/// How many are kept in each of two generations. Those of whom nobody spoke for that long are forgotten.
-const NAMES: usize = 4096;
-
-/// What is known of whom.
+/// What is known of whom, in the order of their names.
 #[derive(Debug)]
-pub(super) struct Known<T> {
-    recent: HashMap<Rc<str>, T>,
-    older: HashMap<Rc<str>, T>,
-}
+pub(super) struct Known<T>(Vec<(Rc<str>, T)>);
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
-        Self {
-            recent: HashMap::new(),
-            older: HashMap::new(),
-        }
+        Self(Vec::new())
     }
 }
 
 impl<T: Default> Known<T> {
     /// What is known of `name`, which is nothing if it was never spoken of.
     pub(super) fn of(&mut self, name: &Rc<str>) -> &mut T {
-        if self.recent.len() >= NAMES && !self.recent.contains_key(name) {
-            let kept = self.older.remove(name);
-            self.older = mem::take(&mut self.recent);
-            self.recent.extend(kept.map(|known| (name.clone(), known)));
+        let place = self.place(name);
+        if self.0.get(place).is_none_or(|(other, _)| other != name) {
+            self.0.insert(place, (name.clone(), T::default()));
         }
-        self.recent
-            .entry(name.clone())
-            .or_insert_with(|| self.older.remove(name).unwrap_or_default())
+        // It was found there, or put there.
+        #[allow(clippy::indexing_slicing)]
+        &mut self.0[place].1
     }
 
     /// What is known of `name`, if it was ever spoken of.
-    pub(super) fn find(&mut self, name: &Rc<str>) -> Option<&mut T> {
-        self.get(name).is_some().then(|| self.of(name))
+    pub(super) fn find(&mut self, name: &str) -> Option<&mut T> {
+        let place = self.place(name);
+        let (other, known) = self.0.get_mut(place)?;
+        (**other == *name).then_some(known)
     }
 
     /// The same, to look at.
     pub(super) fn get(&self, name: &str) -> Option<&T> {
-        self.recent.get(name).or_else(|| self.older.get(name))
+        let (other, known) = self.0.get(self.place(name))?;
+        (**other == *name).then_some(known)
     }
 
-    /// Forgets everybody whose name does not please.
-    pub(super) fn retain(&mut self, pleases: impl Fn(&Rc<str>) -> bool) {
-        self.recent.retain(|name, _| pleases(name));
-        self.older.retain(|name, _| pleases(name));
+    /// Forgets everybody but `names`.
+    pub(super) fn keep_only(&mut self, names: &[Rc<str>]) {
+        self.0.retain(|(name, _)| names.contains(name));
+    }
+
+    fn place(&self, name: &str) -> usize {
+        self.0.partition_point(|(other, _)| **other < *name)
     }
 }
 
@@ -55,23 +53,22 @@ impl<T: Default> Known<T> {
 mod tests {
     use super::*;
 
-    fn name(number: usize) -> Rc<str> {
-        number.to_string().into()
-    }
-
     #[test]
-    fn who_is_spoken_of_is_kept_and_the_others_are_bounded() {
+    fn who_is_spoken_of_is_known_until_nobody_names_him() {
         let mut known: Known<u32> = Known::default();
-        *known.of(&name(0)) = 7;
-        for number in 1..=5 * NAMES {
-            *known.of(&name(number)) = 1;
-            assert_eq!(known.find(&name(0)), Some(&mut 7));
-            assert!(known.recent.len() + known.older.len() <= 2 * NAMES);
+        let names: Vec<Rc<str>> = ["b", "a", "c", "aa"].map(Rc::from).into();
+        for (number, name) in (0..).zip(&names) {
+            *known.of(name) = number;
         }
-        assert_eq!(known.find(&name(1)), None);
-        assert_eq!(known.find(&name(5 * NAMES)), Some(&mut 1));
-        known.retain(|name| **name == *"0");
-        assert_eq!(known.recent.len() + known.older.len(), 1);
-        assert_eq!(known.get("0"), Some(&7));
+        for (number, name) in (0..).zip(&names) {
+            assert_eq!(*known.of(name), number);
+            assert_eq!(known.find(name), Some(&mut number.clone()));
+            assert_eq!(known.get(name), Some(&number));
+        }
+        assert_eq!(known.get("d"), None);
+        assert_eq!(known.find(""), None);
+        known.keep_only(&names[1..3]);
+        assert_eq!(known.get("b"), None);
+        assert_eq!(known.get("c"), Some(&2));
     }
 }

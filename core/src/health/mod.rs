@@ -19,7 +19,7 @@ mod known;
 mod rest;
 mod steady;
 
-use std::{collections::BTreeSet, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use crate::{
     dice::Dice,
@@ -89,19 +89,16 @@ impl Health {
     pub fn order(&mut self, targets: &[Rc<str>], now: Timestamp, dice: &mut Dice) -> Vec<usize> {
         let now = self.time.at(now);
         let mut someone_well = false;
-        let mut turns: Vec<_> = targets
-            .iter()
-            .enumerate()
-            .map(|(place, name)| {
-                let known = self.targets.find(name);
-                let turn = known.map_or(Turn::InPlace, |target| {
-                    target.turn(!someone_well, now, dice)
-                });
-                someone_well |= turn == Turn::InPlace;
-                (turn, place)
-            })
-            .collect();
-        turns.sort_unstable();
+        let mut turns: Vec<(Turn, usize)> = Vec::with_capacity(targets.len());
+        for (place, name) in targets.iter().enumerate() {
+            let known = self.targets.find(name);
+            let turn = known.map_or(Turn::InPlace, |target| {
+                target.turn(!someone_well, now, dice)
+            });
+            someone_well |= turn == Turn::InPlace;
+            let after = turns.partition_point(|(other, _)| *other <= turn);
+            turns.insert(after, (turn, place));
+        }
         turns.into_iter().map(|(_, place)| place).collect()
     }
 
@@ -183,10 +180,8 @@ impl Health {
 
     /// Forgets everybody but these, as after the configuration was replaced.
     pub fn keep_only(&mut self, targets: &[Rc<str>], origins: &[Rc<str>]) {
-        let targets: BTreeSet<_> = targets.iter().collect();
-        let origins: BTreeSet<_> = origins.iter().collect();
-        self.targets.retain(|name| targets.contains(name));
-        self.origins.retain(|name| origins.contains(name));
+        self.targets.keep_only(targets);
+        self.origins.keep_only(origins);
     }
 }
 

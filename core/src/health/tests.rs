@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn names(names: &[&str]) -> Vec<Rc<str>> {

@@ -111,13 +111,11 @@ impl Builder<'_> {
             .as_ref()
             .map(|field| field.named())
             .unwrap_or_default();
-        let names = models.iter().map(|(key, _)| key.name.as_str()).collect();
-        let listed = models
-            .iter()
-            .filter_map(|(key, field)| Some((key.name.clone(), model(field, &providers, &names)?)));
-        let listed = listed.collect();
-        let fields = models.iter().map(|(key, field)| (key.name.as_str(), field));
-        config.models = resolved(&listed, &fields.collect());
+        let names: Vec<&str> = models.iter().map(|(key, _)| key.name.as_str()).collect();
+        let listed = models.iter().filter_map(|(key, field)| {
+            Some((key.name.as_str(), field, model(field, &providers, &names)?))
+        });
+        config.models = resolved(&listed.collect::<Vec<_>>());
         let mut installations = Installations::new();
         for (key, field) in root
             .field("dify")

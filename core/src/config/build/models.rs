@@ -1,11 +1,6 @@
 //! The models that callers can name.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU32,
-    rc::Rc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, num::NonZeroU32, rc::Rc, time::Duration};
 
 use http::StatusCode;
 
@@ -50,11 +45,7 @@ enum Step {
 }
 
 /// Reads a model, whose targets are models of `providers`, or `models` of the same file.
-pub(super) fn model(
-    field: &Field<'_>,
-    providers: &Origins,
-    models: &BTreeSet<&str>,
-) -> Option<Listed> {
+pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Listed> {
     let mut section = field.section()?;
     let listed = section.required("targets");
     let targets: Vec<_> = listed
@@ -147,47 +138,42 @@ fn reason(field: &Field<'_>) -> Option<Reason> {
     })
 }
 
+/// A model as it is written, with its name and where it stands.
+pub(super) type Named<'f> = (&'f str, &'f Field<'f>, Listed);
+
 /// The models of `listed`, where those that are another model's name stand for its targets.
-pub(super) fn resolved(
-    listed: &BTreeMap<String, Listed>,
-    fields: &BTreeMap<&str, &Field<'_>>,
-) -> BTreeMap<String, Rc<Model>> {
-    let model = |(name, one): (&String, &Listed)| {
+pub(super) fn resolved(listed: &[Named<'_>]) -> BTreeMap<String, Rc<Model>> {
+    let mut models = BTreeMap::new();
+    for (name, field, one) in listed {
         let mut targets = Vec::new();
-        let mut way = vec![name.as_str()];
-        if !expand(one, listed, &mut way, &mut BTreeSet::new(), &mut targets)
-            && let Some(field) = fields.get(name.as_str())
-        {
-            field.complain(format!(
-                "its targets come back to themselves: {}",
-                way.join(" -> ")
-            ));
+        let mut way = vec![*name];
+        if !expand(one, listed, &mut way, &mut Vec::new(), &mut targets) {
+            let way = way.join(" -> ");
+            field.complain(format!("its targets come back to themselves: {way}"));
         }
-        let all = u32::try_from(targets.len())
-            .unwrap_or(u32::MAX)
-            .clamp(1, MOST_ATTEMPTS);
-        let attempts = one.attempts.or_else(|| NonZeroU32::new(all));
+        let all = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+        let all = NonZeroU32::new(all.clamp(1, MOST_ATTEMPTS));
         let model = Model {
-            name: name.as_str().into(),
+            name: (*name).into(),
             targets,
             retry: Retry {
-                attempts: attempts.unwrap_or(NonZeroU32::MIN),
+                attempts: one.attempts.or(all).unwrap_or(NonZeroU32::MIN),
                 on: one.on.clone(),
             },
             timeouts: one.timeouts,
         };
-        (name.clone(), Rc::new(model))
-    };
-    listed.iter().map(model).collect()
+        models.insert((*name).to_owned(), Rc::new(model));
+    }
+    models
 }
 
 /// Adds the targets of `one` to `targets`; of those that come by way of other models each once. `way` is how it was come by, and
 /// `done` are the models that need not be looked at again. Whether it does not go round in a circle.
 fn expand<'l>(
     one: &'l Listed,
-    listed: &'l BTreeMap<String, Listed>,
+    listed: &'l [Named<'_>],
     way: &mut Vec<&'l str>,
-    done: &mut BTreeSet<&'l str>,
+    done: &mut Vec<&'l str>,
     targets: &mut Vec<Target>,
 ) -> bool {
     for step in &one.targets {
@@ -204,11 +190,14 @@ fn expand<'l>(
                 if is_circle {
                     return false;
                 }
-                if let Some(next) = listed.get(name)
-                    && done.insert(name)
-                    && !expand(next, listed, way, done, targets)
+                let next = listed.iter().find(|(other, ..)| other == name);
+                if let Some((.., next)) = next
+                    && !done.contains(&name.as_str())
                 {
-                    return false;
+                    done.push(name);
+                    if !expand(next, listed, way, done, targets) {
+                        return false;
+                    }
                 }
                 way.pop();
             }
@@ -217,7 +206,7 @@ fn expand<'l>(
     true
 }
 
-fn step(field: &Field<'_>, providers: &Origins, models: &BTreeSet<&str>) -> Option<Step> {
+fn step(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Step> {
     if let Kind::Table(_) = field.value.kind {
         let mut section = field.section()?;
         section.unavailable("weight");
@@ -228,7 +217,7 @@ fn step(field: &Field<'_>, providers: &Origins, models: &BTreeSet<&str>) -> Opti
         return target;
     }
     let name = field.text()?;
-    if models.contains(name) {
+    if models.contains(&name) {
         return Some(Step::Model(name.into()));
     }
     let Some((provider, model)) = name.split_once('/').filter(|(_, model)| !model.is_empty())

@@ -1,9 +1,6 @@
 //! Who can answer: model providers, and the services of Dify installations.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, rc::Rc};
 
 use http::{HeaderValue, Uri};
 
@@ -59,10 +56,11 @@ impl Builder<'_> {
         }
         section.finish();
         let read: Option<Vec<OriginKey>> = listed.iter().map(|key| self.origin_key(key)).collect();
-        let mut known = BTreeSet::new();
-        for (key, field) in read.iter().flatten().zip(&listed) {
+        let numbers: Vec<u64> = read.iter().flatten().map(|key| key.number).collect();
+        for (place, field) in listed.iter().enumerate() {
+            let (before, after) = numbers.split_at(place.min(numbers.len()));
             // Where the document is only checked, nobody knows what a reference stands for.
-            if self.secrets.is_some() && !known.insert(key.number) {
+            if self.secrets.is_some() && after.first().is_some_and(|key| before.contains(key)) {
                 field.complain("this key stands here twice");
             }
         }

@@ -1,9 +1,12 @@
 //! How an answer begins: with something for the caller, with nothing yet, or with an error that its head did not tell of.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, fmt};
 
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use crate::{sse, upstream::Complaint};
@@ -132,17 +135,46 @@ impl Event<'_> {
 
 impl Choice<'_> {
     fn says_something(&self) -> bool {
-        let is_empty = |raw: &RawValue| matches!(raw.get(), "null" | "\"\"" | "[]" | "{}");
-        let delta: BTreeMap<Cow<'_, str>, &RawValue> = self
-            .delta
-            .and_then(|raw| serde_json::from_str(raw.get()).ok())
-            .unwrap_or_default();
-        let fields = delta.iter().filter(|(name, _)| *name != "role");
-        fields
-            .map(|(_, raw)| *raw)
-            .chain(self.text)
-            .chain(self.finish_reason)
+        let delta = self.delta.map(RawValue::get);
+        let says =
+            delta.is_some_and(|delta| serde_json::from_str(delta).is_ok_and(|Delta { says }| says));
+        says || [self.text, self.finish_reason]
+            .into_iter()
+            .flatten()
             .any(|raw| !is_empty(raw))
+    }
+}
+
+fn is_empty(raw: &RawValue) -> bool {
+    matches!(raw.get(), "null" | "\"\"" | "[]" | "{}")
+}
+
+/// What a chunk adds, of which only this is read: whether it is anything but a role.
+struct Delta {
+    says: bool,
+}
+
+impl<'de> Deserialize<'de> for Delta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Delta;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Delta, A::Error> {
+                let mut says = false;
+                while let Some((name, value)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
+                    says |= name != "role" && !is_empty(value);
+                }
+                Ok(Delta { says })
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
     }
 }
 

@@ -161,12 +161,14 @@ impl Asked {
         }
         if let (Some(cap), Some(length)) = (self.cap, &self.length) {
             let capped = length.edits(cap, is_openai, self.model_at.end);
-            edits.extend(capped.into_iter().map(|(range, text)| (range, text.into())));
+            for (range, text) in capped {
+                edits.push((range, text.into()));
+            }
         }
         if edits.is_empty() {
             return self.body.clone();
         }
-        edits.sort_by_key(|(range, _)| range.start);
+        in_order(&mut edits);
         let mut out = BytesMut::with_capacity(
             self.body.len() + edits.iter().map(|(_, text)| text.len()).sum::<usize>(),
         );
@@ -178,6 +180,21 @@ impl Asked {
         }
         out.extend_from_slice(self.body.get(from..).unwrap_or_default());
         out.freeze()
+    }
+}
+
+/// There are three at most: whatever sorts many would be most of the code.
+fn in_order<T>(edits: &mut [(Range<usize>, T)]) {
+    for end in 1..edits.len() {
+        let mut place = end;
+        while let Some([(before, _), (after, _)]) = place
+            .checked_sub(1)
+            .and_then(|before| edits.get(before..=place))
+            && before.start > after.start
+        {
+            edits.swap(place - 1, place);
+            place -= 1;
+        }
     }
 }
 
