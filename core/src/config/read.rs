@@ -39,9 +39,12 @@ impl Problems {
     }
 
     pub(super) fn into_sorted(self) -> Vec<Problem> {
-        let mut problems = self.0.into_inner();
-        problems.sort_by_key(|problem| problem.at);
-        problems
+        let mut sorted: Vec<Problem> = Vec::new();
+        for problem in self.0.into_inner() {
+            let place = sorted.partition_point(|other| other.at <= problem.at);
+            sorted.insert(place, problem);
+        }
+        sorted
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
@@ -197,8 +197,12 @@ impl<S: Store> Inner<S> {
     /// Changes the accounts by all of `batch`, in order and in one step.
     async fn post(&self, batch: &[Waiting]) -> Result<Vec<Answers>, Fault> {
         let postings = batch.iter().flat_map(|waiting| &waiting.postings);
-        let ids: BTreeSet<_> = postings.map(|posting| posting.account.clone()).collect();
-        let ids: Vec<_> = ids.into_iter().collect();
+        let mut ids: Vec<Rc<str>> = Vec::new();
+        for Posting { account, .. } in postings {
+            if let Err(place) = ids.binary_search(account) {
+                ids.insert(place, account.clone());
+            }
+        }
         let began = self.clock.now();
         for attempt in 1..=ATTEMPTS {
             let recalled = self.recall(&ids);

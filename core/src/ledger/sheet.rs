@@ -30,7 +30,11 @@ impl Sheet {
                 None => Line::new(None, Account::default()),
             })
         };
-        Self(found.map(|(id, found)| (id, line(found))).collect())
+        let mut lines = BTreeMap::new();
+        for (id, found) in found {
+            lines.insert(id, line(found));
+        }
+        Self(lines)
     }
 
     /// Changes the accounts of `postings`, all or none.
