@@ -74,6 +74,11 @@ impl Exchange {
         }
     }
 
+    /// Whether it can be put more than once: a body that is handed through is there for the first one alone.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(self.payload, Payload::Asked(_))
+    }
+
     /// How long one attempt may take, of so much that is `left`, where there are `others` to ask or not.
     pub(crate) fn patience(&self, left: Duration, others: bool) -> Duration {
         let (_, is_stream) = self.asked();

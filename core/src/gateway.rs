@@ -269,8 +269,7 @@ impl Gateway {
         claims: &[Claim],
         mut exchange: Exchange,
     ) -> Result<Reply, Refusal> {
-        let (targets, retry) = (exchange.targets.clone(), exchange.retry.clone());
-        let mut round = Round::new(self.platform.clone(), self.holdings.clone(), targets, retry);
+        let mut round = Round::new(self.platform.clone(), self.holdings.clone(), &exchange);
         let deadline = visit.record.time.after(exchange.timeouts.total);
         let mut last: Option<Miss> = None;
         let mut second_best: Option<(Reply, Target)> = None;

@@ -6,7 +6,8 @@ use http::{HeaderValue, StatusCode};
 
 use crate::{
     answer::{Miss, Reply},
-    dispatch::{Attempts, Retry, Target, refuses_gateway},
+    dispatch::{Attempts, Target, refuses_gateway},
+    exchange::Exchange,
     health::Sign,
     holdings::Holdings,
     platform::Platform,
@@ -26,6 +27,8 @@ pub(crate) struct Round {
     holdings: Holdings,
     targets: Vec<Target>,
     attempts: Attempts,
+    /// The question can be put more than once.
+    is_repeatable: bool,
     /// The origins that were asked already.
     asked: Vec<Rc<str>>,
     turn: Option<Turn>,
@@ -49,12 +52,8 @@ pub(crate) struct Question {
 }
 
 impl Round {
-    pub(crate) fn new(
-        platform: Platform,
-        holdings: Holdings,
-        targets: Vec<Target>,
-        retry: Retry,
-    ) -> Self {
+    pub(crate) fn new(platform: Platform, holdings: Holdings, exchange: &Exchange) -> Self {
+        let targets = exchange.targets.clone();
         let names: Vec<Rc<str>> = targets.iter().map(|target| target.name.clone()).collect();
         let order = {
             let mut health = holdings.health().borrow_mut();
@@ -68,7 +67,8 @@ impl Round {
             platform,
             holdings,
             targets,
-            attempts: Attempts::new(order, retry),
+            attempts: Attempts::new(order, exchange.retry.clone()),
+            is_repeatable: exchange.is_repeatable(),
             asked: Vec::new(),
             turn: None,
         }
@@ -80,6 +80,7 @@ impl Round {
     pub(crate) fn next(&mut self, last: Option<&Miss>) -> Option<Question> {
         let now = self.platform.clock.now();
         if let (Some(turn), Some(last)) = (self.turn.take(), last)
+            && self.is_repeatable
             && blames_key(last.outcome)
             && turn.before + 1 < turn.target.origin.keys.len()
             && self.has_fresh_key(&turn.target, now)
