@@ -43,7 +43,7 @@ impl Budget {
             let Some(held) = self.tenure.tokens() else {
                 return Poll::Ready(Ok(()));
             };
-            if meter.is_whole() {
+            if meter.is_over() {
                 // What comes now is what it has cost.
                 return Poll::Ready(Ok(()));
             }
@@ -111,7 +111,7 @@ impl Budget {
 
     /// A stream that has ended.
     pub(crate) fn close(&mut self, ended: Ending, meter: &Meter) -> Counted {
-        let is_whole = ended == Ending::Whole || meter.is_whole();
+        let is_whole = ended == Ending::Whole || meter.is_over() && !meter.has_failed();
         let counted = self.settle(meter.usage().total(), meter.passed(), is_whole);
         self.release();
         counted

@@ -135,20 +135,29 @@ impl Relay {
         // The blank line behind the last event is sometimes forgotten.
         let rest = self.framer.finish();
         let passes = self.meter.read(&rest) == Verdict::Pass;
-        if !self.meter.is_whole() {
+        if !self.meter.is_over() {
             out.push(self.truncated("the stream ended before it was whole".into()));
             return;
         }
-        self.close(Ending::Whole, None);
+        self.close(self.ending(), None);
         if passes && !rest.is_empty() {
             out.push(rest);
         }
     }
 
+    /// How a stream has ended that is over.
+    fn ending(&self) -> Ending {
+        if self.meter.has_failed() {
+            Ending::Truncated
+        } else {
+            Ending::Whole
+        }
+    }
+
     /// What the upstream's breaking off is to the caller; nothing, if it had said everything.
     fn broken(&mut self, error: &BoxError, out: &mut Vec<Bytes>) {
-        if self.meter.is_whole() {
-            self.close(Ending::Whole, Some(error.to_string()));
+        if self.meter.is_over() {
+            self.close(self.ending(), Some(error.to_string()));
         } else {
             out.push(self.truncated(error.to_string()));
         }

@@ -80,7 +80,7 @@ fn a_stream_that_does_not_end_is_cut_off_and_on_record() {
     let dir = tempdir().unwrap();
     let upstream = Upstream::answering(
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
-         data: {\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n",
+         data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n",
     );
     let mut gateway = Gateway::start(&write(dir.path(), upstream.address, 100), &[]);
     let mut caller = gateway.connect();
@@ -207,7 +207,8 @@ fn a_caller_who_leaves_ends_what_it_asked_for() {
     // Before the head of the answer, and in the middle of its body.
     for said in [
         "",
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: {}\n\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gateway = Gateway::start(&write(dir.path(), listener.local_addr().unwrap(), 100), &[]);

@@ -57,11 +57,19 @@ impl Meter {
         }
     }
 
-    /// Whether the stream has said that it is whole, so that nothing is missing if it ends here.
-    pub fn is_whole(&self) -> bool {
+    /// Whether the stream has said that it is over, so that nothing is missing if it ends here.
+    pub fn is_over(&self) -> bool {
         match self {
-            Self::OpenAi(meter) => meter.is_whole(),
-            Self::Dify(meter) => meter.whole,
+            Self::OpenAi(meter) => meter.is_over(),
+            Self::Dify(meter) => meter.over,
+        }
+    }
+
+    /// Whether the stream has said that it has failed: then the caller has heard so, and it is not whole.
+    pub fn has_failed(&self) -> bool {
+        match self {
+            Self::OpenAi(meter) => meter.failed,
+            Self::Dify(meter) => meter.failed,
         }
     }
 

@@ -91,7 +91,8 @@ pub struct Demand {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Adjustment {
-    /// What was spent counts no more. What is held still does.
+    /// What was spent counts no more. What is held ahead still does; what is held in the bucket that runs cannot be told from what
+    /// was spent in it.
     Reset,
     /// So many more units are allowed for a while.
     Raise {

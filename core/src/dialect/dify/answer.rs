@@ -17,7 +17,9 @@ pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
 #[derive(Debug, Default)]
 pub struct Meter {
     pub(in crate::dialect) usage: Usage,
-    pub(in crate::dialect) whole: bool,
+    pub(in crate::dialect) over: bool,
+    /// It has said that it failed.
+    pub(in crate::dialect) failed: bool,
     /// Bytes of text that have passed.
     pub(in crate::dialect) passed: u64,
 }
@@ -38,10 +40,11 @@ impl Meter {
             Some("workflow_finished") if self.usage.tokens_in.is_none() => {
                 self.usage = event.usage()
             }
-            Some("workflow_paused" | "error" | "workflow_finished") => {}
+            Some("error") => self.failed = true,
+            Some("workflow_paused" | "workflow_finished") => {}
             _ => return,
         }
-        self.whole = true;
+        self.over = true;
     }
 }
 
@@ -157,7 +160,7 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(meter(events).whole, whole, "{events:?}");
+            assert_eq!(meter(events).over, whole, "{events:?}");
         }
     }
 

@@ -34,8 +34,9 @@ pub struct Meter {
     pub(in crate::dialect) usage: Usage,
     /// Bytes of text that have passed, and what is not shown of it.
     pub(in crate::dialect) passed: u64,
-    /// The stream has said itself that it is over.
+    /// The stream has said itself that it is over; and that it has failed.
     over: bool,
+    pub(in crate::dialect) failed: bool,
     /// The choices that have begun, by their numbers, and whether each has finished.
     choices: Vec<(u64, bool)>,
     /// What a response said of itself when it began, in case it must be ended here.
@@ -53,7 +54,7 @@ impl Meter {
     }
 
     /// Whether the stream has said that it is over, or each of its choices has finished.
-    pub(in crate::dialect) fn is_whole(&self) -> bool {
+    pub(in crate::dialect) fn is_over(&self) -> bool {
         self.over
             || (!self.choices.is_empty() && self.choices.iter().all(|(_, finished)| *finished))
     }
@@ -107,9 +108,11 @@ impl Meter {
         }
         let closed = matches!(
             event.kind.as_deref(),
-            Some("response.completed" | "response.failed" | "response.incomplete")
+            Some("response.completed" | "response.incomplete")
         );
-        self.over |= closed || event.error.is_some();
+        self.failed |= event.error.is_some()
+            || matches!(event.kind.as_deref(), Some("response.failed" | "error"));
+        self.over |= closed || self.failed;
         let alone = event.usage.is_some() && event.choices.as_ref().is_some_and(Vec::is_empty);
         if self.hide_usage && alone {
             Verdict::Keep
@@ -331,7 +334,7 @@ mod tests {
             (&[r#"{"error":{"message":"x"}}"#], true),
             (&[r#"{"error":null}"#, "nonsense", "{"], false),
         ] {
-            assert_eq!(meter(false, events).0.is_whole(), whole, "{events:?}");
+            assert_eq!(meter(false, events).0.is_over(), whole, "{events:?}");
         }
     }
 
