@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
@@ -21,10 +21,47 @@ use crate::{failed::Failed, say::say, source::Source};
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A file, and how it looked before it was read for the first time: what changes from then on is read again.
+pub(crate) struct Watched {
+    path: PathBuf,
+    read: Option<Appearance>,
+}
+
+/// What a changed file does not share with the one before: when it was written, and its length.
+type Appearance = (Option<SystemTime>, u64);
+
+impl Watched {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            read: appearance(path),
+        }
+    }
+}
+
+/// What the process is told by signals.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on they are heard: until then each of them ends the process. Needs a runtime.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// What to heed.
 pub(crate) struct Control {
+    pub(crate) signals: Signals,
     /// The configuration's file, if there is one to read again.
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Option<Watched>,
     /// Whether the end of standard input is the end.
     pub(crate) until_stdin_closes: bool,
     /// Where a new configuration goes.
@@ -33,24 +70,23 @@ pub(crate) struct Control {
 
 impl Control {
     /// Returns once the process is to stop.
-    pub(crate) async fn heed(self) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    pub(crate) async fn heed(mut self) {
         let mut closed = pin!(stdin_closed(self.until_stdin_closes));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut read = self.file.as_deref().and_then(appearance);
+        let mut read = self.file.as_ref().and_then(|file| file.read);
         let mut seen = read;
         loop {
             let asked = tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                () = &mut closed => return Ok(()),
-                _ = hangup.recv() => true,
+                _ = self.signals.terminate.recv() => return,
+                _ = self.signals.interrupt.recv() => return,
+                () = &mut closed => return,
+                _ = self.signals.hangup.recv() => true,
                 _ = look.tick() => false,
             };
-            let Some(file) = &self.file else { continue };
+            let Some(Watched { path: file, .. }) = &self.file else {
+                continue;
+            };
             let now = appearance(file);
             // A file that is not there is being replaced, and one that changes between two looks is being written.
             let settled = now.is_some() && now == mem::replace(&mut seen, now);
@@ -81,8 +117,7 @@ impl Control {
     }
 }
 
-/// What a changed file does not share with the one before.
-fn appearance(file: &Path) -> Option<(Option<SystemTime>, u64)> {
+fn appearance(file: &Path) -> Option<Appearance> {
     let metadata = file.metadata().ok()?;
     Some((metadata.modified().ok(), metadata.len()))
 }

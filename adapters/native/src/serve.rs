@@ -4,7 +4,7 @@ use std::{
     env,
     io::{self, IsTerminal},
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     arguments,
-    control::Control,
+    control::{Control, Signals, Watched},
     failed::Failed,
     journal::{Format, Writer},
     ledger::Place,
@@ -41,6 +41,7 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
     };
     let format = format(terminal)?;
     let file = &arguments.config;
+    let watched = Watched::new(file);
     let source = Source::read(file)?;
     let config = source
         .config()
@@ -59,7 +60,7 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
     let (address, listeners) = listen(address)?;
     serving.run(
         listeners,
-        Some(file.clone()),
+        Some(watched),
         arguments.until_stdin_closes,
         || say(format_args!("listening on http://{address}")),
     )
@@ -112,7 +113,7 @@ impl Serving {
     pub(crate) fn run(
         self,
         listeners: Vec<TcpListener>,
-        file: Option<PathBuf>,
+        file: Option<Watched>,
         until_stdin_closes: bool,
         ready: impl FnOnce(),
     ) -> Result<(), Failed> {
@@ -127,20 +128,23 @@ impl Serving {
             source,
             stop: stop.clone(),
         };
-        let threads = server::start(listeners, &shared).map_err(Failed::Machine)?;
-        ready();
-
-        let control = Control {
-            file,
-            until_stdin_closes,
-            source: sender,
-        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(machine)?;
+        let entered = runtime.enter();
+        let control = Control {
+            signals: Signals::listen().map_err(machine)?,
+            file,
+            until_stdin_closes,
+            source: sender,
+        };
+        drop(entered);
+        let threads = server::start(listeners, &shared).map_err(Failed::Machine)?;
+        ready();
+
         runtime.spawn(shared.place.look());
-        let heeded = runtime.block_on(control.heed()).map_err(machine);
+        runtime.block_on(control.heed());
         stop.cancel();
         for thread in threads {
             if thread.join().is_err() {
@@ -151,7 +155,7 @@ impl Serving {
             keeper.finish();
         }
         writer.finish(LAST_LINES);
-        heeded
+        Ok(())
     }
 }
 
