@@ -16,6 +16,7 @@ use crate::{
     body::Body,
     call::Call,
     config::{Config, duration},
+    dialect::json::read,
     limit::{Adjustment, Asker, Balance, By, Limit},
     record::Record,
     refusal::Refusal,
@@ -111,8 +112,7 @@ async fn adjust(
     body: &Bytes,
     record: &mut Record,
 ) -> Result<Value, Refusal> {
-    let order: Order =
-        serde_json::from_slice(body).map_err(|error| wrong(error.to_string(), None))?;
+    let order: Order = read(body).map_err(|error| wrong(error.to_string(), None))?;
     let limit = config
         .every_limit()
         .find(|limit| limit.counts(&order.account))

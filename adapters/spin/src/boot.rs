@@ -75,9 +75,9 @@ impl Trouble {
 }
 
 async fn config() -> Result<Config, Trouble> {
-    let text = std::fs::read(PATH)
+    let text = std::fs::read_to_string(PATH)
         .map_err(|error| Trouble::new([format!("cannot read {PATH}: {error}")]))?;
-    let document: Value = serde_json::from_slice(&text)
+    let document: Value = serde_json::from_str(&text)
         .map_err(|error| Trouble::new([format!("{PATH} is not JSON: {error}")]))?;
     let mut secrets = BTreeMap::new();
     for name in Config::secrets(&document) {

@@ -1,9 +1,16 @@
-//! How deep a JSON text is nested, without reading what it says.
+//! JSON texts: read as the type that is wanted of them, and told how deep they are nested.
 
 use memchr::{memchr2, memchr2_iter};
+use serde::{Deserialize, de::Error as _};
 
 /// The deepest nesting that is handed on: most parsers stop at about as much, and some overflow their stack beyond.
 const DEEPEST: usize = 127;
+
+/// What a JSON text says. All of them are read as text, never as bytes: one reader in the artefact is enough.
+pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
+    let text = str::from_utf8(text).map_err(serde_json::Error::custom)?;
+    serde_json::from_str(text)
+}
 
 /// Whether a JSON text is nested deeper than an upstream can be trusted to read.
 pub(super) fn is_too_deep(text: &str) -> bool {

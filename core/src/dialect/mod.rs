@@ -1,7 +1,7 @@
 //! The languages that callers and upstreams speak.
 
 pub mod dify;
-mod json;
+pub(crate) mod json;
 pub mod openai;
 
 use bytes::Bytes;

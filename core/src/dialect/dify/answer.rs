@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{sse, usage::Usage};
+use crate::{dialect::json, sse, usage::Usage};
 
 /// What a blocking answer cost; an error if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
-    let answer: Answer<'_> = serde_json::from_slice(answer)?;
+    let answer: Answer<'_> = json::read(answer)?;
     Ok(answer.usage())
 }
 
@@ -27,7 +27,7 @@ pub struct Meter {
 impl Meter {
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) {
         let Some(data) = sse::data(event) else { return };
-        let Ok(event) = serde_json::from_slice::<Answer<'_>>(&data) else {
+        let Ok(event) = json::read::<Answer<'_>>(&data) else {
             return;
         };
         match event.event.as_deref() {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 pub use answer::{Meter, usage};
 use http::HeaderValue;
 
-use crate::{call::below, limit::Limit, upstream::Origin};
+use crate::{call::below, dialect::json, limit::Limit, upstream::Origin};
 
 /// A Dify installation: several services behind one address.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ pub(crate) fn user_of_body(body: &[u8]) -> Option<String> {
     struct Named {
         user: Option<String>,
     }
-    serde_json::from_slice::<Named>(body).ok()?.user
+    json::read::<Named>(body).ok()?.user
 }
 
 #[cfg(test)]

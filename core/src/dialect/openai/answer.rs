@@ -7,7 +7,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::cut::cut;
-use crate::{dialect::Verdict, sse, usage::Usage};
+use crate::{
+    dialect::{Verdict, json},
+    sse,
+    usage::Usage,
+};
 
 /// How many answers a caller can ask for at once.
 const MOST_CHOICES: usize = 128;
@@ -20,7 +24,7 @@ const CALL: u64 = 16;
 
 /// What a whole answer cost; an error if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
-    let answer: Answer<'_> = serde_json::from_slice(answer)?;
+    let answer: Answer<'_> = json::read(answer)?;
     Ok(answer.usage.map(count).unwrap_or_default())
 }
 
@@ -75,7 +79,7 @@ impl Meter {
             return Verdict::Pass;
         }
         // What cannot be read goes on as it came: it is the caller's to judge.
-        let Ok(event) = serde_json::from_slice::<Event<'_>>(&data) else {
+        let Ok(event) = json::read::<Event<'_>>(&data) else {
             return Verdict::Pass;
         };
         if self.counts && self.begun.is_none() {

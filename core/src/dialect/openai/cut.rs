@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::sse;
+use crate::{dialect::json, sse};
 
 /// The events that end a stream of which `last` was the last event, `choices` the choices that have not finished, and `begun` the
 /// response, if it is one.
@@ -12,7 +12,7 @@ use crate::sse;
 pub(super) fn cut(last: &[u8], choices: &[u64], begun: Option<&RawValue>, why: &str) -> Bytes {
     let data = sse::data(last);
     let event: Map<String, Value> = data
-        .and_then(|data| serde_json::from_slice(&data).ok())
+        .and_then(|data| json::read(&data).ok())
         .unwrap_or_default();
     let kind = event.get("type").and_then(Value::as_str);
     if kind.is_some_and(|kind| kind.starts_with("response.")) {

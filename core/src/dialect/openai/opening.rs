@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{sse, upstream::Complaint};
+use crate::{dialect::json, sse, upstream::Complaint};
 
 /// What an event means to whoever has heard nothing yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,7 +32,7 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
     if data.trim_ascii() == b"[DONE]" {
         return Opening::Content;
     }
-    let Ok(event) = serde_json::from_slice::<Event<'_>>(&data) else {
+    let Ok(event) = json::read::<Event<'_>>(&data) else {
         return Opening::Garbled;
     };
     if let Some(error) = event.error() {
@@ -59,14 +59,14 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
 
 /// The status that a whole answer would have had, if it is an error that came with success.
 pub(crate) fn told(answer: &[u8]) -> Option<StatusCode> {
-    let answer: Event<'_> = serde_json::from_slice(answer).ok()?;
+    let answer: Event<'_> = json::read(answer).ok()?;
     let error = answer.error()?;
     answer.choices.is_none().then(|| error.status())
 }
 
 /// What the error in `answer` says that the request is too much of, if it says so.
 pub(crate) fn complaint(answer: &[u8]) -> Option<Complaint> {
-    let answer: Event<'_> = serde_json::from_slice(answer).ok()?;
+    let answer: Event<'_> = json::read(answer).ok()?;
     answer.error()?.complaint()
 }
 
