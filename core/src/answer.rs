@@ -81,11 +81,17 @@ pub(crate) async fn take(
     }
     let is_stream = head.status.is_success() && is_stream(&head.headers);
     let (content, mut headers) = match reading {
-        Reading::Model { hide_usage, counts } => {
+        Reading::Model {
+            hide_usage,
+            counts,
+            keeps,
+        } => {
             check_provider(&head)?;
             let content = if is_stream {
-                let meter = Meter::OpenAi(openai::Meter::new(*hide_usage, *counts));
-                Content::Stream(begun(body, openai::opening).await?, meter)
+                let meter = openai::Meter::new(*hide_usage, *counts);
+                let meter = if *keeps { meter.keeping() } else { meter };
+                let body = begun(body, openai::opening).await?;
+                Content::Stream(body, Meter::OpenAi(meter))
             } else {
                 read_whole(&head, body, openai::usage).await?
             };

@@ -82,6 +82,13 @@ impl Budget {
         }
     }
 
+    /// A stream has broken off: what was heard of it is spent.
+    pub(crate) fn broke_off(&mut self, meter: &Meter) -> Counted {
+        self.extension = None;
+        self.is_lost = true;
+        self.settle(meter.usage().total(), meter.passed(), false)
+    }
+
     /// Whether the next attempt needs another holding than the last one had.
     pub(crate) fn needs_another(&self) -> bool {
         self.is_lost
@@ -91,6 +98,12 @@ impl Budget {
     pub(crate) fn go_on_with(&mut self, tenure: Tenure) {
         self.lost.push(std::mem::replace(&mut self.tenure, tenure));
         self.is_lost = false;
+    }
+
+    /// The prompt has become so much longer, in bytes.
+    pub(crate) fn lengthen(&mut self, bytes: u64) {
+        self.prompt.bound = self.prompt.bound.saturating_add(bytes);
+        self.ceiling = self.ceiling.map(|most| most.saturating_add(bytes));
     }
 
     /// Whether what was held may be somebody else's by now.

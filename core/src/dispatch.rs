@@ -20,6 +20,8 @@ pub struct Model {
     pub retry: Retry,
     /// How long they may take.
     pub timeouts: Timeouts,
+    /// Whether another target goes on with a stream that breaks off after its caller has heard of it.
+    pub rescue: bool,
 }
 
 /// A model of a provider.
@@ -119,6 +121,14 @@ impl Attempts {
     /// are asked again in the same order while attempts are left.
     pub fn next(&mut self, last: Option<Outcome>) -> Option<usize> {
         let target = self.following(last)?;
+        self.asked += 1;
+        Some(target)
+    }
+
+    /// The number of the target that goes on with an answer that broke off after the caller had heard of it; nobody, if
+    /// enough were asked.
+    pub fn rescue(&mut self) -> Option<usize> {
+        let target = self.following(None).filter(|_| self.has_more())?;
         self.asked += 1;
         Some(target)
     }

@@ -7,9 +7,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQue
 use crate::{
     body::Body,
     claim::{Answer, Cost, STEP},
-    dialect::openai::Asked,
+    dialect::openai::{Asked, Estimate},
     dispatch::{Retry, Target},
     timeouts::Timeouts,
+    upstream::Prefill,
+    usage::Usage,
 };
 
 /// A question, whom it can be put to, and how the answer is read.
@@ -23,6 +25,8 @@ pub(crate) struct Exchange {
     /// Who can answer, best first.
     pub(crate) targets: Vec<Target>,
     pub(crate) retry: Retry,
+    /// Whether somebody else goes on with a stream that breaks off.
+    pub(crate) rescue: bool,
     pub(crate) timeouts: Timeouts,
     pub(crate) reading: Reading,
     /// The caller's own user, if the call names one.
@@ -51,6 +55,8 @@ pub(crate) enum Reading {
         hide_usage: bool,
         /// What passes of a stream is to be counted.
         counts: bool,
+        /// What passes of a stream is to be kept: somebody else may have to go on with it.
+        keeps: bool,
     },
     /// Any other answer of a provider: handed through, unless it is a failure.
     Provider,
@@ -115,6 +121,37 @@ impl Exchange {
         }
     }
 
+    /// What passes of a stream is to be kept, if somebody else `could` go on with it.
+    pub(crate) fn keep(&mut self, could: bool) {
+        let can_go_on = matches!(&self.payload, Payload::Asked(asked) if asked.can_go_on());
+        if let Reading::Model { keeps, .. } = &mut self.reading {
+            *keeps = could && self.rescue && can_go_on;
+        }
+    }
+
+    /// Lets go of the question: it will not be put again.
+    pub(crate) fn let_go(&mut self) {
+        self.payload = Payload::Once(Body::empty());
+        self.headers = HeaderMap::new();
+    }
+
+    /// What has been spent on an answer of which so many bytes were heard, as far as can be guessed.
+    pub(crate) fn guess(&self, heard: usize) -> Usage {
+        let Payload::Asked(asked) = &self.payload else {
+            return Usage::default();
+        };
+        Usage {
+            tokens_in: Some(asked.estimate().likely),
+            tokens_out: Some(Estimate::of_bytes(heard as u64).likely),
+            tokens: None,
+        }
+    }
+
+    /// Whether a provider can be asked to go on behind the text that has been heard.
+    pub(crate) fn takes_prefill(&self) -> bool {
+        matches!(&self.payload, Payload::Asked(asked) if asked.takes_prefill())
+    }
+
     /// Each choice of the answer may be so many tokens long, and no longer; or as long as the caller says.
     pub(crate) fn cap(&mut self, tokens: Option<u64>) {
         if let Payload::Asked(asked) = &mut self.payload {
@@ -122,15 +159,16 @@ impl Exchange {
         }
     }
 
-    /// The request as it goes to `target`. A body that is handed through is there for the first one alone.
+    /// The request as it goes to `target`, which is to go on behind the text of `prefill`, if there is one. A body that is handed through is there for the first one alone.
     pub(crate) fn request(
         &mut self,
         target: &Target,
         authorization: Option<HeaderValue>,
+        prefill: Option<(Prefill, &str)>,
     ) -> Option<Request<Body>> {
         let mut request = Request::new(match &mut self.payload {
             Payload::Asked(asked) => asked
-                .body_for(&target.model, target.origin.is_openai())
+                .body_for(&target.model, target.origin.is_openai(), prefill)
                 .into(),
             Payload::Once(body) => std::mem::take(body),
         });

@@ -1,37 +1,32 @@
 //! The life of a request, from top to bottom:
 //! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, settle, record.
 
-use std::{mem, net::IpAddr, rc::Rc, time::Duration};
+use std::{mem, net::IpAddr, rc::Rc};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
     admin,
     admission::{Denial, Desk},
-    answer::{self, Content, Miss, Reply},
+    answer::{Content, Reply},
     auth::{self, Caller, Consumer},
     body::Body,
     call::{Call, below},
     claim::Claim,
     config::{Config, OnLedgerFailure},
     dialect::Dialect,
-    dispatch::Target,
-    exchange::{Exchange, Reading},
+    exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit},
-    patience::within,
     platform::Platform,
-    record::{Attempt, Ending},
+    pursuit::{Loss, Pursuit},
+    record::Ending,
     refusal::Refusal,
-    relay,
-    round::{Question, Round},
+    relay::{self, Stream},
     route::{Access, Route, Service},
     tenure::Tenure,
-    time::millis,
-    upstream::{Failure, FailureReason},
     usage::Usage,
     vigil::Vigil,
     visit::Visit,
@@ -44,6 +39,13 @@ pub struct Gateway {
     platform: Platform,
     holdings: Holdings,
     desk: Desk,
+}
+
+/// Something for the caller.
+struct Found {
+    reply: Reply,
+    /// Who gave it, and who could be asked if it breaks off.
+    pursuit: Option<Pursuit>,
 }
 
 /// Where the gateway's own paths begin.
@@ -86,12 +88,12 @@ impl Gateway {
         }
         let mut visit = Visit::begin(self.platform.clone(), &call);
         match self.answer(&mut visit, &call, body).await {
-            Ok(reply) => self.relay(visit, reply),
+            Ok(found) => self.relay(visit, found),
             Err(refusal) => visit.refuse(&refusal),
         }
     }
 
-    async fn answer(&self, visit: &mut Visit, call: &Call, body: Body) -> Result<Reply, Refusal> {
+    async fn answer(&self, visit: &mut Visit, call: &Call, body: Body) -> Result<Found, Refusal> {
         let route = Route::find(&self.config.routes, call);
         visit.dialect = route.map_or(Dialect::OpenAi, |route| route.service.dialect());
         visit.record.route = route.map(|route| route.name.to_string());
@@ -116,7 +118,7 @@ impl Gateway {
         match self.read(route, call, body, wants_user).await? {
             Errand::Known(answer) => {
                 self.admit(visit, &Claim::all(limits, asker, None)).await?;
-                Ok(known_answer(&answer))
+                Ok(Found::known(&answer))
             }
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
@@ -130,8 +132,7 @@ impl Gateway {
                 asker.user = user.as_deref();
                 let claims = Claim::all(limits, asker, exchange.cost);
                 self.admit(visit, &claims).await?;
-                self.bound(visit, &claims, &mut exchange);
-                self.dispatch(visit, &claims, *exchange).await
+                self.dispatch(visit, claims, *exchange).await
             }
         }
     }
@@ -187,42 +188,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// Holds the tokens of the call once more: whoever was asked before may have spent all that was held.
-    async fn admit_again(
-        &self,
-        visit: &mut Visit,
-        claims: &[Claim],
-        exchange: &mut Exchange,
-    ) -> Result<(), Refusal> {
-        let on_tokens = claims.iter().filter(|claim| claim.is_on_tokens());
-        let claims: Vec<Claim> = on_tokens.cloned().collect();
-        if claims.is_empty() {
-            return Ok(());
-        }
-        let admitted = self.desk.admit(&claims, self.is_forgiving()).await;
-        let admission = admitted.map_err(|denial| visit.limited(denial))?;
-        let tenure = Tenure::keep(self.desk.clone(), admission.held);
-        visit.budget.go_on_with(tenure);
-        self.bound(visit, &claims, exchange);
-        Ok(())
-    }
-
-    /// Sees to it that the answer cannot cost more than is held, or than can be.
-    fn bound(&self, visit: &mut Visit, claims: &[Claim], exchange: &mut Exchange) {
-        let is_counted = claims.iter().any(Claim::is_on_tokens);
-        let (Some(cost), true) = (exchange.cost, is_counted) else {
-            return;
-        };
-        visit.budget.prompt = cost.prompt;
-        visit.budget.last = Some(Bytes::new());
-        exchange.count();
-        let held = visit.budget.tenure.tokens().unwrap_or(u64::MAX);
-        let strict = claims.iter().filter(|claim| claim.is_strict());
-        let cap = cost.cap(strict.map(|claim| (claim, held)));
-        visit.budget.ceiling = cost.ceiling(cap);
-        exchange.cap(cap);
-    }
-
     fn is_forgiving(&self) -> bool {
         self.config.on_ledger_failure == OnLedgerFailure::Allow
     }
@@ -238,7 +203,7 @@ impl Gateway {
             (LIMITS, Some(key)) => {
                 let mut visit = Visit::begin(self.platform.clone(), call);
                 match self.operate(&mut visit, key, call, body).await {
-                    Ok(answer) => self.relay(visit, known_answer(&answer)),
+                    Ok(answer) => self.relay(visit, Found::known(&answer)),
                     Err(refusal) => visit.refuse(&refusal),
                 }
             }
@@ -266,100 +231,35 @@ impl Gateway {
     async fn dispatch(
         &self,
         visit: &mut Visit,
-        claims: &[Claim],
-        mut exchange: Exchange,
-    ) -> Result<Reply, Refusal> {
-        let mut round = Round::new(self.platform.clone(), self.holdings.clone(), &exchange);
+        claims: Vec<Claim>,
+        exchange: Exchange,
+    ) -> Result<Found, Refusal> {
         let deadline = visit.record.time.after(exchange.timeouts.total);
-        let mut last: Option<Miss> = None;
-        let mut second_best: Option<(Reply, Target)> = None;
-        while (last.is_none() || self.platform.clock.now() < deadline)
-            && let Some(Question {
-                target,
-                authorization,
-            }) = round.next(last.as_ref())
-        {
-            if visit.budget.needs_another() {
-                self.admit_again(visit, claims, &mut exchange).await?;
+        let mut pursuit = Pursuit::new(&self.desk, &self.holdings, exchange, claims, deadline);
+        pursuit.forgiving = self.is_forgiving();
+        pursuit.bound(&mut visit.budget);
+        let attempts = &mut visit.record.attempts;
+        match pursuit.answer(&mut visit.budget, attempts).await {
+            Ok((reply, target)) => {
+                visit.record.served_by = Some(target.name.to_string());
+                Ok(Found {
+                    reply,
+                    pursuit: Some(pursuit),
+                })
             }
-            let began = self.platform.clock.now();
-            visit.budget.begin();
-            let patience = exchange.patience(deadline.since(began), round.has_more());
-            let request = exchange.request(&target, authorization);
-            let taken = self
-                .ask(&exchange.reading, &target, request, patience)
-                .await;
-            round.note(&taken);
-            let outcome = match &taken {
-                Ok(reply) => reply.outcome().to_string(),
-                Err(miss) => miss.outcome.to_string(),
-            };
-            visit.record.attempts.push(Attempt {
-                target: target.name.to_string(),
-                outcome,
-                ms: millis(self.platform.clock.now().since(began)),
-                detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
-            });
-            if exchange.exceeded.get() {
-                visit.budget.failed(false);
-                return Err(Refusal::TooLarge(self.config.max_body.get()));
-            }
-            match taken {
-                Ok(reply) if round.goes_on(&reply) => {
-                    visit.budget.failed(false);
-                    last = Some(reply.outcome().into());
-                    second_best = Some((reply, target));
-                }
-                Ok(reply) => {
-                    visit.record.served_by = Some(target.name.to_string());
-                    return Ok(reply);
-                }
-                Err(miss) => {
-                    visit.budget.failed(miss.outcome.may_have_cost());
-                    last = Some(miss);
-                }
+            Err(Loss::Denied(denial)) => Err(visit.limited(denial)),
+            Err(Loss::TooLong) => Err(Refusal::TooLarge(self.config.max_body.get())),
+            Err(Loss::Unanswered(last)) => {
+                Err(last.map_or(Refusal::NoRoute, |miss| Refusal::Upstream {
+                    last: miss.outcome,
+                    retry_after: miss.retry_after,
+                }))
             }
         }
-        // Nobody had something better.
-        if let Some((reply, target)) = second_best {
-            visit.record.served_by = Some(target.name.to_string());
-            return Ok(reply);
-        }
-        Err(last.map_or(Refusal::NoRoute, |miss| Refusal::Upstream {
-            last: miss.outcome,
-            retry_after: miss.retry_after,
-        }))
-    }
-
-    /// Puts the question to one target.
-    async fn ask(
-        &self,
-        reading: &Reading,
-        target: &Target,
-        request: Option<Request<Body>>,
-        patience: Duration,
-    ) -> Result<Reply, Miss> {
-        let refused = |detail: &str| Failure {
-            reason: FailureReason::Connect,
-            detail: detail.into(),
-        };
-        let request =
-            request.ok_or_else(|| refused("the path does not fit the target's address"))?;
-        let silent = || Failure {
-            reason: FailureReason::Timeout,
-            detail: "no answer in time".into(),
-        };
-        let sent = async {
-            let response = self.platform.upstream.send(request).await?;
-            answer::take(reading, &target.origin, response).await
-        };
-        within(&*self.platform.clock, patience, sent)
-            .await
-            .unwrap_or_else(|| Err(silent().into()))
     }
 
     /// Hands the answer on, and sees to it that its end is recorded.
-    fn relay(&self, mut visit: Visit, reply: Reply) -> Response<Body> {
+    fn relay(&self, mut visit: Visit, Found { reply, pursuit }: Found) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
@@ -389,14 +289,25 @@ impl Gateway {
             }
             Content::Stream(body, meter) => {
                 let clock = self.platform.clock.clone();
-                let budget = mem::take(&mut visit.budget);
                 let until = visit.record.time.after(visit.timeouts.total);
-                let vigil = Vigil::new(clock.clone(), visit.timeouts.idle, until);
-                let (body, receipt) =
-                    relay::watch(body, meter, visit.dialect, clock, vigil, budget);
+                let (body, receipt) = relay::watch(Stream {
+                    body,
+                    meter,
+                    dialect: visit.dialect,
+                    vigil: Vigil::new(clock.clone(), visit.timeouts.idle, until),
+                    clock,
+                    budget: mem::take(&mut visit.budget),
+                    attempts: mem::take(&mut visit.record.attempts),
+                    pursuit,
+                });
                 visit.record.stream = true;
                 self.platform.tasks.spawn(Box::pin(async move {
                     let closing = receipt.await;
+                    if closing.ended == Ending::Rescued {
+                        let last = closing.attempts.last();
+                        visit.record.served_by = last.map(|attempt| attempt.target.clone());
+                    }
+                    visit.record.attempts = closing.attempts;
                     visit.record.usage = closing.usage;
                     visit.record.counted = Some(closing.counted);
                     visit.record.fault = visit.record.fault.take().or(closing.detail);
@@ -419,12 +330,17 @@ fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Cons
     }
 }
 
-/// An answer of the gateway's own.
-fn known_answer(answer: &Value) -> Reply {
-    Reply {
-        status: StatusCode::OK,
-        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
-        content: Content::Whole(answer.to_string().into(), Usage::default()),
-        complaint: None,
+impl Found {
+    /// An answer of the gateway's own.
+    fn known(answer: &Value) -> Self {
+        Self {
+            reply: Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
+                content: Content::Whole(answer.to_string().into(), Usage::default()),
+                complaint: None,
+            },
+            pursuit: None,
+        }
     }
 }

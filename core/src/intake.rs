@@ -58,11 +58,13 @@ pub(crate) async fn models(
         payload: Payload::Once(Body::empty()),
         targets: Vec::new(),
         retry: Retry::never(),
+        rescue: false,
         timeouts: Timeouts::MODEL,
         reading: if needs_model {
             Reading::Model {
                 hide_usage: false,
                 counts: false,
+                keeps: false,
             }
         } else {
             Reading::Provider
@@ -117,6 +119,7 @@ fn ask(
             exchange.targets.clone_from(&model.targets);
             exchange.retry = model.retry.clone();
             exchange.timeouts = model.timeouts;
+            exchange.rescue = model.rescue;
         }
         None if needs_model => {
             return Err(Malformed {
@@ -131,6 +134,7 @@ fn ask(
         exchange.reading = Reading::Model {
             hide_usage: asked.hide_usage,
             counts: false,
+            keeps: false,
         };
     }
     exchange.user.clone_from(&asked.user);
@@ -263,6 +267,7 @@ fn to_installation(
         payload: Payload::Once(body),
         targets: vec![alone(name.clone(), origin.clone())],
         retry: Retry::never(),
+        rescue: false,
         timeouts: Timeouts::DIFY,
         reading,
         user,

@@ -32,9 +32,10 @@
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
-//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` |
+//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` and `pursuit` |
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long | `relay`, `vigil`, [`sse`] |
+//! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
 //!
@@ -70,11 +71,10 @@
 //! # What is not here
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
-//! what has nothing to do yet (guards, cache, balancing, rescue) is absent.* *No module imports one from a higher
+//! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
-//! `relay visit` · `admin answer intake` · `round` · `gateway`. A test
-//! holds it.
+//! `visit` · `admin answer intake` · `round` · `pursuit` · `rescue` · `relay` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -98,9 +98,11 @@ pub mod ledger;
 pub mod limit;
 mod patience;
 pub mod platform;
+mod pursuit;
 pub mod record;
 pub mod refusal;
 mod relay;
+mod rescue;
 mod round;
 pub mod route;
 pub mod sse;

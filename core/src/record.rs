@@ -108,7 +108,7 @@ pub struct Attempt {
 }
 
 /// Who has counted what an answer cost.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counted {
     /// The provider.
@@ -125,6 +125,8 @@ pub enum Counted {
 pub enum Ending {
     /// The caller got all of it.
     Whole,
+    /// An upstream broke off, another one went on, and the caller got all of it.
+    Rescued,
     /// The upstream broke off, and the caller was told.
     Truncated,
     /// The caller left before the end.

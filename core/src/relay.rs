@@ -8,6 +8,7 @@
 use std::{
     cell::RefCell,
     future::Future,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -20,10 +21,16 @@ use crate::{
     admission::Denial,
     body::{Body, BoxError, join},
     budget::Budget,
-    dialect::{Dialect, Meter, Verdict},
+    dialect::{
+        Dialect, Meter, Verdict,
+        openai::{self, Opening, Splice, Spliced, Transcript},
+    },
+    dispatch::is_for_caller,
     platform::Clock,
-    record::{Counted, Ending},
+    pursuit::{Pursuit, Resumed},
+    record::{Attempt, Counted, Ending},
     refusal::Refusal,
+    rescue::{Rescue, Rescued, rescue},
     sse::{self, Framer},
     time::Timestamp,
     usage::Usage,
@@ -33,24 +40,44 @@ use crate::{
 /// No more events are joined once so many bytes were taken, so that a fast upstream does not fill the memory of a slow caller.
 const AT_ONCE: usize = 64 << 10;
 
+/// A stream, and what is needed to carry it.
+pub(crate) struct Stream {
+    pub(crate) body: Body,
+    pub(crate) meter: Meter,
+    pub(crate) dialect: Dialect,
+    pub(crate) clock: Rc<dyn Clock>,
+    pub(crate) vigil: Vigil,
+    pub(crate) budget: Budget,
+    /// Who was asked, whose the stream is last.
+    pub(crate) attempts: Vec<Attempt>,
+    /// Who could go on with it.
+    pub(crate) pursuit: Option<Pursuit>,
+}
+
 /// Splits a stream into what the caller reads and what is known of it when it is over.
-pub(crate) fn watch(
-    body: Body,
-    meter: Meter,
-    dialect: Dialect,
-    clock: Rc<dyn Clock>,
-    vigil: Vigil,
-    budget: Budget,
-) -> (Body, Receipt) {
+pub(crate) fn watch(mut stream: Stream) -> (Body, Receipt) {
     let slip = Rc::new(RefCell::new(Slip::default()));
+    if let Some(pursuit) = stream
+        .pursuit
+        .as_mut()
+        .filter(|_| stream.meter.told().is_none())
+    {
+        pursuit.let_go();
+    }
     let relay = Relay {
-        body: Some(body),
+        source: Source::Upstream(stream.body),
         framer: Framer::default(),
-        meter,
-        dialect,
-        clock,
-        vigil,
-        budget,
+        meter: stream.meter,
+        dialect: stream.dialect,
+        clock: stream.clock,
+        vigil: stream.vigil,
+        budget: stream.budget,
+        attempts: stream.attempts,
+        pursuit: stream.pursuit,
+        splice: None,
+        note: None,
+        counted: None,
+        last_word: None,
         first_byte: None,
         slip: slip.clone(),
     };
@@ -66,6 +93,8 @@ pub(crate) struct Closing {
     pub(crate) counted: Counted,
     /// When the first byte went to the caller, if one did.
     pub(crate) first_byte: Option<Timestamp>,
+    /// Who was asked, in order.
+    pub(crate) attempts: Vec<Attempt>,
     /// For the operator.
     pub(crate) detail: Option<String>,
 }
@@ -95,76 +124,56 @@ impl Future for Receipt {
 }
 
 struct Relay {
-    /// The upstream's; gone once the stream is over, and the upstream with it.
-    body: Option<Body>,
+    source: Source,
     framer: Framer,
     meter: Meter,
     dialect: Dialect,
     clock: Rc<dyn Clock>,
     vigil: Vigil,
     budget: Budget,
+    attempts: Vec<Attempt>,
+    pursuit: Option<Pursuit>,
+    /// What makes one stream of two, once another upstream goes on with it.
+    splice: Option<Splice>,
+    /// What the caller is told of that, at the end.
+    note: Option<Bytes>,
+    /// How far what it has cost can be relied on, while the budget is with a rescue.
+    counted: Option<Counted>,
+    /// What the upstream said when it failed; the caller's, if nobody goes on.
+    last_word: Option<Bytes>,
     first_byte: Option<Timestamp>,
     slip: Rc<RefCell<Slip>>,
 }
 
+/// Where events come from.
+enum Source {
+    Upstream(Body),
+    /// Somebody who goes on is being asked.
+    Rescue(Rescue),
+    /// Nowhere: the stream is over, and the upstream with it.
+    Over,
+}
+
+/// How an upstream has left a stream without its end.
+enum Break {
+    /// It says nothing that makes sense, nothing at all, or nothing more.
+    Lost(String),
+    /// It has said so itself.
+    Failed(Bytes),
+    /// It has said so itself, and it is the caller's own fault, which nobody else could mend.
+    Refused(Bytes),
+    /// It goes on with another answer than the caller has heard the beginning of.
+    Differs,
+}
+
 impl Relay {
-    /// What a chunk of the upstream's is to the caller: the events that it completed.
-    fn chunk(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
-        if self.budget.has_lapsed(self.clock.now()) {
-            out.push(self.truncated("its place within a limit could not be kept".into()));
-            return;
-        }
-        let last = &mut self.budget.last;
-        let meter = &mut self.meter;
-        let pushed = self.framer.push(chunk, |event| {
-            // A comment between two events says nothing of the stream.
-            if let Some(last) = last.as_mut().filter(|_| sse::data(&event).is_some()) {
-                *last = event.clone();
-            }
-            if meter.read(&event) == Verdict::Pass {
-                out.push(event);
-            }
-        });
-        if let Err(oversized) = pushed {
-            out.push(self.truncated(oversized.to_string()));
-        }
-    }
-
-    /// What the end of the upstream's is to the caller.
-    fn end(&mut self, out: &mut Vec<Bytes>) {
-        // The blank line behind the last event is sometimes forgotten.
-        let rest = self.framer.finish();
-        let passes = self.meter.read(&rest) == Verdict::Pass;
-        if !self.meter.is_over() {
-            out.push(self.truncated("the stream ended before it was whole".into()));
-            return;
-        }
-        self.close(self.ending(), None);
-        if passes && !rest.is_empty() {
-            out.push(rest);
-        }
-    }
-
-    /// How a stream has ended that is over.
-    fn ending(&self) -> Ending {
-        if self.meter.has_failed() {
-            Ending::Truncated
-        } else {
-            Ending::Whole
-        }
-    }
-
-    /// What the upstream's breaking off is to the caller; nothing, if it had said everything.
-    fn broken(&mut self, error: &BoxError, out: &mut Vec<Bytes>) {
-        if self.meter.is_over() {
-            self.close(self.ending(), Some(error.to_string()));
-        } else {
-            out.push(self.truncated(error.to_string()));
-        }
-    }
-
     /// Takes what comes next, if it may come and is there.
     fn step(&mut self, cx: &mut Context<'_>, taken: &mut usize, out: &mut Vec<Bytes>) -> Poll<()> {
+        if let Source::Rescue(rescue) = &mut self.source {
+            let rescued = ready!(rescue.as_mut().poll(cx));
+            self.resume(rescued, out);
+            return Poll::Ready(());
+        }
         match self.budget.poll(&self.meter, cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(denial)) => {
@@ -173,7 +182,7 @@ impl Relay {
             }
             Poll::Pending => return Poll::Pending,
         }
-        let Some(body) = &mut self.body else {
+        let Source::Upstream(body) = &mut self.source else {
             return Poll::Ready(());
         };
         match ready!(Pin::new(body).poll_frame(cx)) {
@@ -184,24 +193,191 @@ impl Relay {
                     self.chunk(chunk, out);
                 }
             }
-            Some(Err(error)) => self.broken(&error, out),
-            None => self.end(out),
+            Some(Err(error)) => self.end(error.to_string(), out),
+            None => {
+                // The blank line behind the last event is sometimes forgotten.
+                let rest = self.framer.finish();
+                match self.event(rest, out) {
+                    Ok(()) => self.end("the stream ended before it was whole".into(), out),
+                    Err(broken) => self.broken(broken, out),
+                }
+            }
         }
         Poll::Ready(())
     }
 
-    /// What is to be said where nothing comes; nothing yet, perhaps.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
-        self.vigil.poll(cx).map(|alarm| match alarm {
-            Alarm::Ping => self.dialect.ping(),
-            Alarm::Idle => self.truncated("nothing came for too long".into()),
-            Alarm::Over => self.truncated("it took too long in all".into()),
-        })
+    /// What a chunk of the upstream's is to the caller: the events that it completed.
+    fn chunk(&mut self, chunk: Bytes, out: &mut Vec<Bytes>) {
+        if self.budget.has_lapsed(self.clock.now()) {
+            self.give_up("its place within a limit could not be kept".into(), out);
+            return;
+        }
+        let mut framer = mem::take(&mut self.framer);
+        let mut broken = None;
+        let pushed = framer.push(chunk, |event| {
+            if broken.is_none() {
+                broken = self.event(event, out).err();
+            }
+        });
+        self.framer = framer;
+        let oversized = pushed.map_err(|oversized| Break::Lost(oversized.to_string()));
+        if let Some(broken) = broken.or_else(|| oversized.err()) {
+            self.broken(broken, out);
+        }
     }
 
-    fn truncated(&mut self, detail: String) -> Bytes {
+    /// What an event of the upstream's is to the caller.
+    fn event(&mut self, event: Bytes, out: &mut Vec<Bytes>) -> Result<(), Break> {
+        let verdict = self.meter.read(&event);
+        if verdict == Verdict::Garbled {
+            return Err(Break::Lost("an event is not JSON".into()));
+        }
+        if self.meter.has_failed() {
+            return Err(match openai::opening(&event) {
+                Opening::Error(status) if is_for_caller(status) => Break::Refused(event),
+                _ => Break::Failed(event),
+            });
+        }
+        let event = match &mut self.splice {
+            None => event,
+            Some(splice) => match splice.read(&event, self.meter.told()) {
+                Spliced::Event(event) => event,
+                Spliced::Nothing => return Ok(()),
+                Spliced::Differs => return Err(Break::Differs),
+            },
+        };
+        if verdict == Verdict::Keep || event.is_empty() {
+            return Ok(());
+        }
+        let data = sse::data(&event);
+        if self.note.is_some() && data.as_deref().is_some_and(is_done) {
+            out.extend(self.note.take());
+        }
+        // A comment between two events says nothing of the stream.
+        if let Some(last) = self.budget.last.as_mut().filter(|_| data.is_some()) {
+            *last = event.clone();
+        }
+        out.push(event);
+        Ok(())
+    }
+
+    /// Nothing more comes from the upstream, because of `detail`: that is no loss, if it had said everything.
+    fn end(&mut self, detail: String, out: &mut Vec<Bytes>) {
+        if !self.meter.is_over() {
+            self.broken(Break::Lost(detail), out);
+            return;
+        }
+        out.extend(self.note.take());
+        let ended = if self.splice.is_some() {
+            Ending::Rescued
+        } else {
+            Ending::Whole
+        };
+        self.close(ended, None);
+    }
+
+    /// The upstream has left the stream without its end: somebody else goes on, or the caller is told.
+    fn broken(&mut self, broken: Break, out: &mut Vec<Bytes>) {
+        let (detail, is_its_own) = match broken {
+            Break::Lost(detail) => (detail, true),
+            Break::Failed(event) => {
+                self.last_word = Some(event);
+                ("it has failed in the middle".into(), true)
+            }
+            Break::Refused(event) => {
+                self.last_word = Some(event);
+                ("it has refused in the middle".into(), false)
+            }
+            Break::Differs => ("its answer is another one".into(), false),
+        };
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.detail = Some(detail.clone());
+        }
+        if !is_its_own {
+            self.give_up(detail, out);
+            return;
+        }
+        if let Some(pursuit) = &mut self.pursuit {
+            pursuit.ended(false);
+        }
+        match self.rescue() {
+            Some(rescue) => {
+                self.framer = Framer::default();
+                self.vigil.heard();
+                self.source = Source::Rescue(rescue);
+            }
+            None => self.give_up(detail, out),
+        }
+    }
+
+    /// Somebody who goes on; nobody, if there is nobody else, or nothing that could be gone on with.
+    fn rescue(&mut self) -> Option<Rescue> {
+        if self.meter.has_finished() {
+            return None;
+        }
+        let told = self.meter.told();
+        let heard = self.splice.as_ref().map(Splice::heard).or(told)?.clone();
+        let pursuit = self.pursuit.take_if(|pursuit| pursuit.has_more())?;
+        let usage = self.meter.usage();
+        let spent = if usage.total().is_some() {
+            usage
+        } else {
+            pursuit.guess(told.map_or(0, Transcript::length))
+        };
+        let lost = match &self.splice {
+            Some(splice) => splice.lost().and(spent),
+            None => spent,
+        };
+        self.counted = Some(self.budget.broke_off(&self.meter));
+        Some(rescue(pursuit, mem::take(&mut self.budget), heard, lost))
+    }
+
+    /// Goes on with whoever was found, or tells the caller that nobody was.
+    fn resume(&mut self, rescued: Rescued, out: &mut Vec<Bytes>) {
+        let broke_off = self.attempts.last().map(|attempt| attempt.target.clone());
+        self.attempts.extend(rescued.attempts);
+        self.pursuit = Some(rescued.pursuit);
+        self.budget = rescued.budget;
+        self.counted = None;
+        self.vigil.heard();
+        let Some((
+            Resumed {
+                body,
+                meter,
+                target,
+            },
+            splice,
+        )) = rescued.resumed
+        else {
+            self.give_up("nobody could go on with it".into(), out);
+            return;
+        };
+        let names = format!("{} after {}", target.name, broke_off.unwrap_or_default());
+        let names: String = names.chars().filter(|one| !one.is_control()).collect();
+        self.note = Some(format!(": tidegate rescued by {names}\n\n").into());
+        self.last_word = None;
+        self.meter = meter;
+        self.splice = Some(splice);
+        self.source = Source::Upstream(body);
+    }
+
+    /// Does what is to be done where nothing comes; nothing yet, perhaps.
+    fn wait(&mut self, cx: &mut Context<'_>, out: &mut Vec<Bytes>) -> Poll<()> {
+        match ready!(self.vigil.poll(cx)) {
+            Alarm::Ping => out.push(self.dialect.ping()),
+            // How long it may take whoever is asked is bounded elsewhere.
+            Alarm::Idle if matches!(self.source, Source::Rescue(_)) => self.vigil.heard(),
+            Alarm::Idle => self.broken(Break::Lost("nothing came for too long".into()), out),
+            Alarm::Over => self.give_up("it took too long in all".into(), out),
+        }
+        Poll::Ready(())
+    }
+
+    /// The caller is told that this is not the end: in the words of the upstream, if it has said so.
+    fn give_up(&mut self, detail: String, out: &mut Vec<Bytes>) {
         self.close(Ending::Truncated, Some(detail));
-        Refusal::Truncated.event(self.dialect)
+        let said = self.last_word.take();
+        out.push(said.unwrap_or_else(|| Refusal::Truncated.event(self.dialect)));
     }
 
     /// The end of a stream for which no more tokens can be had.
@@ -216,22 +392,38 @@ impl Relay {
 
     /// Writes the receipt, if it is not written yet.
     fn close(&mut self, ended: Ending, detail: Option<String>) {
-        if self.body.take().is_none() {
+        if let Source::Over = mem::replace(&mut self.source, Source::Over) {
             return;
         }
-        let counted = self.budget.close(ended, &self.meter);
+        if let (Some(pursuit), Ending::Whole | Ending::Rescued | Ending::Limited) =
+            (&mut self.pursuit, ended)
+        {
+            pursuit.ended(true);
+        }
+        self.pursuit = None;
+        let mut counted = self.budget.close(ended, &self.meter);
+        let mut usage = self.meter.usage();
+        if let Some(splice) = &self.splice {
+            usage = splice.lost().and(usage);
+            counted = counted.max(Counted::Estimated);
+        }
         let mut slip = self.slip.borrow_mut();
         slip.closing = Some(Closing {
             ended,
-            usage: self.meter.usage(),
-            counted,
+            usage,
+            counted: self.counted.take().unwrap_or(counted),
             first_byte: self.first_byte,
+            attempts: mem::take(&mut self.attempts),
             detail,
         });
         if let Some(waker) = slip.waker.take() {
             waker.wake();
         }
     }
+}
+
+fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == b"[DONE]"
 }
 
 impl Drop for Relay {
@@ -251,17 +443,14 @@ impl http_body::Body for Relay {
         let mut out = Vec::new();
         let mut taken = 0;
         // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
-        while (out.is_empty() || taken < AT_ONCE) && self.body.is_some() {
+        while (out.is_empty() || taken < AT_ONCE) && !matches!(self.source, Source::Over) {
             if self.step(cx, &mut taken, &mut out).is_ready() {
                 continue;
             }
-            if out.is_empty() {
-                match self.wait(cx) {
-                    Poll::Ready(said) => out.push(said),
-                    Poll::Pending => return Poll::Pending,
-                }
+            if !out.is_empty() {
+                break;
             }
-            break;
+            ready!(self.wait(cx, &mut out));
         }
         if out.is_empty() {
             return Poll::Ready(None);

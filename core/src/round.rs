@@ -5,7 +5,7 @@ use std::{rc::Rc, time::Duration};
 use http::{HeaderValue, StatusCode};
 
 use crate::{
-    answer::{Miss, Reply},
+    answer::{Content, Miss, Reply},
     dispatch::{Attempts, Target, refuses_gateway},
     exchange::Exchange,
     health::Sign,
@@ -87,8 +87,24 @@ impl Round {
         {
             return Some(self.question(turn.target, turn.before + 1, now));
         }
-        let target = self.attempts.next(last.map(|miss| miss.outcome))?;
-        let target = self.targets.get(target)?.clone();
+        let place = self.attempts.next(last.map(|miss| miss.outcome))?;
+        self.ask(place, now)
+    }
+
+    /// Whom to ask to go on with an answer that has broken off.
+    pub(crate) fn rescue(&mut self) -> Option<Question> {
+        let place = self.attempts.rescue()?;
+        self.ask(place, self.platform.clock.now())
+    }
+
+    /// To ask the same one with the same key once more, in other words: that is no other attempt.
+    pub(crate) fn again(&mut self) -> Option<Question> {
+        let Turn { target, before, .. } = self.turn.take()?;
+        Some(self.question(target, before, self.platform.clock.now()))
+    }
+
+    fn ask(&mut self, place: usize, now: Timestamp) -> Option<Question> {
+        let target = self.targets.get(place)?.clone();
         let origin = &target.origin.name;
         let mut health = self.holdings.health().borrow_mut();
         if !self.asked.contains(origin) {
@@ -118,6 +134,7 @@ impl Round {
         let now = self.platform.clock.now();
         let mut health = self.holdings.health().borrow_mut();
         let (sign, rest) = match taken {
+            Ok(reply) if matches!(reply.content, Content::Stream(..)) => (Sign::Begun, None),
             Ok(_) => (Sign::Well, None),
             Err(miss) => (sign(miss.outcome), miss.retry_after),
         };
@@ -136,6 +153,15 @@ impl Round {
         }
         let dice = &mut self.platform.dice.borrow_mut();
         health.note(&turn.target.name, sign, rest, turn.began, now, dice);
+    }
+
+    /// Takes down how a stream has ended.
+    pub(crate) fn ended(&mut self, well: bool) {
+        let Some(turn) = &self.turn else { return };
+        let now = self.platform.clock.now();
+        let mut health = self.holdings.health().borrow_mut();
+        let dice = &mut self.platform.dice.borrow_mut();
+        health.ended(&turn.target.name, well, turn.began, now, dice);
     }
 
     fn has_fresh_key(&self, target: &Target, now: Timestamp) -> bool {

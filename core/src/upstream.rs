@@ -13,6 +13,19 @@ pub struct Origin {
     pub base: Uri,
     /// What opens it; nothing, if it asks for nothing.
     pub keys: Vec<OriginKey>,
+    /// How it is told to go on behind the beginning of an answer, if it can.
+    pub prefill: Option<Prefill>,
+}
+
+/// How a provider is told that the last message is the beginning of its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Prefill {
+    /// By nothing else: it goes on behind the last message if that is its own.
+    Plain,
+    /// By `"prefix": true` in that message, as at DeepSeek and Mistral.
+    Prefix,
+    /// By `"continue_final_message": true` in the request, as at vLLM and SGLang.
+    ContinueFinalMessage,
 }
 
 /// One of the keys that open an origin.

@@ -17,6 +17,16 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// What this and `other` have cost together, where both are known.
+    pub fn and(self, other: Self) -> Self {
+        let sum = |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other?));
+        Self {
+            tokens_in: sum(self.tokens_in, other.tokens_in),
+            tokens_out: sum(self.tokens_out, other.tokens_out),
+            tokens: sum(self.total(), other.total()),
+        }
+    }
+
     /// All tokens together. What a provider read from its own cache, thought without showing it, saw or heard is among them.
     pub fn total(&self) -> Option<u64> {
         self.tokens.or_else(|| {

@@ -43,6 +43,8 @@ pub enum Verdict {
     Pass,
     /// It was for the gateway alone.
     Keep,
+    /// It is none: the upstream has lost its way.
+    Garbled,
 }
 
 impl Meter {
@@ -57,10 +59,34 @@ impl Meter {
         }
     }
 
+    /// What has been said so far, if somebody else can go on with it.
+    pub fn told(&self) -> Option<&openai::Transcript> {
+        match self {
+            Self::OpenAi(meter) => meter.told(),
+            Self::Dify(_) => None,
+        }
+    }
+
+    /// Reads what is said behind this text.
+    pub fn behind(self, text: &str) -> Self {
+        match self {
+            Self::OpenAi(meter) => Self::OpenAi(meter.behind(text)),
+            Self::Dify(meter) => Self::Dify(meter),
+        }
+    }
+
     /// Whether the stream has said that it is over, so that nothing is missing if it ends here.
     pub fn is_over(&self) -> bool {
         match self {
             Self::OpenAi(meter) => meter.is_over(),
+            Self::Dify(meter) => meter.over,
+        }
+    }
+
+    /// Whether all that was asked for has come, whatever else the stream may say.
+    pub fn has_finished(&self) -> bool {
+        match self {
+            Self::OpenAi(meter) => meter.has_finished(),
             Self::Dify(meter) => meter.over,
         }
     }

@@ -128,6 +128,31 @@ impl Breaker {
         self.learn_usual(millis(now.since(began)));
     }
 
+    /// One that was asked at `began` has begun to answer. That counts as an answer, so that no probe takes as long as a stream; but
+    /// a row of failures ends only with an answer that comes to its own end.
+    pub(super) fn begun(&mut self, began: Timestamp, now: Timestamp) {
+        let failed_in_a_row = self.failed_in_a_row;
+        let is_closed = self.open.is_none();
+        self.well(began, now);
+        if is_closed {
+            self.failed_in_a_row = failed_in_a_row;
+        }
+    }
+
+    /// What had begun has come to its end, or broken off, which makes a failure of it.
+    pub(super) fn ended(&mut self, well: bool, began: Timestamp, now: Timestamp, dice: &mut Dice) {
+        if began < self.since || self.open.is_some() {
+            return;
+        }
+        if well {
+            self.failed_in_a_row = 0;
+            return;
+        }
+        // It is counted among those who were asked.
+        self.asked = (self.asked - 1.0).max(0.0);
+        self.ill(began, now, dice);
+    }
+
     /// One that was asked at `began` has failed.
     pub(super) fn ill(&mut self, began: Timestamp, now: Timestamp, dice: &mut Dice) {
         if began < self.since {

@@ -50,6 +50,8 @@ pub struct Health {
 pub enum Sign {
     /// It answered, or said what is wrong with the request.
     Well,
+    /// It has begun to answer; how that ended is said by [`Health::ended`].
+    Begun,
     /// It gave no answer, or none worth having.
     Ill,
     /// It has too much to do (429 and the like): this says nothing of its health, but that it wants to be left alone.
@@ -120,6 +122,7 @@ impl Health {
         let target = self.targets.of(target);
         match sign {
             Sign::Well => target.breaker.well(began, now),
+            Sign::Begun => target.breaker.begun(began, now),
             Sign::Ill => target.breaker.ill(began, now, dice),
             Sign::Busy => target.breaker.unheard(began),
         }
@@ -130,6 +133,23 @@ impl Health {
         if let Some(lasts) = rest {
             target.rest.take(lasts, now);
         }
+    }
+
+    /// A target that was asked at `began`, and began to answer, has come to the end of it; or it has broken off.
+    pub fn ended(
+        &mut self,
+        target: &Rc<str>,
+        well: bool,
+        began: Timestamp,
+        now: Timestamp,
+        dice: &mut Dice,
+    ) {
+        let now = self.time.at(now);
+        let began = self.time.then(began);
+        self.targets
+            .of(target)
+            .breaker
+            .ended(well, began, now, dice);
     }
 
     /// A target was asked at `began`, and nobody will learn what it did: its caller left. If that was its probe, another may be

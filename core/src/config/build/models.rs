@@ -34,6 +34,7 @@ pub(super) struct Listed {
     attempts: Option<NonZeroU32>,
     on: Rc<[Reason]>,
     timeouts: Timeouts,
+    rescue: bool,
 }
 
 /// A target as it is written.
@@ -64,11 +65,9 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
         strategy.complain(unavailable("strategy", strategy.value));
     }
     let timeouts = section.field("timeouts").and_then(|field| timeouts(&field));
-    if let Some(rescue) = section.field("rescue")
-        && rescue.choice(&["auto", "off"]) == Some("auto")
-    {
-        rescue.complain(unavailable("rescue", rescue.value));
-    }
+    let rescue = section
+        .field("rescue")
+        .and_then(|field| field.choice(&["auto", "off"]));
     let retry = section.field("retry").and_then(|field| retry(&field));
     section.finish();
     Some(Listed {
@@ -76,6 +75,7 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
         attempts: retry.as_ref().and_then(|(attempts, _)| *attempts),
         on: retry.map_or_else(|| Reason::USUAL.into(), |(_, on)| on),
         timeouts: timeouts.unwrap_or(Timeouts::MODEL),
+        rescue: rescue != Some("off"),
     })
 }
 
@@ -161,6 +161,7 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> BTreeMap<String, Rc<Model>> {
                 on: one.on.clone(),
             },
             timeouts: one.timeouts,
+            rescue: one.rescue,
         };
         models.insert((*name).to_owned(), Rc::new(model));
     }

@@ -7,9 +7,12 @@ use http::{HeaderValue, Uri};
 use super::{Builder, limits::limits};
 use crate::{
     auth::Digest,
-    config::read::{Field, Section, unavailable},
+    config::{
+        Kind,
+        read::{Field, Section, unavailable},
+    },
     dialect::dify::{App, Installation},
-    upstream::{Origin, OriginKey},
+    upstream::{Origin, OriginKey, Prefill},
 };
 
 /// Providers by their names.
@@ -44,11 +47,7 @@ impl Builder<'_> {
         for name in ["replicas", "balance"] {
             section.unavailable(name);
         }
-        if let Some(prefill) = section.field("prefill")
-            && prefill.boolean() == Some(true)
-        {
-            prefill.complain(unavailable("prefill", prefill.value));
-        }
+        let prefill = section.field("prefill").and_then(|field| prefill(&field));
         let keys = section.field("keys");
         let listed = keys.as_ref().map(Field::list).unwrap_or_default();
         if base.is_none() && !section.has("replicas") {
@@ -68,6 +67,7 @@ impl Builder<'_> {
             name: name.into(),
             base: address(&base?)?,
             keys: read?,
+            prefill: prefill.flatten(),
         })
     }
 
@@ -93,6 +93,7 @@ impl Builder<'_> {
                 name: format!("{scope}:{key}").into(),
                 base,
                 keys: Vec::new(),
+                prefill: None,
             }))
         };
         if !section.has("api") {
@@ -149,7 +150,21 @@ pub(super) fn nowhere(name: &str) -> Origin {
         name: name.into(),
         base: Uri::from_static("http://invalid"),
         keys: Vec::new(),
+        prefill: None,
     }
+}
+
+/// How the provider is told that the last message is the beginning of its answer; or that it cannot be.
+fn prefill(field: &Field<'_>) -> Option<Option<Prefill>> {
+    if let Kind::Bool(can) = field.value.kind {
+        return Some(can.then_some(Prefill::Plain));
+    }
+    Some(Some(
+        match field.choice(&["prefix", "continue_final_message"])? {
+            "prefix" => Prefill::Prefix,
+            _ => Prefill::ContinueFinalMessage,
+        },
+    ))
 }
 
 fn address(field: &Field<'_>) -> Option<Uri> {

@@ -1,12 +1,14 @@
 //! An answer, of which only what it cost and whether it is whole is read.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::cut::cut;
+use super::{
+    cut::cut,
+    event::{Choice, Delta, Event},
+    transcript::Transcript,
+};
 use crate::{
     dialect::{Verdict, json},
     sse,
@@ -24,7 +26,7 @@ const CALL: u64 = 16;
 
 /// What a whole answer cost; an error if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
-    let answer: Answer<'_> = json::read(answer)?;
+    let answer: Event<'_> = json::read(answer)?;
     Ok(answer.usage.map(count).unwrap_or_default())
 }
 
@@ -45,6 +47,8 @@ pub struct Meter {
     choices: Vec<(u64, bool)>,
     /// What a response said of itself when it began, in case it must be ended here.
     begun: Option<Box<RawValue>>,
+    /// What has been said so far, in case somebody else must go on with it.
+    told: Option<Transcript>,
 }
 
 impl Meter {
@@ -57,10 +61,31 @@ impl Meter {
         }
     }
 
+    /// Keeps what is said, so that somebody else can go on with it.
+    pub fn keeping(mut self) -> Self {
+        self.told = Some(Transcript::default());
+        self
+    }
+
+    /// Reads what is said behind this text.
+    pub fn behind(mut self, text: &str) -> Self {
+        self.told = Some(Transcript::behind(text));
+        self
+    }
+
+    /// What has been said so far, if it can be gone on with.
+    pub(in crate::dialect) fn told(&self) -> Option<&Transcript> {
+        self.told.as_ref()
+    }
+
     /// Whether the stream has said that it is over, or each of its choices has finished.
     pub(in crate::dialect) fn is_over(&self) -> bool {
-        self.over
-            || (!self.choices.is_empty() && self.choices.iter().all(|(_, finished)| *finished))
+        self.over || self.has_finished()
+    }
+
+    /// Whether each of its choices has finished.
+    pub(in crate::dialect) fn has_finished(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|(_, finished)| *finished)
     }
 
     /// The events that end the stream here, of which `last` was the last event.
@@ -78,15 +103,16 @@ impl Meter {
             self.over = true;
             return Verdict::Pass;
         }
-        // What cannot be read goes on as it came: it is the caller's to judge.
-        let Ok(event) = json::read::<Event<'_>>(&data) else {
-            return Verdict::Pass;
+        let event: Event<'_> = match json::read(&data) {
+            Ok(event) => event,
+            Err(error) if error.is_data() || data.trim_ascii().is_empty() => return Verdict::Pass,
+            Err(_) => return Verdict::Garbled,
         };
         if self.counts && self.begun.is_none() {
             self.begun = event.response.map(ToOwned::to_owned);
         }
         let of_response = || {
-            let response: Answer<'_> = serde_json::from_str(event.response?.get()).ok()?;
+            let response: Event<'_> = serde_json::from_str(event.response?.get()).ok()?;
             response.usage
         };
         let told = event.usage.or_else(of_response);
@@ -95,9 +121,13 @@ impl Meter {
         }
         for choice in event.choices.iter().flatten() {
             self.follow(choice);
-            if self.counts {
-                self.passed = self.passed.saturating_add(choice.text());
+            if self.counts || self.told.is_some() {
+                self.hear(choice, &data);
             }
+        }
+        if event.kind.is_some() {
+            // The pieces of a response have numbers and names of their own, which nobody else can go on with.
+            self.told = None;
         }
         if event
             .kind
@@ -127,125 +157,54 @@ impl Meter {
 }
 
 impl Meter {
+    /// Counts and keeps what is said.
+    fn hear(&mut self, choice: &Choice<'_>, data: &[u8]) {
+        let delta: Option<Delta<'_>> = choice
+            .delta
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+        if self.counts {
+            let piece = delta.as_ref().map_or_else(|| bytes(choice.delta), tokens);
+            let piece = piece.saturating_add(bytes(choice.text));
+            self.passed = self.passed.saturating_add(piece);
+        }
+        if let Some(told) = &mut self.told {
+            if told.first.is_empty() {
+                told.first = data.into();
+            }
+            let is_read = delta.is_some() || choice.delta.is_none();
+            let is_kept = is_read && told.follow(choice, delta.as_ref()).is_some();
+            if !is_kept {
+                self.told = None;
+            }
+        }
+    }
+
     fn follow(&mut self, choice: &Choice<'_>) {
-        let finished = choice
-            .finish_reason
-            .as_ref()
-            .is_some_and(|reason| !reason.is_empty());
-        let known = self
-            .choices
-            .iter_mut()
-            .find(|(index, _)| *index == choice.index);
+        let (number, finished) = (choice.index(), choice.is_finished());
+        let known = self.choices.iter_mut().find(|(index, _)| *index == number);
         if let Some((_, known)) = known {
             *known |= finished;
         } else if self.choices.len() < MOST_CHOICES {
             // More than any caller can ask for are not followed, so that nobody fills the memory with their numbers.
-            self.choices.push((choice.index, finished));
+            self.choices.push((number, finished));
             self.passed = self.passed.saturating_add(UNSHOWN);
         }
     }
 }
 
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
-    #[serde(borrow, default)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    item: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default)]
-    index: u64,
-    #[serde(borrow, default)]
-    finish_reason: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-}
-
-/// What a chunk adds.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Delta<'a> {
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    reasoning: Option<&'a RawValue>,
-    #[serde(borrow)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow)]
-    function_call: Option<&'a RawValue>,
-    #[serde(borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-    #[serde(borrow)]
-    audio: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ToolCall<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Function<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
-}
-
-impl Choice<'_> {
-    /// How many tokens it brings at most.
-    fn text(&self) -> u64 {
-        let Some(raw) = self.delta else {
-            return bytes(self.text);
-        };
-        let Ok(delta) = serde_json::from_str::<Delta<'_>>(raw.get()) else {
-            return bytes(self.delta);
-        };
-        let calls = delta.tool_calls.iter().flatten().map(|call| {
-            let named = call.id.map_or(0, |_| CALL);
-            let function = call.function.as_ref();
-            named
-                + function.map_or(0, |function| {
-                    bytes(function.name) + bytes(function.arguments)
-                })
-        });
-        bytes(self.text)
-            + bytes(delta.content)
-            + bytes(delta.reasoning_content)
-            + bytes(delta.reasoning)
-            + bytes(delta.refusal)
-            + bytes(delta.function_call)
-            + bytes(delta.audio)
-            + calls.sum::<u64>()
-    }
+/// How many tokens of text a piece of a chat brings at most.
+fn tokens(delta: &Delta<'_>) -> u64 {
+    let calls = delta.tool_calls.iter().flatten().map(|call| {
+        let named = call.id.map_or(0, |_| CALL);
+        named + bytes(call.function.name) + bytes(call.function.arguments)
+    });
+    bytes(delta.content)
+        + bytes(delta.reasoning_content)
+        + bytes(delta.reasoning)
+        + bytes(delta.refusal)
+        + bytes(delta.function_call)
+        + bytes(delta.audio)
+        + calls.sum::<u64>()
 }
 
 /// The bytes of a text, as it is written in JSON: as many as it has, or more.

@@ -90,10 +90,14 @@ struct Part<'a> {
     kind: Option<Cow<'a, str>>,
 }
 
+/// What sort of thing an object is.
+pub(super) fn kind(raw: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Part<'_>>(raw.get()).ok()?.kind
+}
+
 /// What a part costs that is not text.
 fn medium(part: &RawValue) -> Option<u64> {
-    let kind = serde_json::from_str::<Part<'_>>(part.get()).ok()?.kind?;
-    match kind.as_ref() {
+    match kind(part)?.as_ref() {
         "image_url" | "input_image" => Some(PICTURE),
         "input_audio" => Some((part.get().len() as u64).div_ceil(SOUND_BYTES_PER_TOKEN)),
         _ => None,

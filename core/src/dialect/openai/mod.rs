@@ -3,15 +3,20 @@
 mod answer;
 mod cost;
 mod cut;
+mod event;
 mod length;
 mod opening;
 mod request;
+mod splice;
+mod transcript;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
 pub use length::Most;
 pub(crate) use opening::{Opening, complaint, opening, told};
 pub use request::{Asked, Malformed};
+pub use splice::{Splice, Spliced};
+pub use transcript::Transcript;
 
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.
 pub fn endpoint(path: &str) -> &str {

@@ -9,6 +9,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::event::{Choice, Event, is_empty};
 use crate::{dialect::json, sse, upstream::Complaint};
 
 /// What an event means to whoever has heard nothing yet.
@@ -70,31 +71,6 @@ pub(crate) fn complaint(answer: &[u8]) -> Option<Complaint> {
     answer.error()?.complaint()
 }
 
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    response: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    code: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Choice<'a> {
-    #[serde(borrow)]
-    delta: Option<&'a RawValue>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow)]
-    finish_reason: Option<&'a RawValue>,
-}
-
 /// What providers say of an error; of a code that is a number too, in some.
 struct Told {
     words: Vec<String>,
@@ -137,7 +113,7 @@ impl Choice<'_> {
     fn says_something(&self) -> bool {
         let delta = self.delta.map(RawValue::get);
         let says =
-            delta.is_some_and(|delta| serde_json::from_str(delta).is_ok_and(|Delta { says }| says));
+            delta.is_some_and(|delta| serde_json::from_str(delta).is_ok_and(|Piece { says }| says));
         says || [self.text, self.finish_reason]
             .into_iter()
             .flatten()
@@ -145,32 +121,28 @@ impl Choice<'_> {
     }
 }
 
-fn is_empty(raw: &RawValue) -> bool {
-    matches!(raw.get(), "null" | "\"\"" | "[]" | "{}")
-}
-
 /// What a chunk adds, of which only this is read: whether it is anything but a role.
-struct Delta {
+struct Piece {
     says: bool,
 }
 
-impl<'de> Deserialize<'de> for Delta {
+impl<'de> Deserialize<'de> for Piece {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = Delta;
+            type Value = Piece;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Delta, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Piece, A::Error> {
                 let mut says = false;
                 while let Some((name, value)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
                     says |= name != "role" && !is_empty(value);
                 }
-                Ok(Delta { says })
+                Ok(Piece { says })
             }
         }
 

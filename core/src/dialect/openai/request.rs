@@ -7,14 +7,17 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     cost::{self, Estimate},
     hides_usage,
     length::{self, Length, Most},
 };
-use crate::dialect::json::is_too_deep;
+use crate::{
+    dialect::json::{self, is_too_deep},
+    upstream::Prefill,
+};
 
 /// A request's body, and where in it the fields stand that the gateway acts on.
 #[derive(Clone, Debug)]
@@ -30,6 +33,9 @@ pub struct Asked {
     /// How long its answer may be.
     pub most: Most,
     body: Bytes,
+    /// Its answer comes in choices; and the choices are texts of any form.
+    has_choices: bool,
+    is_text: bool,
     model_at: Range<usize>,
     conversation_at: Range<usize>,
     /// What the caller has said of how long the answer may be, if it is answered with tokens.
@@ -111,7 +117,10 @@ impl Asked {
         };
         let conversation = fields.messages.or(fields.input);
         let conversation_at = conversation.map(place).unwrap_or_default();
+        let form = fields.response_format.filter(|raw| raw.get() != "null");
         Ok(Self {
+            has_choices: hides_usage(endpoint),
+            is_text: form.is_none_or(|raw| cost::kind(raw).is_some_and(|kind| kind == "text")),
             model,
             user,
             most,
@@ -138,6 +147,23 @@ impl Asked {
         self.length.is_some()
     }
 
+    /// Whether an answer to it can be gone on with by somebody else: there is only one, and its pieces are known.
+    pub fn can_go_on(&self) -> bool {
+        self.has_choices && self.stream && self.most.choices == 1
+    }
+
+    /// Whether somebody can be asked to go on behind the beginning of its answer. Where that must be JSON, nobody knows what comes
+    /// of two halves; and where the caller has begun the answer itself, that is the beginning.
+    pub fn takes_prefill(&self) -> bool {
+        let messages = self.body.get(self.conversation_at.clone());
+        let messages: Option<Vec<&RawValue>> = messages.and_then(|raw| json::read(raw).ok());
+        let last = messages.as_ref().and_then(|messages| messages.last());
+        let last: Option<Map<String, Value>> =
+            last.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let role = last.as_ref().and_then(|last| last.get("role")?.as_str());
+        self.is_text && role.is_some_and(|role| role != "assistant")
+    }
+
     /// Each choice of the answer may be so many tokens long, and no longer; or as long as the caller says.
     pub fn cap(&mut self, tokens: Option<u64>) {
         self.cap = tokens;
@@ -146,20 +172,37 @@ impl Asked {
     /// The body as it goes to a target that calls the model `model`: every byte as it came, but for that name, for
     /// the wish to be told the usage, and for how long the answer may be. `is_openai`: it is OpenAI itself, which knows the last
     /// of these by another name than everybody else.
-    pub fn body_for(&self, model: &str, is_openai: bool) -> Bytes {
+    ///
+    /// `prefill` is the beginning of the answer, which the target is to go on behind.
+    pub fn body_for(
+        &self,
+        model: &str,
+        is_openai: bool,
+        prefill: Option<(Prefill, &str)>,
+    ) -> Bytes {
         let mut edits: Vec<(Range<usize>, Cow<'_, str>)> = Vec::new();
         if let Some(asked) = &self.model
             && asked != model
         {
-            edits.push((
-                self.model_at.clone(),
-                serde_json::Value::from(model).to_string().into(),
-            ));
+            edits.push((self.model_at.clone(), Value::from(model).to_string().into()));
         }
         if let Some((range, text)) = &self.usage_edit {
             edits.push((range.clone(), Cow::Borrowed(text)));
         }
-        if let (Some(cap), Some(length)) = (self.cap, &self.length) {
+        let mut cap = self.cap;
+        if let Some((form, text)) = prefill {
+            let (message, flags) = beginning(form, text);
+            let last = self.conversation_at.end.saturating_sub(1);
+            edits.push((last..last, message.into()));
+            let behind = self.model_at.end;
+            edits.push((behind..behind, Cow::Borrowed(flags)));
+            let left = self.most.tokens.map(|most| {
+                let said = Estimate::of_bytes(text.len() as u64).likely;
+                most.saturating_sub(said).max(1)
+            });
+            cap = cap.min(left).or(cap).or(left);
+        }
+        if let (Some(cap), Some(length)) = (cap, &self.length) {
             let capped = length.edits(cap, is_openai, self.model_at.end);
             for (range, text) in capped {
                 edits.push((range, text.into()));
@@ -183,7 +226,24 @@ impl Asked {
     }
 }
 
-/// There are three at most: whatever sorts many would be most of the code.
+/// The message that is the beginning of an answer, as one more of a list, and what the request must say besides.
+fn beginning(form: Prefill, text: &str) -> (String, &'static str) {
+    let (mark, flags) = match form {
+        Prefill::Plain => ("", ""),
+        Prefill::Prefix => (r#","prefix":true"#, ""),
+        Prefill::ContinueFinalMessage => (
+            "",
+            r#","continue_final_message":true,"add_generation_prompt":false"#,
+        ),
+    };
+    let text = Value::from(text);
+    (
+        format!(r#",{{"role":"assistant","content":{text}{mark}}}"#),
+        flags,
+    )
+}
+
+/// There are few at most: whatever sorts many would be most of the code.
 fn in_order<T>(edits: &mut [(Range<usize>, T)]) {
     for end in 1..edits.len() {
         let mut place = end;
@@ -291,6 +351,7 @@ struct Fields<'a> {
     prompt: Option<&'a RawValue>,
     reasoning: Option<&'a RawValue>,
     reasoning_effort: Option<&'a RawValue>,
+    response_format: Option<&'a RawValue>,
 }
 
 struct Options<'a> {
@@ -315,6 +376,7 @@ enum Name {
     Prompt,
     Reasoning,
     ReasoningEffort,
+    ResponseFormat,
     IncludeUsage,
     #[serde(other)]
     Other,
@@ -352,6 +414,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         Name::Prompt => (&mut fields.prompt, "prompt"),
                         Name::Reasoning => (&mut fields.reasoning, "reasoning"),
                         Name::ReasoningEffort => (&mut fields.reasoning_effort, "reasoning_effort"),
+                        Name::ResponseFormat => (&mut fields.response_format, "response_format"),
                         Name::IncludeUsage | Name::Other => {
                             access.next_value::<IgnoredAny>()?;
                             continue;
@@ -476,7 +539,11 @@ mod tests {
             ),
         ];
         for (body, expected) in table {
-            assert_eq!(read(body).unwrap().body_for("b", false), expected, "{body}");
+            assert_eq!(
+                read(body).unwrap().body_for("b", false, None),
+                expected,
+                "{body}"
+            );
         }
     }
 
@@ -484,13 +551,15 @@ mod tests {
     fn a_body_that_needs_no_change_is_the_same_bytes() {
         let body = Bytes::from_static(br#"{"model":"a","messages":[]}"#);
         let asked = Asked::read(body.clone(), "/chat/completions").unwrap();
-        assert_eq!(asked.body_for("a", false).as_ptr(), body.as_ptr());
+        assert_eq!(asked.body_for("a", false, None).as_ptr(), body.as_ptr());
     }
 
     #[test]
     fn a_name_is_escaped() {
         assert_eq!(
-            read(r#"{"model":"a"}"#).unwrap().body_for("q\"\\\n", false),
+            read(r#"{"model":"a"}"#)
+                .unwrap()
+                .body_for("q\"\\\n", false, None),
             r#"{"model":"q\"\\\n"}"#
         );
     }

@@ -204,3 +204,35 @@ fn what_is_usual_is_about_the_median() {
     breaker.usual = u64::MAX;
     assert_eq!(breaker.half_life(), LONGEST_HALF_LIFE);
 }
+
+#[test]
+fn who_begins_and_breaks_off_is_as_ill_as_who_does_not_begin() {
+    let begin = |breaker: &mut Breaker| breaker.begun(Timestamp(1_000), Timestamp(1_000));
+    let end = |breaker: &mut Breaker, well| {
+        breaker.ended(well, Timestamp(1_000), Timestamp(1_000), &mut dice());
+    };
+    // What becomes of each stream; whether it is closed then.
+    for (streams, closed) in [
+        (&[false; 4][..], true),
+        (&[false; 5], false),
+        (&[false, false, false, false, true, false], true),
+        (&[true; 30], true),
+    ] {
+        let mut breaker = Breaker::default();
+        for well in streams {
+            begin(&mut breaker);
+            end(&mut breaker, *well);
+        }
+        assert_eq!(is_closed(&breaker, 1_000), closed, "{streams:?}");
+        if closed {
+            assert_eq!(breaker.asked, streams.len() as f64, "each is counted once");
+        }
+    }
+    // A probe is over when its answer begins, however long that takes to end.
+    let mut breaker = Breaker::default();
+    fail(&mut breaker, 5, 1_000);
+    let now = half_open_at(&breaker);
+    assert!(breaker.probe(Timestamp(now)));
+    breaker.begun(Timestamp(now), Timestamp(now + 1));
+    assert!(is_closed(&breaker, now + 1));
+}

@@ -1,0 +1,294 @@
+//! One question, put to one target after another until one of them has something for the caller.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+
+use crate::{
+    admission::{Denial, Desk},
+    answer::{self, Content, Miss, Reply},
+    body::Body,
+    budget::Budget,
+    claim::Claim,
+    dialect::{Meter, openai::Transcript},
+    dispatch::Target,
+    exchange::Exchange,
+    holdings::Holdings,
+    patience::within,
+    record::Attempt,
+    round::{Question, Round},
+    tenure::Tenure,
+    time::{Timestamp, millis},
+    upstream::{Failure, FailureReason, Prefill},
+    usage::Usage,
+};
+
+/// A question, and whom it can still be put to.
+pub(crate) struct Pursuit {
+    desk: Desk,
+    exchange: Exchange,
+    /// What the request is held on.
+    claims: Vec<Claim>,
+    /// A ledger that fails lets it be.
+    pub(crate) forgiving: bool,
+    round: Round,
+    deadline: Timestamp,
+}
+
+/// Nobody has anything for the caller.
+pub(crate) enum Loss {
+    /// Whoever was asked has failed, and nothing can be held for the next one.
+    Denied(Denial),
+    /// What the caller sent was too long, which showed on the way.
+    TooLong,
+    /// Everybody has failed who could be asked: the last one so.
+    Unanswered(Option<Miss>),
+}
+
+/// Who goes on with a stream, and how.
+pub(crate) struct Resumed {
+    pub(crate) body: Body,
+    pub(crate) meter: Meter,
+    pub(crate) target: Target,
+}
+
+/// Who was asked, and what came of it.
+type Taken = (Target, Result<Reply, Miss>);
+
+impl Pursuit {
+    /// Of `exchange`, held on `claims`; all of it is to be over at `deadline`.
+    pub(crate) fn new(
+        desk: &Desk,
+        holdings: &Holdings,
+        exchange: Exchange,
+        claims: Vec<Claim>,
+        deadline: Timestamp,
+    ) -> Self {
+        let round = Round::new(desk.platform().clone(), holdings.clone(), &exchange);
+        Self {
+            desk: desk.clone(),
+            exchange,
+            claims,
+            forgiving: false,
+            round,
+            deadline,
+        }
+    }
+
+    /// Asks until there is something for the caller, and says whose it is.
+    pub(crate) async fn answer(
+        &mut self,
+        budget: &mut Budget,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<(Reply, Target), Loss> {
+        let mut last: Option<Miss> = None;
+        let mut second_best = None;
+        while let Some((target, taken)) = self.next(last.as_ref(), budget, attempts).await? {
+            match taken {
+                Ok(reply) if self.round.goes_on(&reply) => {
+                    budget.failed(false);
+                    last = Some(reply.outcome().into());
+                    second_best = Some((reply, target));
+                }
+                Ok(reply) => return Ok((reply, target)),
+                Err(miss) => {
+                    budget.failed(miss.outcome.may_have_cost());
+                    last = Some(miss);
+                }
+            }
+        }
+        // Nobody had something better.
+        second_best.ok_or(Loss::Unanswered(last))
+    }
+
+    /// Sees to it that the answer cannot cost more than is held, or than can be.
+    pub(crate) fn bound(&mut self, budget: &mut Budget) {
+        let on_tokens = || self.claims.iter().filter(|claim| claim.is_on_tokens());
+        let (Some(cost), Some(_)) = (self.exchange.cost, on_tokens().next()) else {
+            return;
+        };
+        budget.prompt = cost.prompt;
+        budget.last = Some(Bytes::new());
+        let held = budget.tenure.tokens().unwrap_or(u64::MAX);
+        let strict = on_tokens().filter(|claim| claim.is_strict());
+        let cap = cost.cap(strict.map(|claim| (claim, held)));
+        budget.ceiling = cost.ceiling(cap);
+        self.exchange.count();
+        self.exchange.cap(cap);
+    }
+
+    /// Asks the next one, given what became of the `last`; nobody, if it is enough.
+    async fn next(
+        &mut self,
+        last: Option<&Miss>,
+        budget: &mut Budget,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Option<Taken>, Loss> {
+        if last.is_some() && self.now() >= self.deadline {
+            return Ok(None);
+        }
+        let Some(question) = self.round.next(last) else {
+            return Ok(None);
+        };
+        self.exchange.keep(self.round.has_more());
+        let asked = self.put(question, None, budget, attempts).await;
+        Ok(Some(asked?))
+    }
+
+    /// Puts the question to one target, which is to go on behind the text of `prefill`, if there is one.
+    async fn put(
+        &mut self,
+        question: Question,
+        prefill: Option<(Prefill, &str)>,
+        budget: &mut Budget,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Taken, Loss> {
+        let target = question.target;
+        if budget.needs_another() {
+            let longer = prefill.map_or(0, |(_, text)| text.len() as u64);
+            self.admit_again(longer, budget).await?;
+        }
+        let began = self.now();
+        budget.begin();
+        let left = self.deadline.since(began);
+        let patience = self.exchange.patience(left, self.round.has_more());
+        let authorization = question.authorization;
+        let request = self.exchange.request(&target, authorization, prefill);
+        let taken = self.ask(&target, request, patience).await;
+        self.round.note(&taken);
+        attempts.push(Attempt {
+            target: target.name.to_string(),
+            outcome: match &taken {
+                Ok(reply) => reply.outcome().to_string(),
+                Err(miss) => miss.outcome.to_string(),
+            },
+            ms: millis(self.now().since(began)),
+            detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
+        });
+        if self.exchange.exceeded.get() {
+            budget.failed(false);
+            return Err(Loss::TooLong);
+        }
+        Ok((target, taken))
+    }
+
+    /// Asks somebody to go on with a stream that has broken off, of which its caller has heard `heard`.
+    ///
+    /// Whoever can go on behind a text is given it; whoever can not, or does not want to, is asked for the whole answer anew.
+    pub(crate) async fn go_on(
+        &mut self,
+        heard: &Transcript,
+        budget: &mut Budget,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Option<Resumed>, Loss> {
+        self.exchange.keep(true);
+        let mut refused_prefill = false;
+        let mut question = self.round.rescue();
+        while let Some(asked) = question.take()
+            && self.now() < self.deadline
+        {
+            let prefill = asked.target.origin.prefill.zip(heard.text());
+            let may = !refused_prefill && self.exchange.takes_prefill();
+            let prefill = prefill.filter(|_| may);
+            let (target, taken) = self.put(asked, prefill, budget, attempts).await?;
+            refused_prefill = false;
+            question = match taken {
+                Ok(Reply {
+                    content: Content::Stream(body, meter),
+                    ..
+                }) => {
+                    return Ok(Some(Resumed {
+                        body,
+                        meter: match prefill {
+                            Some((_, text)) => meter.behind(text),
+                            None => meter,
+                        },
+                        target,
+                    }));
+                }
+                Ok(reply) if prefill.is_some() && !reply.status.is_success() => {
+                    budget.failed(false);
+                    refused_prefill = true;
+                    self.round.again()
+                }
+                Ok(reply) => {
+                    budget.failed(reply.status.is_success());
+                    self.round.rescue()
+                }
+                Err(miss) => {
+                    budget.failed(miss.outcome.may_have_cost());
+                    let next = self.round.next(Some(&miss));
+                    next.or_else(|| self.round.rescue())
+                }
+            };
+        }
+        Ok(None)
+    }
+
+    /// Whether somebody else could go on with a stream that breaks off now.
+    pub(crate) fn has_more(&self) -> bool {
+        self.round.has_more() && self.now() < self.deadline
+    }
+
+    /// Lets go of the question: nobody will be asked any more.
+    pub(crate) fn let_go(&mut self) {
+        self.exchange.let_go();
+    }
+
+    /// Takes down how a stream of whoever was asked last has ended.
+    pub(crate) fn ended(&mut self, well: bool) {
+        self.round.ended(well);
+    }
+
+    /// What has been spent on a stream of which so many bytes were heard, as far as can be guessed.
+    pub(crate) fn guess(&self, heard: usize) -> Usage {
+        self.exchange.guess(heard)
+    }
+
+    /// Holds the tokens of the request once more: whoever was asked before may have spent all that was held.
+    /// Its prompt is so much `longer` now, in bytes.
+    async fn admit_again(&mut self, longer: u64, budget: &mut Budget) -> Result<(), Loss> {
+        let on_tokens = self.claims.iter().filter(|claim| claim.is_on_tokens());
+        let claims: Vec<Claim> = on_tokens
+            .map(|claim| claim.for_units(claim.units.saturating_add(longer), claim.more))
+            .collect();
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let admitted = self.desk.admit(&claims, self.forgiving).await;
+        let admission = admitted.map_err(Loss::Denied)?;
+        budget.go_on_with(Tenure::keep(self.desk.clone(), admission.held));
+        self.bound(budget);
+        budget.lengthen(longer);
+        Ok(())
+    }
+
+    /// Puts the question to one target.
+    async fn ask(
+        &self,
+        target: &Target,
+        request: Option<Request<Body>>,
+        patience: Duration,
+    ) -> Result<Reply, Miss> {
+        let failure = |reason, detail: &str| Failure {
+            reason,
+            detail: detail.into(),
+        };
+        let request = request.ok_or_else(|| {
+            let detail = "the path does not fit the target's address";
+            failure(FailureReason::Connect, detail)
+        })?;
+        let platform = self.desk.platform();
+        let sent = async {
+            let response = platform.upstream.send(request).await?;
+            answer::take(&self.exchange.reading, &target.origin, response).await
+        };
+        let answered = within(&*platform.clock, patience, sent).await;
+        answered.unwrap_or_else(|| Err(failure(FailureReason::Timeout, "no answer in time").into()))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.desk.platform().clock.now()
+    }
+}
