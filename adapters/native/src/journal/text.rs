@@ -69,6 +69,7 @@ fn write(line: &mut String, record: &Record) -> std::fmt::Result {
     let kind = if record.stream { "stream " } else { "" };
     let ended = match record.ended {
         Ending::Whole => "whole",
+        Ending::Rescued => "rescued",
         Ending::Truncated => "cut short by the upstream",
         Ending::Abandoned => "abandoned by the caller",
         Ending::PassedOn => "handed through unread",
