@@ -193,12 +193,20 @@ impl Relay {
                     self.chunk(chunk, out);
                 }
             }
-            Some(Err(error)) => self.end(error.to_string(), out),
+            Some(Err(error)) => self.broken(Break::Lost(error.to_string()), out),
             None => {
                 // The blank line behind the last event is sometimes forgotten.
                 let rest = self.framer.finish();
-                match self.event(rest, out) {
-                    Ok(()) => self.end("the stream ended before it was whole".into(), out),
+                let passed = if rest.is_empty() {
+                    Ok(())
+                } else {
+                    self.event(rest, out)
+                };
+                match passed {
+                    Ok(()) => {
+                        let detail = "the stream ended before it was whole";
+                        self.broken(Break::Lost(detail.into()), out);
+                    }
                     Err(broken) => self.broken(broken, out),
                 }
             }
@@ -228,9 +236,10 @@ impl Relay {
 
     /// What an event of the upstream's is to the caller.
     fn event(&mut self, event: Bytes, out: &mut Vec<Bytes>) -> Result<(), Break> {
-        let verdict = self.meter.read(&event);
-        if verdict == Verdict::Garbled {
-            return Err(Break::Lost("an event is not JSON".into()));
+        match self.meter.read(&event) {
+            Verdict::Pass => {}
+            Verdict::Keep => return Ok(()),
+            Verdict::Garbled => return Err(Break::Lost("an event is not JSON".into())),
         }
         if self.meter.has_failed() {
             return Err(match openai::opening(&event) {
@@ -246,9 +255,6 @@ impl Relay {
                 Spliced::Differs => return Err(Break::Differs),
             },
         };
-        if verdict == Verdict::Keep || event.is_empty() {
-            return Ok(());
-        }
         let data = sse::data(&event);
         if self.note.is_some() && data.as_deref().is_some_and(is_done) {
             out.extend(self.note.take());
@@ -261,12 +267,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Nothing more comes from the upstream, because of `detail`: that is no loss, if it had said everything.
-    fn end(&mut self, detail: String, out: &mut Vec<Bytes>) {
-        if !self.meter.is_over() {
-            self.broken(Break::Lost(detail), out);
-            return;
-        }
+    /// The stream is over.
+    fn end(&mut self, out: &mut Vec<Bytes>) {
         out.extend(self.note.take());
         let ended = if self.splice.is_some() {
             Ending::Rescued
@@ -276,9 +278,13 @@ impl Relay {
         self.close(ended, None);
     }
 
-    /// The upstream has left the stream without its end: somebody else goes on, or the caller is told.
+    /// The upstream has left the stream. If it has not said everything, somebody else goes on, or the caller is told.
     fn broken(&mut self, broken: Break, out: &mut Vec<Bytes>) {
         let (detail, is_its_own) = match broken {
+            Break::Lost(_) if self.meter.is_over() => {
+                self.end(out);
+                return;
+            }
             Break::Lost(detail) => (detail, true),
             Break::Failed(event) => {
                 self.last_word = Some(event);

@@ -40,8 +40,9 @@ pub struct Meter {
     pub(in crate::dialect) usage: Usage,
     /// Bytes of text that have passed, and what is not shown of it.
     pub(in crate::dialect) passed: u64,
-    /// The stream has said itself that it is over; and that it has failed.
+    /// The stream has said itself that it is over; with its last word; and that it has failed.
     over: bool,
+    done: bool,
     pub(in crate::dialect) failed: bool,
     /// The choices that have begun, by their numbers, and whether each has finished.
     choices: Vec<(u64, bool)>,
@@ -99,8 +100,12 @@ impl Meter {
         let Some(data) = sse::data(event) else {
             return Verdict::Pass;
         };
+        if self.done {
+            // Nothing is said after the last word.
+            return Verdict::Keep;
+        }
         if data.trim_ascii() == b"[DONE]" {
-            self.over = true;
+            (self.over, self.done) = (true, true);
             return Verdict::Pass;
         }
         let event: Event<'_> = match json::read(&data) {
