@@ -23,14 +23,16 @@ use tidegate_core::{
     upstream::{Failure, FailureReason},
 };
 
-/// What can be answered to a question: most give the first of these.
-pub(crate) fn answers(question: &str) -> [String; 2] {
-    let one = format!(
-        "The answer to \"{question}\" is 42, and here is why: é 😀\n{}",
-        "x".repeat(50)
-    );
-    let other = format!("The answer to \"{question}\" is unknown.");
-    [one, other]
+/// What can be answered to a question: most give the first of these, of which the last is a part.
+pub(crate) fn answers(question: &str) -> [String; 3] {
+    let part = format!("The answer to \"{question}\" is 42");
+    let rest = "x".repeat(50);
+    let one = format!("{part}, and here is why: é 😀\n{rest}");
+    [
+        one,
+        format!("The answer to \"{question}\" is unknown."),
+        part,
+    ]
 }
 
 /// Any number of them, by their hosts.
@@ -134,12 +136,12 @@ impl Upstream for Faulty {
         let question = asked["messages"][0]["content"].as_str().unwrap();
         let all = answers(question);
         let begun = asked["messages"][1]["content"].as_str().unwrap_or_default();
-        let other = self.chance(0.15);
+        let which = if self.chance(0.2) { self.roll(1, 2) } else { 0 };
         // Whoever goes on behind a beginning goes on with what it is the beginning of.
         let answer = all
             .iter()
             .find(|answer| !begun.is_empty() && answer.starts_with(begun));
-        let answer = answer.unwrap_or(&all[usize::from(other)]);
+        let answer = answer.unwrap_or(&all[which as usize]);
         let failure = |reason| Failure {
             reason,
             detail: "as the dice fell".into(),
