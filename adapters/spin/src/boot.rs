@@ -81,7 +81,7 @@ async fn config() -> Result<Config, Trouble> {
         .map_err(|error| Trouble::new([format!("{PATH} is not JSON: {error}")]))?;
     let mut secrets = BTreeMap::new();
     for name in Config::secrets(&document) {
-        match variables::get(name.to_lowercase()).await {
+        match variables::get(name.to_ascii_lowercase()).await {
             Ok(value) => {
                 secrets.insert(name, value);
             }
