@@ -119,8 +119,8 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Status(status) => f.write_str(status.as_str()),
-            Self::Told(status) => write!(f, "error {}", status.as_str()),
+            Self::Status(status) => status.as_u16().fmt(f),
+            Self::Told(status) => write!(f, "error {}", status.as_u16()),
             Self::Complained(Complaint::ContextLength) => f.write_str("context_length"),
             Self::Complained(Complaint::ContentFilter) => f.write_str("content_filter"),
             Self::Failed(FailureReason::Connect) => f.write_str("connect"),

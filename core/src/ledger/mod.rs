@@ -84,10 +84,11 @@ pub struct Change<'a> {
 }
 
 /// The ledger over a [`Store`].
-pub struct Accounts<S>(Rc<Inner<S>>);
+pub struct Accounts(Rc<Inner>);
 
-struct Inner<S> {
-    store: S,
+struct Inner {
+    /// Of whatever kind: what is done with it is long, and a component that knows two kinds has it once.
+    store: Box<dyn Store>,
     longest_lease: Duration,
     clock: Rc<dyn Clock>,
     tasks: Rc<dyn Tasks>,
@@ -108,17 +109,17 @@ struct Waiting {
 
 type Answers = Vec<Result<Balance, Fault>>;
 
-impl<S: Store> Accounts<S> {
+impl Accounts {
     /// The accounts in `store`, for an isolate that counts on living for `longest_lease`.
     pub fn new(
-        store: S,
+        store: impl Store,
         longest_lease: Duration,
         clock: Rc<dyn Clock>,
         tasks: Rc<dyn Tasks>,
         dice: Rc<RefCell<Dice>>,
     ) -> Self {
         Self(Rc::new(Inner {
-            store,
+            store: Box::new(store),
             longest_lease,
             clock,
             tasks,
@@ -133,7 +134,7 @@ impl<S: Store> Accounts<S> {
 }
 
 #[async_trait(?Send)]
-impl<S: Store> Ledger for Accounts<S> {
+impl Ledger for Accounts {
     async fn post(&self, postings: &[Posting]) -> Answers {
         let (sender, answer) = oneshot::channel();
         self.0.waiting.borrow_mut().push(Waiting {
@@ -157,7 +158,7 @@ impl<S: Store> Ledger for Accounts<S> {
     }
 }
 
-impl<S: Store> Inner<S> {
+impl Inner {
     /// Posts what waits until nothing does.
     async fn serve(&self) {
         while let Some(batch) = self.take() {

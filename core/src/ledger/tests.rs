@@ -196,11 +196,7 @@ fn a_store_that_fails_fails_everyone_who_waits_and_no_one_after() {
 /// Who speaks here.
 const ME: u32 = 7;
 
-async fn ask(
-    ledger: &Rc<Accounts<Rc<Shelf>>>,
-    account: &str,
-    units: u64,
-) -> Result<Balance, Fault> {
+async fn ask(ledger: &Rc<Accounts>, account: &str, units: u64) -> Result<Balance, Fault> {
     ledger.post(&[posting(account, units)]).await.remove(0)
 }
 
@@ -232,7 +228,7 @@ struct World {
 }
 
 impl World {
-    fn instance(&self, seed: u8) -> Rc<Accounts<Rc<Shelf>>> {
+    fn instance(&self, seed: u8) -> Rc<Accounts> {
         let dice = Rc::new(RefCell::new(Dice::new([seed; 16])));
         let tasks = Rc::new(Spawner(self.pool.spawner()));
         Rc::new(Accounts::new(
