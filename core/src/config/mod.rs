@@ -144,13 +144,19 @@ impl Config {
             .unzip()
     }
 
-    /// The names of the secrets that `document` refers to by `"$NAME"`.
-    pub fn secrets(document: &Value) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
+    /// The names of the secrets that `document` refers to by `"$NAME"`, each once and in order.
+    pub fn secrets(document: &Value) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
         let mut open = vec![document];
         while let Some(value) = open.pop() {
             match &value.kind {
-                Kind::Text(text) => names.extend(build::reference(text).map(str::to_owned)),
+                Kind::Text(text) => {
+                    if let Some(name) = build::reference(text)
+                        && let Err(place) = names.binary_search_by(|other| (**other).cmp(name))
+                    {
+                        names.insert(place, name.to_owned());
+                    }
+                }
                 Kind::List(values) => open.extend(values),
                 Kind::Table(entries) => open.extend(entries.iter().map(|(_, value)| value)),
                 Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) => {}

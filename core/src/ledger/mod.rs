@@ -97,7 +97,8 @@ struct Inner {
     /// Whether somebody sees to those who wait.
     is_served: Cell<bool>,
     /// What was kept when this isolate last looked. It saves the reading: if it is out of date, the write loses.
-    seen: RefCell<BTreeMap<Rc<str>, Kept>>,
+    /// What is being changed is nothing meanwhile.
+    seen: RefCell<BTreeMap<Rc<str>, Option<Kept>>>,
     /// Writes since the last sweep.
     writes: Cell<u32>,
 }
@@ -241,7 +242,7 @@ impl Inner {
     /// What this isolate has last seen of the accounts named `ids`, if it has seen them all; it forgets that by it.
     fn recall(&self, ids: &[Rc<str>]) -> Option<Reading> {
         let mut seen = self.seen.borrow_mut();
-        let kept: Vec<_> = ids.iter().map(|id| seen.remove(id)).collect();
+        let kept: Vec<_> = ids.iter().map(|id| seen.get_mut(id)?.take()).collect();
         let found = kept.into_iter().map(|kept| kept.map(|kept| Ok(Some(kept))));
         Some(Reading {
             found: found.collect::<Option<_>>()?,
@@ -267,7 +268,9 @@ impl Inner {
         if seen.len() >= SEEN {
             seen.clear();
         }
-        seen.extend(kept);
+        for (id, kept) in kept {
+            seen.insert(id, Some(kept));
+        }
     }
 
     /// Spreads out those that lost, wider with every loss.

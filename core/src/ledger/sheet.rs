@@ -1,6 +1,6 @@
 //! Accounts while postings are applied to them: in memory, before anything is kept.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::rc::Rc;
 
 use super::{Change, Found, Kept};
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// The accounts of some posts, as they were found and as they become.
-pub(super) struct Sheet(BTreeMap<Rc<str>, Result<Line, Fault>>);
+/// The accounts of some posts, as they were found and as they become; in the order of their names.
+pub(super) struct Sheet(Vec<(Rc<str>, Result<Line, Fault>)>);
 
 struct Line {
     /// Nothing, if nothing was kept.
@@ -22,7 +22,7 @@ struct Line {
 }
 
 impl Sheet {
-    /// What was found of accounts, by their names.
+    /// What was found of accounts, in the order of their names.
     pub(super) fn new(found: impl Iterator<Item = (Rc<str>, Found)>) -> Self {
         let line = |found: Found| {
             found.map(|kept| match kept {
@@ -30,11 +30,7 @@ impl Sheet {
                 None => Line::new(None, Account::default()),
             })
         };
-        let mut lines = BTreeMap::new();
-        for (id, found) in found {
-            lines.insert(id, line(found));
-        }
-        Self(lines)
+        Self(found.map(|(id, found)| (id, line(found))).collect())
     }
 
     /// Changes the accounts of `postings`, all or none.
@@ -84,7 +80,7 @@ impl Sheet {
 
     /// The account named `id`, to be changed and put in again.
     fn take_out(&mut self, id: &str) -> Result<Account, Fault> {
-        match self.0.get_mut(id) {
+        match self.line(id) {
             // The core names an account once in a post.
             Some(Ok(line)) => line.account.take().ok_or_else(|| unknown(id)),
             Some(Err(fault)) => Err(fault.clone()),
@@ -93,13 +89,18 @@ impl Sheet {
     }
 
     fn put_in(&mut self, posting: &Posting, account: Account, balance: &Balance) {
-        if let Some(Ok(line)) = self.0.get_mut(&posting.account) {
+        if let Some(Ok(line)) = self.line(&posting.account) {
             if posting.entry.is_kept(balance) {
                 let empty = account.empty_at(&posting.entry.quota, balance.at);
                 line.expires = line.expires.max(Some(empty));
             }
             line.account = Some(account);
         }
+    }
+
+    fn line(&mut self, id: &str) -> Option<&mut Result<Line, Fault>> {
+        let place = self.0.binary_search_by(|(other, _)| (**other).cmp(id));
+        self.0.get_mut(place.ok()?).map(|(_, line)| line)
     }
 }
 

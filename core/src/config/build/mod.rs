@@ -59,8 +59,8 @@ pub(super) fn config(
 struct Builder<'s> {
     secrets: Option<&'s BTreeMap<String, String>>,
     runtime: Runtime,
-    /// Names that must not stand twice: routes, consumers.
-    names: RefCell<BTreeSet<(&'static str, String)>>,
+    /// Names that must not stand twice, of routes and consumers: each after what it is the name of.
+    names: RefCell<BTreeSet<Rc<str>>>,
 }
 
 impl Builder<'_> {
@@ -104,7 +104,7 @@ impl Builder<'_> {
             config
                 .default_provider
                 .get_or_insert_with(|| origin.clone());
-            providers.insert(key.name.clone(), origin);
+            providers.push((key.name.clone(), origin));
         }
         let models = root.field("models");
         let models = models
@@ -123,7 +123,7 @@ impl Builder<'_> {
             .unwrap_or_default()
         {
             if let Some(installation) = self.installation(&key.name, &field) {
-                installations.insert(key.name.clone(), installation);
+                installations.push((key.name.clone(), installation));
             }
         }
         for field in root
@@ -201,7 +201,11 @@ impl Builder<'_> {
         let name = field.text()?;
         if name.is_empty() {
             field.complain("a name must not be empty");
-        } else if !self.names.borrow_mut().insert((kind, name.into())) {
+        } else if !self
+            .names
+            .borrow_mut()
+            .insert(format!("{kind} {name}").into())
+        {
             field.complain(format!("another {kind} is named `{name}` already"));
         }
         Some(name)

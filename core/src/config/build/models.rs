@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, rc::Rc, time::Duration};
 
 use http::StatusCode;
 
-use super::origins::Origins;
+use super::origins::{Origins, find};
 use crate::{
     config::{
         Kind,
@@ -229,11 +229,9 @@ fn step(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Step>
         ));
         return None;
     };
-    let Some(origin) = providers.get(provider) else {
-        let hint = nearest(provider, providers.keys().map(String::as_str));
-        field.complain(format!("no provider is named `{provider}`{hint}"));
-        return None;
-    };
+    let origin = find(providers, provider)
+        .map_err(|hint| field.complain(format!("no provider is named `{provider}`{hint}")))
+        .ok()?;
     Some(Step::Target(Target {
         name: name.into(),
         origin: origin.clone(),

@@ -1,6 +1,6 @@
 //! Who can answer: model providers, and the services of Dify installations.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::rc::Rc;
 
 use http::{HeaderValue, Uri};
 
@@ -9,19 +9,31 @@ use crate::{
     auth::Digest,
     config::{
         Kind,
-        read::{Field, Section, unavailable},
+        read::{Field, Section, nearest, unavailable},
     },
     dialect::dify::{App, Installation},
     upstream::{Origin, OriginKey, Prefill},
 };
 
+/// Things of a kind, with their names: few, and looked up while the document is read.
+pub(super) type ByName<T> = Vec<(String, T)>;
+
 /// Providers by their names.
-pub(super) type Origins = BTreeMap<String, Rc<Origin>>;
+pub(super) type Origins = ByName<Rc<Origin>>;
 
 /// Dify installations by their names.
-pub(super) type Installations = BTreeMap<String, (Rc<Installation>, Apps)>;
+pub(super) type Installations = ByName<(Rc<Installation>, Apps)>;
 
-type Apps = BTreeMap<String, Rc<App>>;
+type Apps = ByName<Rc<App>>;
+
+/// The one of `listed` that is named `name`; or how to end the message that none is.
+pub(super) fn find<'l, T>(listed: &'l ByName<T>, name: &str) -> Result<&'l T, String> {
+    let found = listed.iter().find(|(other, _)| other == name);
+    let names = listed.iter().map(|(name, _)| name.as_str());
+    found
+        .map(|(_, found)| found)
+        .ok_or_else(|| nearest(name, names))
+}
 
 const DIALECTS: [&str; 7] = [
     "openai",
@@ -111,7 +123,7 @@ impl Builder<'_> {
             .unwrap_or_default()
         {
             let app = self.app(&format!("{scope}/{}", key.name), &field);
-            apps.insert(key.name.clone(), Rc::new(app));
+            apps.push((key.name.clone(), Rc::new(app)));
         }
         section.finish();
         let installation = Installation {

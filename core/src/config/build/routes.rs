@@ -2,7 +2,11 @@
 
 use http::{HeaderName, Method};
 
-use super::{Builder, limits::limits, origins::Installations};
+use super::{
+    Builder,
+    limits::limits,
+    origins::{Installations, find},
+};
 use crate::{
     config::{
         Kind,
@@ -74,24 +78,20 @@ fn service(field: &Field<'_>, installations: &Installations) -> Option<Service> 
     let (name, app) = name
         .split_once('/')
         .map_or((name, None), |(name, app)| (name, Some(app)));
-    let Some((installation, apps)) = installations.get(name) else {
-        field.complain(format!(
-            "no dify is named `{name}`{}",
-            nearest(name, installations.keys().map(String::as_str))
-        ));
-        return None;
-    };
+    let found = find(installations, name);
+    let (installation, apps) = found
+        .map_err(|hint| field.complain(format!("no dify is named `{name}`{hint}")))
+        .ok()?;
     let Some(app) = app else {
         return Some(Service::Dify(installation.clone()));
     };
-    let Some(found) = apps.get(app) else {
-        field.complain(format!(
-            "`dify.{name}` has no app named `{app}`{}",
-            nearest(app, apps.keys().map(String::as_str))
-        ));
-        return None;
-    };
-    Some(Service::App(installation.clone(), found.clone()))
+    let found = find(apps, app);
+    let app = found
+        .map_err(|hint| {
+            field.complain(format!("`dify.{name}` has no app named `{app}`{hint}"));
+        })
+        .ok()?;
+    Some(Service::App(installation.clone(), app.clone()))
 }
 
 fn host(field: &Field<'_>) -> Option<Host> {
