@@ -141,8 +141,8 @@ fn prompts(prompt: Option<&RawValue>) -> u64 {
     (many.count() as u64).max(1)
 }
 
-/// The number that some provider may read here, rounded up: `5.0` and `"5"` are five to many. What is none may be taken for
-/// no limit; null is nothing.
+/// The number that some provider may read here, rounded up: `5.0` and `"5"` are five to many. What is none, or none
+/// of JSON's, may be taken for no limit; null is nothing.
 fn number(raw: &RawValue) -> Option<u64> {
     let text = raw.get().trim_matches('"');
     if text == "null" {
@@ -150,7 +150,7 @@ fn number(raw: &RawValue) -> Option<u64> {
     }
     let whole = text.parse::<u64>().ok();
     let number = whole.or_else(|| {
-        let number = text.parse::<f64>().ok()?;
+        let number = serde_json::from_str::<f64>(text).ok()?;
         (number >= 0.0).then_some(number.ceil() as u64)
     });
     Some(number.unwrap_or(u64::MAX))
@@ -174,6 +174,13 @@ mod tests {
             ("0", Some(0)),
             ("null", None),
             ("-1", Some(u64::MAX)),
+            ("\"5.5\"", Some(6)),
+            ("\"1e3\"", Some(1_000)),
+            ("\"+5\"", Some(5)),
+            ("\"+5.0\"", Some(u64::MAX)),
+            ("\".5\"", Some(u64::MAX)),
+            ("\"inf\"", Some(u64::MAX)),
+            ("\"nan\"", Some(u64::MAX)),
             ("\"x\"", Some(u64::MAX)),
             ("true", Some(u64::MAX)),
             ("[]", Some(u64::MAX)),
