@@ -22,6 +22,8 @@ pub struct Model {
     pub timeouts: Timeouts,
     /// Whether another target goes on with a stream that breaks off after its caller has heard of it.
     pub rescue: bool,
+    /// Whether targets stream an answer that its caller wants at once, so that silence is noticed and a break can be mended.
+    pub stream_upstream: bool,
 }
 
 /// A model of a provider.

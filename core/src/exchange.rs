@@ -41,7 +41,7 @@ pub(crate) struct Exchange {
 #[derive(Debug)]
 pub(crate) enum Payload {
     /// A request that was read, and can be put to one target after another.
-    Asked(Asked),
+    Asked(Box<Asked>),
     /// A body that is handed through, once.
     Once(Body),
 }
@@ -87,7 +87,7 @@ impl Exchange {
 
     /// How long one attempt may take, of so much that is `left`, where there are `others` to ask or not.
     pub(crate) fn patience(&self, left: Duration, others: bool) -> Duration {
-        let (_, is_stream) = self.asked();
+        let is_stream = matches!(&self.payload, Payload::Asked(asked) if asked.is_streamed());
         self.timeouts.attempt(is_stream, left, others)
     }
 
@@ -145,6 +145,11 @@ impl Exchange {
             tokens_out: Some(Estimate::of_bytes(heard as u64).likely),
             tokens: None,
         }
+    }
+
+    /// Whether a stream of it is put together to one answer, since its caller wants it at once.
+    pub(crate) fn is_assembled(&self) -> bool {
+        matches!(&self.payload, Payload::Asked(asked) if asked.is_assembled())
     }
 
     /// Whether a provider can be asked to go on behind the text that has been heard.

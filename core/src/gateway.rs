@@ -10,12 +10,13 @@ use crate::{
     admin,
     admission::{Denial, Desk},
     answer::{Content, Reply},
+    assembly,
     auth::{self, Caller, Consumer},
     body::Body,
     call::{Call, below},
     claim::Claim,
     config::{Config, OnLedgerFailure},
-    dialect::Dialect,
+    dialect::{Dialect, Meter},
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
@@ -24,7 +25,7 @@ use crate::{
     pursuit::{Loss, Pursuit},
     record::Ending,
     refusal::Refusal,
-    relay::{self, Stream},
+    relay::{self, Receipt, Stream},
     route::{Access, Route, Service},
     tenure::Tenure,
     usage::Usage,
@@ -88,7 +89,7 @@ impl Gateway {
         }
         let mut visit = Visit::begin(self.platform.clone(), &call);
         match self.answer(&mut visit, &call, body).await {
-            Ok(found) => self.relay(visit, found),
+            Ok(found) => self.deliver(visit, found).await,
             Err(refusal) => visit.refuse(&refusal),
         }
     }
@@ -258,6 +259,60 @@ impl Gateway {
         }
     }
 
+    /// Hands the answer on; of a stream whose caller wants it at once, all of it together.
+    async fn deliver(&self, mut visit: Visit, found: Found) -> Response<Body> {
+        let is_assembled = found.pursuit.as_ref().is_some_and(Pursuit::is_assembled);
+        let (content, mut headers, pursuit) = match found {
+            Found {
+                reply:
+                    Reply {
+                        content: Content::Stream(body, meter),
+                        headers,
+                        ..
+                    },
+                pursuit,
+            } if is_assembled => ((body, meter), headers, pursuit),
+            found => return self.relay(visit, found),
+        };
+        let (body, receipt) = self.watch(&mut visit, content, pursuit);
+        let answer = assembly::assemble(body).await;
+        let closing = receipt.await;
+        visit.settle(&closing);
+        match (closing.ended, answer) {
+            (Ending::Truncated, _) | (_, None) => visit.refuse(&Refusal::Truncated),
+            (ended, Some(answer)) => {
+                headers.insert(header::CONTENT_TYPE, JSON);
+                visit.record.status = StatusCode::OK.as_u16();
+                visit.stamp(&mut headers);
+                visit.close(ended, None);
+                let mut response = Response::new(answer.into());
+                *response.headers_mut() = headers;
+                response
+            }
+        }
+    }
+
+    /// Sees to a stream, and to whoever goes on with it.
+    fn watch(
+        &self,
+        visit: &mut Visit,
+        (body, meter): (Body, Meter),
+        pursuit: Option<Pursuit>,
+    ) -> (Body, Receipt) {
+        let clock = self.platform.clock.clone();
+        let until = visit.record.time.after(visit.timeouts.total);
+        relay::watch(Stream {
+            body,
+            meter,
+            dialect: visit.dialect,
+            vigil: Vigil::new(clock.clone(), visit.timeouts.idle, until),
+            clock,
+            budget: mem::take(&mut visit.budget),
+            attempts: visit.record.attempts.clone(),
+            pursuit,
+        })
+    }
+
     /// Hands the answer on, and sees to it that its end is recorded.
     fn relay(&self, mut visit: Visit, Found { reply, pursuit }: Found) -> Response<Body> {
         let mut response = Response::new(Body::empty());
@@ -288,29 +343,11 @@ impl Gateway {
                 }
             }
             Content::Stream(body, meter) => {
-                let clock = self.platform.clock.clone();
-                let until = visit.record.time.after(visit.timeouts.total);
-                let (body, receipt) = relay::watch(Stream {
-                    body,
-                    meter,
-                    dialect: visit.dialect,
-                    vigil: Vigil::new(clock.clone(), visit.timeouts.idle, until),
-                    clock,
-                    budget: mem::take(&mut visit.budget),
-                    attempts: mem::take(&mut visit.record.attempts),
-                    pursuit,
-                });
+                let (body, receipt) = self.watch(&mut visit, (body, meter), pursuit);
                 visit.record.stream = true;
                 self.platform.tasks.spawn(Box::pin(async move {
                     let closing = receipt.await;
-                    if closing.ended == Ending::Rescued {
-                        let last = closing.attempts.last();
-                        visit.record.served_by = last.map(|attempt| attempt.target.clone());
-                    }
-                    visit.record.attempts = closing.attempts;
-                    visit.record.usage = closing.usage;
-                    visit.record.counted = Some(closing.counted);
-                    visit.record.fault = visit.record.fault.take().or(closing.detail);
+                    visit.settle(&closing);
                     visit.close(closing.ended, closing.first_byte);
                 }));
                 body

@@ -109,7 +109,7 @@ fn ask(
     needs_model: bool,
     exchange: &mut Exchange,
 ) -> Result<(), Refusal> {
-    let asked = Asked::read(body, endpoint)?;
+    let mut asked = Asked::read(body, endpoint)?;
     match &asked.model {
         Some(name) => {
             let model = config
@@ -120,6 +120,9 @@ fn ask(
             exchange.retry = model.retry.clone();
             exchange.timeouts = model.timeouts;
             exchange.rescue = model.rescue;
+            if model.stream_upstream {
+                asked.stream_upstream();
+            }
         }
         None if needs_model => {
             return Err(Malformed {
@@ -138,7 +141,7 @@ fn ask(
         };
     }
     exchange.user.clone_from(&asked.user);
-    exchange.payload = Payload::Asked(asked);
+    exchange.payload = Payload::Asked(Box::new(asked));
     Ok(())
 }
 

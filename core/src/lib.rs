@@ -34,7 +34,7 @@
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
 //! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` and `pursuit` |
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
-//! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long | `relay`, `vigil`, [`sse`] |
+//! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
@@ -74,11 +74,12 @@
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
-//! `visit` · `admin answer intake` · `round` · `pursuit` · `rescue` · `relay` · `gateway`. A test holds it.
+//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue` · `relay` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
 mod answer;
+mod assembly;
 pub mod auth;
 pub mod body;
 mod budget;

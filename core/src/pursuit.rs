@@ -231,6 +231,11 @@ impl Pursuit {
         self.round.has_more() && self.now() < self.deadline
     }
 
+    /// Whether a stream of it is put together to one answer, since its caller wants it at once.
+    pub(crate) fn is_assembled(&self) -> bool {
+        self.exchange.is_assembled()
+    }
+
     /// Lets go of the question: nobody will be asked any more.
     pub(crate) fn let_go(&mut self) {
         self.exchange.let_go();

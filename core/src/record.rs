@@ -107,6 +107,21 @@ pub struct Attempt {
     pub detail: Option<String>,
 }
 
+/// How a stream went.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing {
+    pub(crate) ended: Ending,
+    pub(crate) usage: Usage,
+    /// How far the usage can be relied on.
+    pub(crate) counted: Counted,
+    /// When the first byte went to the caller, if one did.
+    pub(crate) first_byte: Option<Timestamp>,
+    /// Who was asked, in order.
+    pub(crate) attempts: Vec<Attempt>,
+    /// For the operator.
+    pub(crate) detail: Option<String>,
+}
+
 /// Who has counted what an answer cost.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -28,12 +28,11 @@ use crate::{
     dispatch::is_for_caller,
     platform::Clock,
     pursuit::{Pursuit, Resumed},
-    record::{Attempt, Counted, Ending},
+    record::{Attempt, Closing, Counted, Ending},
     refusal::Refusal,
     rescue::{Rescue, Rescued, rescue},
     sse::{self, Framer},
     time::Timestamp,
-    usage::Usage,
     vigil::{Alarm, Vigil},
 };
 
@@ -82,21 +81,6 @@ pub(crate) fn watch(mut stream: Stream) -> (Body, Receipt) {
         slip: slip.clone(),
     };
     (Body::arriving(relay), Receipt(slip))
-}
-
-/// How a stream went.
-#[derive(Clone, Debug)]
-pub(crate) struct Closing {
-    pub(crate) ended: Ending,
-    pub(crate) usage: Usage,
-    /// How far the usage can be relied on.
-    pub(crate) counted: Counted,
-    /// When the first byte went to the caller, if one did.
-    pub(crate) first_byte: Option<Timestamp>,
-    /// Who was asked, in order.
-    pub(crate) attempts: Vec<Attempt>,
-    /// For the operator.
-    pub(crate) detail: Option<String>,
 }
 
 /// Resolves once the stream is over, however it ended.

@@ -10,7 +10,7 @@ use crate::{
     dialect::Dialect,
     limit::Standing,
     platform::Platform,
-    record::{Ending, Record},
+    record::{Closing, Ending, Record},
     refusal::{Refusal, whole_seconds},
     time::Timestamp,
     timeouts::Timeouts,
@@ -62,6 +62,18 @@ impl Visit {
             Denial::Unknown(fault) => self.record.fault = Some(format!("ledger: {fault}")),
         }
         denial.into()
+    }
+
+    /// Notes how a stream has gone.
+    pub(crate) fn settle(&mut self, closing: &Closing) {
+        let record = &mut self.record;
+        record.attempts.clone_from(&closing.attempts);
+        if let (Ending::Rescued, Some(last)) = (closing.ended, closing.attempts.last()) {
+            record.served_by = Some(last.target.clone());
+        }
+        record.usage = closing.usage;
+        record.counted = Some(closing.counted);
+        record.fault = record.fault.take().or_else(|| closing.detail.clone());
     }
 
     /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.

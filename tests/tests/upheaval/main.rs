@@ -66,6 +66,11 @@ const CONFIG: &str = r#"
     targets = ["alpha/a", "beta/b", "gamma/c"]
     retry = { attempts = 3 }
     timeouts = { first_token = "2s", idle = "1500ms", total = "12s" }
+    [models.assembled]
+    targets = ["alpha/a", "beta/b", "gamma/c"]
+    retry = { attempts = 3 }
+    timeouts = { first_token = "2s", idle = "1500ms", total = "12s" }
+    stream_upstream = true
     [[routes]]
     name = "llm"
     path = "/v1"
@@ -192,7 +197,7 @@ async fn call(
     clock: &dyn Clock,
 ) -> Heard {
     let body = json!({
-        "model": "smart",
+        "model": if number.is_multiple_of(2) { "smart" } else { "assembled" },
         "stream": stream,
         "messages": [{ "role": "user", "content": format!("question {number}") }],
     });

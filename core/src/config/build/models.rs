@@ -35,6 +35,7 @@ pub(super) struct Listed {
     on: Rc<[Reason]>,
     timeouts: Timeouts,
     rescue: bool,
+    stream_upstream: bool,
 }
 
 /// A target as it is written.
@@ -68,6 +69,9 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
     let rescue = section
         .field("rescue")
         .and_then(|field| field.choice(&["auto", "off"]));
+    let stream_upstream = section
+        .field("stream_upstream")
+        .and_then(|field| field.boolean());
     let retry = section.field("retry").and_then(|field| retry(&field));
     section.finish();
     Some(Listed {
@@ -76,6 +80,7 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
         on: retry.map_or_else(|| Reason::USUAL.into(), |(_, on)| on),
         timeouts: timeouts.unwrap_or(Timeouts::MODEL),
         rescue: rescue != Some("off"),
+        stream_upstream: stream_upstream == Some(true),
     })
 }
 
@@ -162,6 +167,7 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> BTreeMap<String, Rc<Model>> {
             },
             timeouts: one.timeouts,
             rescue: one.rescue,
+            stream_upstream: one.stream_upstream,
         };
         models.insert((*name).to_owned(), Rc::new(model));
     }

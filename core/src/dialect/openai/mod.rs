@@ -9,6 +9,7 @@ mod opening;
 mod request;
 mod splice;
 mod transcript;
+mod whole;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
@@ -17,6 +18,7 @@ pub(crate) use opening::{Opening, complaint, opening, told};
 pub use request::{Asked, Malformed};
 pub use splice::{Splice, Spliced};
 pub use transcript::Transcript;
+pub use whole::Whole;
 
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.
 pub fn endpoint(path: &str) -> &str {

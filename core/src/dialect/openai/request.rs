@@ -33,6 +33,10 @@ pub struct Asked {
     /// How long its answer may be.
     pub most: Most,
     body: Bytes,
+    /// What is written in place of what, so that a target streams an answer that its caller wants at once.
+    stream_edits: Vec<(Range<usize>, &'static str)>,
+    /// It is to be streamed, though its caller wants it at once.
+    streams_upstream: bool,
     /// Its answer comes in choices; and the choices are texts of any form.
     has_choices: bool,
     is_text: bool,
@@ -117,8 +121,29 @@ impl Asked {
         };
         let conversation = fields.messages.or(fields.input);
         let conversation_at = conversation.map(place).unwrap_or_default();
+        let stream_edits = if stream || !hides_usage(endpoint) {
+            Vec::new()
+        } else {
+            match (fields.stream.map(place), fields.stream_options.map(place)) {
+                (Some(stream), Some(options)) => {
+                    vec![(stream, "true"), (options, r#"{"include_usage":true}"#)]
+                }
+                (Some(stream), None) => {
+                    vec![(stream, r#"true,"stream_options":{"include_usage":true}"#)]
+                }
+                (None, Some(options)) => {
+                    vec![(options, r#"{"include_usage":true},"stream":true"#)]
+                }
+                (None, None) => vec![(
+                    model_at.end..model_at.end,
+                    r#","stream":true,"stream_options":{"include_usage":true}"#,
+                )],
+            }
+        };
         let form = fields.response_format.filter(|raw| raw.get() != "null");
         Ok(Self {
+            stream_edits,
+            streams_upstream: false,
             has_choices: hides_usage(endpoint),
             is_text: form.is_none_or(|raw| cost::kind(raw).is_some_and(|kind| kind == "text")),
             model,
@@ -149,7 +174,22 @@ impl Asked {
 
     /// Whether an answer to it can be gone on with by somebody else: there is only one, and its pieces are known.
     pub fn can_go_on(&self) -> bool {
-        self.has_choices && self.stream && self.most.choices == 1
+        self.has_choices && self.is_streamed() && self.most.choices == 1
+    }
+
+    /// Lets targets stream an answer that its caller wants at once, if they can.
+    pub fn stream_upstream(&mut self) {
+        self.streams_upstream = !self.stream_edits.is_empty();
+    }
+
+    /// Whether targets stream the answer.
+    pub fn is_streamed(&self) -> bool {
+        self.stream || self.streams_upstream
+    }
+
+    /// Whether targets stream an answer that its caller wants at once.
+    pub fn is_assembled(&self) -> bool {
+        self.streams_upstream
     }
 
     /// Whether somebody can be asked to go on behind the beginning of its answer. Where that must be JSON, nobody knows what comes
@@ -188,6 +228,11 @@ impl Asked {
         }
         if let Some((range, text)) = &self.usage_edit {
             edits.push((range.clone(), Cow::Borrowed(text)));
+        }
+        if self.streams_upstream {
+            for (range, text) in &self.stream_edits {
+                edits.push((range.clone(), Cow::Borrowed(text)));
+            }
         }
         let mut cap = self.cap;
         if let Some((form, text)) = prefill {
