@@ -106,6 +106,11 @@ impl Budget {
         self.ceiling = self.ceiling.map(|most| most.saturating_add(bytes));
     }
 
+    /// What was held for an upstream that was asked beside another one: the other one answers.
+    pub(crate) fn also_lost(&mut self, tenure: Tenure) {
+        self.lost.push(tenure);
+    }
+
     /// Whether what was held may be somebody else's by now.
     pub(crate) fn has_lapsed(&self, now: Timestamp) -> bool {
         self.tenure.is_lost(now) || self.lost.iter().any(|tenure| tenure.is_lost(now))

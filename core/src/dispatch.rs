@@ -1,6 +1,6 @@
 //! Whom to ask, and whom to ask next.
 
-use std::{num::NonZeroU32, rc::Rc};
+use std::{num::NonZeroU32, rc::Rc, time::Duration};
 
 use http::StatusCode;
 
@@ -24,6 +24,17 @@ pub struct Model {
     pub rescue: bool,
     /// Whether targets stream an answer that its caller wants at once, so that silence is noticed and a break can be mended.
     pub stream_upstream: bool,
+    /// Whether somebody else is asked as well where the first word is late.
+    pub hedge: Option<Hedge>,
+}
+
+/// When somebody else is asked beside a target whose first word is late, of whom the faster one answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// Of all requests, for how many at most: between nothing and 1.
+    pub share: f64,
+    /// After how long; where it is not said, after as long as one of twenty takes.
+    pub after: Option<Duration>,
 }
 
 /// A model of a provider.

@@ -8,7 +8,7 @@ use crate::{
     body::Body,
     claim::{Answer, Cost, STEP},
     dialect::openai::{Asked, Estimate},
-    dispatch::{Retry, Target},
+    dispatch::{Hedge, Retry, Target},
     timeouts::Timeouts,
     upstream::Prefill,
     usage::Usage,
@@ -27,6 +27,8 @@ pub(crate) struct Exchange {
     pub(crate) retry: Retry,
     /// Whether somebody else goes on with a stream that breaks off.
     pub(crate) rescue: bool,
+    /// Whether somebody else is asked as well where the first word is late.
+    pub(crate) hedge: Option<Hedge>,
     pub(crate) timeouts: Timeouts,
     pub(crate) reading: Reading,
     /// The caller's own user, if the call names one.
@@ -87,8 +89,17 @@ impl Exchange {
 
     /// How long one attempt may take, of so much that is `left`, where there are `others` to ask or not.
     pub(crate) fn patience(&self, left: Duration, others: bool) -> Duration {
-        let is_stream = matches!(&self.payload, Payload::Asked(asked) if asked.is_streamed());
-        self.timeouts.attempt(is_stream, left, others)
+        self.timeouts.attempt(self.is_streamed(), left, others)
+    }
+
+    /// Whether targets stream the answer.
+    fn is_streamed(&self) -> bool {
+        matches!(&self.payload, Payload::Asked(asked) if asked.is_streamed())
+    }
+
+    /// When somebody else is asked as well. Whole answers take as long as they take.
+    pub(crate) fn hedge(&self) -> Option<Hedge> {
+        self.hedge.filter(|_| self.is_streamed())
     }
 
     /// Estimates what a model's answer may cost: only where somebody counts tokens, since the whole prompt is read for it.

@@ -59,6 +59,7 @@ pub(crate) async fn models(
         targets: Vec::new(),
         retry: Retry::never(),
         rescue: false,
+        hedge: None,
         timeouts: Timeouts::MODEL,
         reading: if needs_model {
             Reading::Model {
@@ -120,6 +121,7 @@ fn ask(
             exchange.retry = model.retry.clone();
             exchange.timeouts = model.timeouts;
             exchange.rescue = model.rescue;
+            exchange.hedge = model.hedge;
             if model.stream_upstream {
                 asked.stream_upstream();
             }
@@ -271,6 +273,7 @@ fn to_installation(
         targets: vec![alone(name.clone(), origin.clone())],
         retry: Retry::never(),
         rescue: false,
+        hedge: None,
         timeouts: Timeouts::DIFY,
         reading,
         user,

@@ -1,12 +1,16 @@
 //! One question, put to one target after another until one of them has something for the caller.
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::Request;
 
 use crate::{
-    admission::{Denial, Desk},
+    admission::{Bill, Denial, Desk},
     answer::{self, Content, Miss, Reply},
     body::Body,
     budget::Budget,
@@ -51,6 +55,13 @@ pub(crate) struct Resumed {
     pub(crate) body: Body,
     pub(crate) meter: Meter,
     pub(crate) target: Target,
+}
+
+/// A question that is with a target.
+struct Sent {
+    target: Target,
+    began: Timestamp,
+    answer: Pin<Box<dyn Future<Output = Result<Reply, Miss>>>>,
 }
 
 /// Who was asked, and what came of it.
@@ -132,8 +143,12 @@ impl Pursuit {
             return Ok(None);
         };
         self.exchange.keep(self.round.has_more());
-        let asked = self.put(question, None, budget, attempts).await;
-        Ok(Some(asked?))
+        let hedge = self.exchange.hedge().filter(|_| last.is_none());
+        let taken = match hedge.and_then(|hedge| self.round.hedge_after(hedge)) {
+            Some(after) => self.hedged(after, question, budget, attempts).await,
+            None => self.put(question, None, budget, attempts).await,
+        };
+        taken.map(Some)
     }
 
     /// Puts the question to one target, which is to go on behind the text of `prefill`, if there is one.
@@ -144,33 +159,161 @@ impl Pursuit {
         budget: &mut Budget,
         attempts: &mut Vec<Attempt>,
     ) -> Result<Taken, Loss> {
-        let target = question.target;
         if budget.needs_another() {
             let longer = prefill.map_or(0, |(_, text)| text.len() as u64);
             self.admit_again(longer, budget).await?;
         }
-        let began = self.now();
         budget.begin();
+        let mut sent = self.send(question, prefill);
+        let taken = sent.answer.as_mut().await;
+        self.take(sent, taken, budget, attempts)
+    }
+
+    /// Puts the question to one target, and to another one too where nothing has come after so long: the first who has something for
+    /// the caller answers, and the other one is left.
+    async fn hedged(
+        &mut self,
+        after: Duration,
+        question: Question,
+        budget: &mut Budget,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Taken, Loss> {
+        budget.begin();
+        let mut first = self.send(question, None);
+        let clock = self.desk.platform().clock.clone();
+        if let Some(taken) = within(&*clock, after, first.answer.as_mut()).await {
+            return self.take(first, taken, budget, attempts);
+        }
+        let Some((mut second, spare)) = self.second().await else {
+            let taken = first.answer.as_mut().await;
+            return self.take(first, taken, budget, attempts);
+        };
+        let race = poll_fn(|cx| {
+            if let Poll::Ready(taken) = first.answer.as_mut().poll(cx) {
+                return Poll::Ready((true, taken));
+            }
+            let second = second.answer.as_mut().poll(cx);
+            second.map(|taken| (false, taken))
+        });
+        let (is_first, taken) = race.await;
+        let has_won = matches!(&taken, Ok(reply) if !self.round.goes_on(reply));
+        let cost = match &taken {
+            Ok(_) => has_won,
+            Err(miss) => miss.outcome.may_have_cost(),
+        };
+        let (one, mut other) = if is_first {
+            // The round is about whoever was asked last.
+            self.round.swap();
+            (first, second)
+        } else {
+            (second, first)
+        };
+        // Each is charged for what it was asked: whoever is left may have done all of it.
+        match (is_first, has_won) {
+            _ if spare.is_none() => {}
+            (true, true) => budget.also_lost(spare),
+            (true, false) => {
+                budget.failed(cost);
+                budget.go_on_with(spare);
+            }
+            (false, true) => budget.go_on_with(spare),
+            (false, false) => {
+                spare.bill(if cost {
+                    Bill::AtLeast(0)
+                } else {
+                    Bill::Exactly(0)
+                });
+                budget.also_lost(spare);
+            }
+        }
+        if has_won {
+            attempts.push(Attempt {
+                target: other.target.name.to_string(),
+                outcome: "outpaced".into(),
+                ms: millis(self.now().since(other.began)),
+                detail: None,
+            });
+            self.round.leave_other();
+            return self.take(one, taken, budget, attempts);
+        }
+        drop(self.take(one, taken, budget, attempts)?);
+        self.round.swap();
+        let taken = other.answer.as_mut().await;
+        self.take(other, taken, budget, attempts)
+    }
+
+    /// Puts the question to somebody else too, if that may be done and its tokens can be held.
+    async fn second(&mut self) -> Option<(Sent, Tenure)> {
+        let question = self.round.hedge()?;
+        let Ok(admission) = self.desk.admit(&self.on_tokens(0), self.forgiving).await else {
+            self.round.leave_turn();
+            return None;
+        };
+        let spare = Tenure::keep(self.desk.clone(), admission.held);
+        spare.bill(Bill::AtLeast(0));
+        Some((self.send(question, None), spare))
+    }
+
+    /// Sends the question to a target.
+    fn send(&mut self, question: Question, prefill: Option<(Prefill, &str)>) -> Sent {
+        let Question {
+            target,
+            authorization,
+        } = question;
+        let began = self.now();
         let left = self.deadline.since(began);
         let patience = self.exchange.patience(left, self.round.has_more());
-        let authorization = question.authorization;
         let request = self.exchange.request(&target, authorization, prefill);
-        let taken = self.ask(&target, request, patience).await;
+        let platform = self.desk.platform().clone();
+        let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
+        let answer = Box::pin(async move {
+            let request = request.ok_or_else(|| Failure {
+                reason: FailureReason::Connect,
+                detail: "the path does not fit the target's address".into(),
+            })?;
+            let sent = async {
+                let response = platform.upstream.send(request).await?;
+                answer::take(&reading, &origin, response).await
+            };
+            let answered = within(&*platform.clock, patience, sent).await;
+            answered.unwrap_or_else(|| {
+                let silent = Failure {
+                    reason: FailureReason::Timeout,
+                    detail: "no answer in time".into(),
+                };
+                Err(silent.into())
+            })
+        });
+        Sent {
+            target,
+            began,
+            answer,
+        }
+    }
+
+    /// Takes down what has come of asking.
+    fn take(
+        &mut self,
+        sent: Sent,
+        taken: Result<Reply, Miss>,
+        budget: &mut Budget,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<Taken, Loss> {
         self.round.note(&taken);
         attempts.push(Attempt {
-            target: target.name.to_string(),
+            target: sent.target.name.to_string(),
             outcome: match &taken {
                 Ok(reply) => reply.outcome().to_string(),
                 Err(miss) => miss.outcome.to_string(),
             },
-            ms: millis(self.now().since(began)),
+            ms: millis(self.now().since(sent.began)),
             detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
         });
         if self.exchange.exceeded.get() {
             budget.failed(false);
             return Err(Loss::TooLong);
         }
-        Ok((target, taken))
+        Ok((sent.target, taken))
     }
 
     /// Asks somebody to go on with a stream that has broken off, of which its caller has heard `heard`.
@@ -254,10 +397,7 @@ impl Pursuit {
     /// Holds the tokens of the request once more: whoever was asked before may have spent all that was held.
     /// Its prompt is so much `longer` now, in bytes.
     async fn admit_again(&mut self, longer: u64, budget: &mut Budget) -> Result<(), Loss> {
-        let on_tokens = self.claims.iter().filter(|claim| claim.is_on_tokens());
-        let claims: Vec<Claim> = on_tokens
-            .map(|claim| claim.for_units(claim.units.saturating_add(longer), claim.more))
-            .collect();
+        let claims = self.on_tokens(longer);
         if claims.is_empty() {
             return Ok(());
         }
@@ -269,28 +409,12 @@ impl Pursuit {
         Ok(())
     }
 
-    /// Puts the question to one target.
-    async fn ask(
-        &self,
-        target: &Target,
-        request: Option<Request<Body>>,
-        patience: Duration,
-    ) -> Result<Reply, Miss> {
-        let failure = |reason, detail: &str| Failure {
-            reason,
-            detail: detail.into(),
-        };
-        let request = request.ok_or_else(|| {
-            let detail = "the path does not fit the target's address";
-            failure(FailureReason::Connect, detail)
-        })?;
-        let platform = self.desk.platform();
-        let sent = async {
-            let response = platform.upstream.send(request).await?;
-            answer::take(&self.exchange.reading, &target.origin, response).await
-        };
-        let answered = within(&*platform.clock, patience, sent).await;
-        answered.unwrap_or_else(|| Err(failure(FailureReason::Timeout, "no answer in time").into()))
+    /// What a question is held on, each time it is put, whose prompt is so much `longer`: its tokens.
+    fn on_tokens(&self, longer: u64) -> Vec<Claim> {
+        let on_tokens = self.claims.iter().filter(|claim| claim.is_on_tokens());
+        on_tokens
+            .map(|claim| claim.for_units(claim.units.saturating_add(longer), claim.more))
+            .collect()
     }
 
     fn now(&self) -> Timestamp {

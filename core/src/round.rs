@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::{
     answer::{Content, Miss, Reply},
-    dispatch::{Attempts, Target, refuses_gateway},
+    dispatch::{Attempts, Hedge, Target, refuses_gateway},
     exchange::Exchange,
     health::Sign,
     holdings::Holdings,
@@ -32,6 +32,8 @@ pub(crate) struct Round {
     /// The origins that were asked already.
     asked: Vec<Rc<str>>,
     turn: Option<Turn>,
+    /// Whoever is asked at the same time.
+    other: Option<Turn>,
 }
 
 /// Whose turn it is.
@@ -71,6 +73,7 @@ impl Round {
             is_repeatable: exchange.is_repeatable(),
             asked: Vec::new(),
             turn: None,
+            other: None,
         }
     }
 
@@ -95,6 +98,61 @@ impl Round {
     pub(crate) fn rescue(&mut self) -> Option<Question> {
         let place = self.attempts.rescue()?;
         self.ask(place, self.platform.clock.now())
+    }
+
+    /// After how long without a word from whoever was asked somebody else is to be asked as well; nothing, if nobody is to be.
+    pub(crate) fn hedge_after(&self, hedge: Hedge) -> Option<Duration> {
+        let target = &self.turn.as_ref()?.target.name;
+        let learnt = self
+            .holdings
+            .health()
+            .borrow_mut()
+            .slow(target, hedge.share);
+        hedge.after.or(learnt).filter(|_| self.has_more())
+    }
+
+    /// Whom to ask beside whoever was asked; nobody, if that was done too often.
+    pub(crate) fn hedge(&mut self) -> Option<Question> {
+        let target = self.turn.as_ref()?.target.name.clone();
+        if !self.holdings.health().borrow_mut().may_hedge(&target) {
+            return None;
+        }
+        let first = self.turn.take();
+        let question = self.rescue();
+        self.other = first;
+        if question.is_none() {
+            self.swap();
+        }
+        question
+    }
+
+    /// What is noted from now on is of the other one who was asked.
+    pub(crate) fn swap(&mut self) {
+        std::mem::swap(&mut self.turn, &mut self.other);
+    }
+
+    /// The other one who was asked is left before anything is known of it.
+    pub(crate) fn leave_other(&mut self) {
+        if let Some(turn) = self.other.take() {
+            self.unheard(&turn);
+            let waited = self.platform.clock.now().since(turn.began);
+            let mut health = self.holdings.health().borrow_mut();
+            health.waited(&turn.target.name, waited);
+        }
+    }
+
+    /// Whoever was to be asked beside the other one is not: it is the other one's turn again.
+    pub(crate) fn leave_turn(&mut self) {
+        self.swap();
+        self.leave_other();
+    }
+
+    fn unheard(&self, turn: &Turn) {
+        if !turn.is_noted {
+            let now = self.platform.clock.now();
+            let mut health = self.holdings.health().borrow_mut();
+            health.unheard(&turn.target.name, turn.began, now);
+        }
     }
 
     /// To ask the same one with the same key once more, in other words: that is no other attempt.
@@ -201,10 +259,8 @@ impl Round {
 impl Drop for Round {
     fn drop(&mut self) {
         // The caller has left: of whoever was still being asked nobody will learn anything.
-        if let Some(turn) = self.turn.as_ref().filter(|turn| !turn.is_noted) {
-            let now = self.platform.clock.now();
-            let mut health = self.holdings.health().borrow_mut();
-            health.unheard(&turn.target.name, turn.began, now);
+        for turn in [self.turn.take(), self.other.take()].into_iter().flatten() {
+            self.unheard(&turn);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What an isolate knows of those whom it asks, and whom it asks therefore.
 //!
-//! Nothing here is shared: every isolate learns from its own requests, which costs nobody a message. Four things are known, each
+//! Nothing here is shared: every isolate learns from its own requests, which costs nobody a message. Five things are known, each
 //! in a file of its own:
 //!
 //! - of a target, whether it answers at all: `breaker`;
+//! - of a target, how long it takes until its first word: `pace`;
 //! - of a target or a key, until when it wants to be left alone: `rest`;
 //! - of an origin, how often it was asked again of late: `budget`;
 //! - of an origin, whose turn among its keys it is: `keys`.
@@ -16,6 +17,7 @@ mod breaker;
 mod budget;
 mod keys;
 mod known;
+mod pace;
 mod rest;
 mod steady;
 
@@ -29,6 +31,7 @@ use breaker::{Breaker, Standing};
 use budget::Budget;
 use keys::Keys;
 use known::Known;
+use pace::Pace;
 pub use rest::LONGEST_REST;
 use rest::Rest;
 use steady::Steady;
@@ -63,6 +66,7 @@ pub enum Sign {
 struct Target {
     breaker: Breaker,
     rest: Rest,
+    pace: Pace,
 }
 
 /// What is known of an origin.
@@ -122,7 +126,10 @@ impl Health {
         let target = self.targets.of(target);
         match sign {
             Sign::Well => target.breaker.well(began, now),
-            Sign::Begun => target.breaker.begun(began, now),
+            Sign::Begun => {
+                target.breaker.begun(began, now);
+                target.pace.learn(now.since(began));
+            }
             Sign::Ill => target.breaker.ill(began, now, dice),
             Sign::Busy => target.breaker.unheard(began),
         }
@@ -150,6 +157,24 @@ impl Health {
             .of(target)
             .breaker
             .ended(well, began, now, dice);
+    }
+
+    /// `target` is asked for a stream. After how long without a word somebody else is to be asked as well: of all who ask for it, a
+    /// `share` may. Nothing, as long as it is not known.
+    pub fn slow(&mut self, target: &Rc<str>, share: f64) -> Option<Duration> {
+        let pace = &mut self.targets.of(target).pace;
+        pace.asked(share);
+        pace.slow()
+    }
+
+    /// `target` has taken so long at least until its first word, for which nobody waited.
+    pub fn waited(&mut self, target: &Rc<str>, took: Duration) {
+        self.targets.of(target).pace.learn(took);
+    }
+
+    /// Whether somebody else may be asked beside `target` now; it is counted, if so.
+    pub fn may_hedge(&mut self, target: &Rc<str>) -> bool {
+        self.targets.of(target).pace.hedge()
     }
 
     /// A target was asked at `began`, and nobody will learn what it did: its caller left. If that was its probe, another may be

@@ -71,6 +71,7 @@ const CONFIG: &str = r#"
     retry = { attempts = 3 }
     timeouts = { first_token = "2s", idle = "1500ms", total = "12s" }
     stream_upstream = true
+    hedge = { percent = 50, after = "300ms" }
     [[routes]]
     name = "llm"
     path = "/v1"

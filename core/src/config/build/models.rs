@@ -10,12 +10,15 @@ use crate::{
         Kind,
         read::{Field, nearest, unavailable},
     },
-    dispatch::{Model, Reason, Retry, Target},
+    dispatch::{Hedge, Model, Reason, Retry, Target},
     timeouts::Timeouts,
     upstream::Complaint,
 };
 
 const MOST_ATTEMPTS: u32 = 10;
+
+/// Whoever hedges more than this, in percent, doubles what he asks for.
+const MOST_HEDGED: u32 = 50;
 
 const LONGEST: Duration = Duration::from_secs(86_400);
 
@@ -36,6 +39,7 @@ pub(super) struct Listed {
     timeouts: Timeouts,
     rescue: bool,
     stream_upstream: bool,
+    hedge: Option<Hedge>,
 }
 
 /// A target as it is written.
@@ -72,6 +76,7 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
     let stream_upstream = section
         .field("stream_upstream")
         .and_then(|field| field.boolean());
+    let hedging = section.field("hedge").and_then(|field| hedge(&field));
     let retry = section.field("retry").and_then(|field| retry(&field));
     section.finish();
     Some(Listed {
@@ -81,6 +86,7 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
         timeouts: timeouts.unwrap_or(Timeouts::MODEL),
         rescue: rescue != Some("off"),
         stream_upstream: stream_upstream == Some(true),
+        hedge: hedging,
     })
 }
 
@@ -108,6 +114,19 @@ fn timeouts(field: &Field<'_>) -> Option<Timeouts> {
     }
     section.finish();
     Some(timeouts)
+}
+
+fn hedge(field: &Field<'_>) -> Option<Hedge> {
+    let mut section = field.section()?;
+    let percent = section
+        .required("percent")
+        .and_then(|field| field.small_count(MOST_HEDGED));
+    let after = section.field("after").and_then(|field| field.duration());
+    section.finish();
+    Some(Hedge {
+        share: f64::from(percent?.get()) / 100.0,
+        after: after.map(|millis| Duration::from_millis(millis.get())),
+    })
 }
 
 fn retry(field: &Field<'_>) -> Option<(Option<NonZeroU32>, Rc<[Reason]>)> {
@@ -168,6 +187,7 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> BTreeMap<String, Rc<Model>> {
             timeouts: one.timeouts,
             rescue: one.rescue,
             stream_upstream: one.stream_upstream,
+            hedge: one.hedge,
         };
         models.insert((*name).to_owned(), Rc::new(model));
     }
