@@ -35,6 +35,12 @@ const PERMIT: Duration = Duration::from_secs(45);
 /// How often it is tried again where the ledger's answer came too late to be used.
 const TRIES: u32 = 3;
 
+/// How often accounts that lie apart are asked one after another, where who holds them may be refused elsewhere.
+const ROUNDS: u32 = 4;
+
+/// Where there is room for so many more, nobody has been refused lately, and has given back.
+const PLENTY: u64 = 64;
+
 /// Where a gateway holds its requests on limits. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Desk(Rc<Inside>);
@@ -126,12 +132,17 @@ impl Desk {
     ) -> Result<Admission, Denial> {
         let line = Rc::new(Line::before(self, claims));
         let mut tries = TRIES;
-        let mut apart = false;
+        let mut rounds = 0;
         loop {
-            match self.attempt(claims, &line, forgiving, apart).await {
+            match self.attempt(claims, &line, forgiving, rounds > 0).await {
                 Try::In(held, fault) => return Ok(self.let_in(held, fault)),
                 Try::Out(denial) => return Err(denial),
-                Try::Mixed(_) if !apart => apart = true,
+                Try::Mixed(_) if rounds < ROUNDS => {
+                    if rounds > 0 {
+                        self.step_aside().await;
+                    }
+                    rounds += 1;
+                }
                 Try::Mixed(denial) => return Err(denial),
                 Try::Late if tries > 0 => tries -= 1,
                 Try::Late => return Err(Denial::Unknown(Fault("answers come too late".into()))),
@@ -145,6 +156,14 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Lets others give back what they hold: for about as long as that takes, and each for another while.
+    async fn step_aside(&self) {
+        let trip = self.0.holdings.trip().get();
+        let pause = self.0.platform.dice.borrow_mut().between(trip, 2 * trip);
+        let pause = Duration::from_millis(pause);
+        self.0.platform.clock.sleep(pause).await;
     }
 
     /// Holds what is in hand, and asks for the rest.
@@ -207,6 +226,7 @@ impl Desk {
     ) -> Try {
         let mut tally = Tally {
             held,
+            is_near: apart,
             ..Tally::default()
         };
         let at_once = if apart { 1 } else { missing.len().max(1) };
@@ -250,7 +270,8 @@ impl Desk {
                     continue;
                 }
             };
-            tally.granted |= balance.parcel.is_some();
+            let room = balance.remaining / claim.most().max(1);
+            tally.is_near |= balance.parcel.is_some() && room < PLENTY;
             let units = if balance.granted {
                 claim.most()
             } else {

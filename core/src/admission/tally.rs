@@ -14,7 +14,8 @@ pub(super) enum Try {
     Out(Denial),
     /// It has a place in the queue, and is to ask again then.
     Queued(Timestamp, Standing),
-    /// A limit has no room, and another one has granted its part, which others may have missed meanwhile.
+    /// A limit has no room, perhaps only because of somebody who is refused by another one: that has granted its part, and has
+    /// not much more.
     Mixed(Denial),
     /// What was granted came too late to be used.
     Late,
@@ -24,15 +25,17 @@ pub(super) enum Try {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) held: Vec<(Claim, Held)>,
-    /// Whether something was granted.
-    pub(super) granted: bool,
+    /// Whether a limit that has not much more has granted its part now, or had when it was asked at once with the others.
+    pub(super) is_near: bool,
     /// The limit that has no room for longest.
     pub(super) refused: Option<Standing>,
     /// When to ask again, where somebody who is refused has a place in a queue.
     pub(super) queued: Option<Timestamp>,
-    /// Whether anybody is refused without such a place; and whether there is a queue that is full.
+    /// Whether anybody is refused without such a place; whether there is a queue that is full; and whether a limit has no room
+    /// whatever others give back.
     pub(super) is_out: bool,
     pub(super) is_shed: bool,
+    pub(super) is_certain: bool,
     pub(super) late: bool,
     pub(super) fault: Option<Fault>,
 }
@@ -51,6 +54,7 @@ impl Tally {
         } else {
             self.is_out = true;
             self.is_shed |= claim.limit.queue.is_some();
+            self.is_certain |= balance.again >= balance.until;
         }
         let longer = |other: &Standing| other.reset >= standing.reset;
         if !self.refused.as_ref().is_some_and(longer) {
@@ -64,7 +68,7 @@ impl Tally {
             return Err(match self.queued {
                 Some(again) if !self.is_out => Try::Queued(again, standing),
                 _ if self.is_shed => Try::Out(Denial::Shed(standing)),
-                _ if self.granted => Try::Mixed(Denial::Limited(standing)),
+                _ if self.is_near && !self.is_certain => Try::Mixed(Denial::Limited(standing)),
                 _ => Try::Out(Denial::Limited(standing)),
             });
         }
