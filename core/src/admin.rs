@@ -1,6 +1,6 @@
 //! What an operator may see and do of limits, at `/_tidegate/limits`, with the admin key.
 //!
-//! `GET` shows what is used, held and left of every limit that the query singles out: `consumer=web`, `ip=…`, `user=…` and
+//! `GET` shows what is used, held, leased and left of every limit that the query singles out: `consumer=web`, `ip=…`, `user=…` and
 //! `header:x-user=…` name whom a limit is counted for. `POST` takes `{"account": …, "reset": true}` or
 //! `{"account": …, "raise": 100, "for": "10m"}`. Every isolate feels it within seconds.
 
@@ -201,6 +201,7 @@ fn standing(limit: &Limit, balance: &Balance) -> Value {
         "per_ms": limit.quota.per,
         "used": balance.used,
         "held": balance.held,
+        "leased": balance.leased,
         "left": balance.remaining,
         "raised": balance.raised,
         "free_in_ms": balance.until.since(balance.at).as_millis() as u64,

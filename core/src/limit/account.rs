@@ -224,6 +224,7 @@ impl Account {
             lasts: quota.end(bucket).0.saturating_sub(now.0),
         };
         self.ring.add(bucket, parcel.units);
+        self.ring.lend(bucket, terms.lump);
         let mut balance = self.balance(quota, true, now);
         if terms.horizon > 0 && terms.lump == 0 {
             balance.again = self.dry_until(quota, take, &promises, now);
@@ -379,11 +380,14 @@ impl Account {
     }
 
     fn balance(&self, quota: &Quota, granted: bool, now: Timestamp) -> Balance {
+        let ahead = self.ring.ahead(quota, now);
+        let leased = self.ring.lent(quota, now);
         Balance {
             granted,
             at: now,
-            used: self.ring.used() - self.ring.ahead(quota, now),
-            held: self.ring.ahead(quota, now),
+            used: self.ring.used() - ahead,
+            held: ahead.saturating_sub(leased),
+            leased,
             remaining: quota.limit.get().saturating_sub(self.ring.used()),
             raised: self.raise.map_or(0, |raise| raise.units),
             until: self.ring.empty_at(quota, now),

@@ -139,9 +139,12 @@ pub struct Balance {
     /// Units that were spent in the window that is over.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub used: u64,
-    /// Units that are held, and not known to be spent.
+    /// Units that are held for requests, and not known to be spent.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub held: u64,
+    /// Units that are lent: their holders may have spent them, or not yet.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub leased: u64,
     /// Units that are left.
     pub remaining: u64,
     /// Units that an operator allows beyond the quota just now.

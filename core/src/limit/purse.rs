@@ -292,7 +292,7 @@ impl Purse {
         self.denied = denied.then_some(Denied {
             units: if balance.granted { 1 } else { units },
             again,
-            hope: if balance.held > 0 {
+            hope: if balance.held > 0 || balance.leased > 0 {
                 now.after(balance.again.since(balance.at))
             } else {
                 self.known.reset

@@ -20,6 +20,8 @@ pub(super) struct Bucket {
     pub(super) units: u64,
     /// How many of them move on to the heir when the bucket leaves the window, instead of becoming free.
     pub(super) promised: u64,
+    /// How many of them at most were lent, to be spent by whoever comes to the holder.
+    pub(super) lent: u64,
 }
 
 impl Bucket {
@@ -39,6 +41,7 @@ impl Ring {
             let heir = quota.heir(bucket.number);
             if quota.expiry(heir) > now {
                 self.add(heir, bucket.promised);
+                self.lend(heir, bucket.promised);
             }
         }
     }
@@ -48,6 +51,7 @@ impl Ring {
         let current = quota.bucket(now);
         for bucket in self.0.iter_mut().filter(|bucket| bucket.number <= current) {
             bucket.units = bucket.promised;
+            bucket.lent = bucket.lent.min(bucket.units);
         }
         self.0.retain(|bucket| bucket.units > 0);
     }
@@ -60,6 +64,13 @@ impl Ring {
     /// What counts and lies ahead of `now`: it may come back.
     pub(super) fn ahead(&self, quota: &Quota, now: Timestamp) -> u64 {
         self.since(quota.bucket(now).saturating_add(1))
+    }
+
+    /// What of it was lent.
+    pub(super) fn lent(&self, quota: &Quota, now: Timestamp) -> u64 {
+        let current = quota.bucket(now);
+        let ahead = self.0.iter().filter(|bucket| bucket.number > current);
+        sum(ahead.map(|bucket| bucket.lent))
     }
 
     /// What counts and lies ahead of `now`, or in the bucket that runs.
@@ -107,8 +118,16 @@ impl Ring {
                     number,
                     units,
                     promised: 0,
+                    lent: 0,
                 },
             ),
+        }
+    }
+
+    /// Notes that `units` in the bucket `number` are lent.
+    pub(super) fn lend(&mut self, number: u64, units: u64) {
+        if let Some((_, bucket)) = self.find(number) {
+            bucket.lent = bucket.lent.saturating_add(units).min(bucket.units);
         }
     }
 
@@ -121,6 +140,8 @@ impl Ring {
         };
         let removed = units.min(bucket.unpromised());
         bucket.units -= removed;
+        // What was asked for comes back before what was lent: nobody says which it is.
+        bucket.lent = bucket.lent.min(bucket.units);
         if bucket.units == 0 {
             self.0.remove(place);
         }

@@ -3,7 +3,7 @@
 use super::Account;
 
 /// The layout of the bytes, which come first. Another number is another layout.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 
 /// Why bytes are no account.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,7 +81,8 @@ pub(super) mod steps {
         let mut before: Option<u64> = None;
         for bucket in &mut buckets {
             let number = before.unwrap_or(0).checked_add(bucket.number);
-            let follows = number > before && bucket.promised <= bucket.units;
+            let (units, part) = (bucket.units, bucket.promised.max(bucket.lent));
+            let follows = number > before && part <= units;
             match number.filter(|_| follows) {
                 Some(number) => bucket.number = number,
                 None => return Err(D::Error::custom("its buckets are not in order")),

@@ -267,6 +267,53 @@ fn what_nobody_uses_goes_back_within_seconds_however_seldom_it_was_used() {
     }
 }
 
+#[test]
+fn what_is_lent_is_told_from_what_is_held() {
+    let quota = Quota {
+        limit: NonZeroU64::new(1_000).unwrap(),
+        per: 60_000,
+    };
+    let (mut account, mut purse) = (Account::default(), Purse::new(quota, Timestamp(0)));
+    let want = Want {
+        units: 1,
+        hold: 1_000,
+        ..Want::default()
+    };
+    let mut seen = Timestamp(0);
+    for request in 0..200 {
+        let at = Timestamp(request * 10);
+        let held = match purse.draw(1, 0, at) {
+            Draw::Held(held) => held,
+            _ => {
+                let entry = purse.ask(7, want, 10_000, at);
+                let balance = account.apply(&entry, at);
+                purse.hear(&balance, 1, at, at).unwrap()
+            }
+        };
+        purse.spend(held, at);
+        seen = at;
+    }
+    let mut look = plain(quota, 8, 1, 5);
+    look.take.as_mut().unwrap().hold = 30_000;
+    let balance = account.apply(&look, seen);
+    let lent = balance.leased;
+    assert!(lent > 50, "{balance:?}");
+    assert_eq!(
+        balance.used + balance.held + lent,
+        1_000 - balance.remaining
+    );
+    assert!((5..15).contains(&balance.held), "{balance:?}");
+    let kept = Account::from_bytes(&account.to_bytes()).unwrap();
+    assert_eq!(kept, account);
+    // What nobody asks for any more is given back; what a request holds is still held.
+    let later = Timestamp(seen.0 + 5_500);
+    account.apply(&purse.give_back(7, later).unwrap(), later);
+    let mut look = plain(quota, 8, 2, 0);
+    look.take = None;
+    let balance = account.apply(&look, later);
+    assert_eq!((balance.held, balance.leased), (5, 0), "{balance:?}");
+}
+
 fn used_and_left(quota: Quota, requests: u64) {
     let (mut account, mut purse) = (Account::default(), Purse::new(quota, Timestamp(0)));
     let want = Want {

@@ -15,7 +15,7 @@ use tidegate_core::{limit::Account, platform::Fault, time::Timestamp};
 use super::mark::Mark;
 
 /// What this program writes into the file, and the only thing that it reads.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// The accounts in one directory, which nobody else has open.
 pub(super) struct Store {
