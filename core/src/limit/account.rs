@@ -11,6 +11,7 @@ use super::{
     queue::Queue,
     quota::{LONGEST_HOLD, Quota},
     ring::Ring,
+    stored::{FRAME, LARGEST},
 };
 use crate::time::Timestamp;
 
@@ -48,10 +49,13 @@ impl Account {
             self.adjust(&entry.quota, adjustment, now);
         }
         let quota = &self.raised(entry.quota);
-        let hearing = self.peers.hear(entry.from, entry.number, now);
+        let hearing = self.peers.hear(entry.from, entry.number);
+        let mut back = 0_u64;
         if hearing == Hearing::New {
             for settled in &entry.settled {
                 self.settle(quota, *settled, now);
+                let units = settled.spent.saturating_add(settled.unspent);
+                back = back.saturating_add(units);
             }
         }
         if hearing != Hearing::Repeated {
@@ -60,7 +64,7 @@ impl Account {
         if let Some(ticket) = entry.left {
             self.queue.leave(ticket);
         }
-        match &entry.take {
+        let balance = match &entry.take {
             // Its sender has heard already what became of it, or will not listen any more.
             Some(take) if hearing == Hearing::Repeated => self.refuse(quota, take, now),
             Some(take) => {
@@ -70,7 +74,9 @@ impl Account {
                     Vec::new()
                 };
                 let balance = self.take(quota, take, entry.from, sum(&given), now);
-                if !balance.granted {
+                if balance.granted {
+                    back = back.saturating_add(sum(&given));
+                } else {
                     for (bucket, units) in given {
                         self.ring.add(bucket, units);
                     }
@@ -78,7 +84,13 @@ impl Account {
                 balance
             }
             None => self.balance(quota, true, now),
+        };
+        self.peers.note(balance.taken(), back);
+        if self.peers.are_many() {
+            let others = FRAME + self.ring.size() + self.queue.size();
+            self.peers.fit(LARGEST.saturating_sub(others));
         }
+        balance
     }
 
     /// Changes several accounts at once, each by its posting: all that is asked for is held, or nothing. What was to be settled
@@ -151,6 +163,7 @@ impl Account {
         self.latest = before.max(now);
         self.ring.roll(quota, self.latest);
         self.queue.roll(self.latest.0 - before.0);
+        self.peers.roll(before, self.latest);
         self.latest
     }
 
@@ -194,7 +207,7 @@ impl Account {
         let more = take.more.min(room.saturating_sub(take.units));
         // Whoever does not get all of what it asks for gets no lease beyond it.
         let free = (granted && more == take.more).then(|| room - take.units - more);
-        let terms = self.terms(quota, take, from, free, now);
+        let terms = self.terms(quota, take, from, free);
         let promises = self.promise(quota, take, terms, now);
         if !granted {
             let queued = take.place.and_then(|place| self.queue.wait(place));
@@ -235,18 +248,11 @@ impl Account {
     }
 
     /// What is given beyond what is asked for; nothing where no lease is asked for, or none is worthwhile.
-    fn terms(
-        &mut self,
-        quota: &Quota,
-        take: &Take,
-        from: u32,
-        free: Option<u64>,
-        now: Timestamp,
-    ) -> Terms {
+    fn terms(&mut self, quota: &Quota, take: &Take, from: u32, free: Option<u64>) -> Terms {
         let Some(demand) = take.demand else {
             return Terms::default();
         };
-        let (share, holders) = self.peers.share(from, demand.rate, now);
+        let (share, holders) = self.peers.share(from, demand.rate);
         let situation = Situation {
             quota: *quota,
             free: free.unwrap_or(0),

@@ -166,6 +166,15 @@ pub struct Balance {
     pub queued: Option<u32>,
 }
 
+impl Balance {
+    /// Units that are held now, or will be, because of what was asked.
+    pub(super) fn taken(&self) -> u64 {
+        let parcels = self.promises.iter().map(|promise| &promise.parcel);
+        let units = parcels.chain(&self.parcel).map(|parcel| parcel.units);
+        units.fold(0, u64::saturating_add)
+    }
+}
+
 /// Units that are held.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Parcel {

@@ -19,6 +19,8 @@
 //! - [`Purse`] is what an isolate holds of an account: where an account is busy, it lends for some seconds (a lease),
 //!   and its isolates spend without asking. Where it is not, or the limit is small, every request asks.
 //! - A limit on what goes on *at the same time* is an account whose window has no length: units count while they are held.
+//! - What an isolate gives back is believed while it is remembered, so that nothing comes back twice. About 250 that hold
+//!   something are (an account takes at most 4 KB); what more of them give back counts as if it were spent.
 //!
 //! The lease is an escrow (O'Neil 1986) with terms as in Google's Doorman; its slices of what leaves the window soon
 //! are what keeps a limit that is used up from costing a call a request.

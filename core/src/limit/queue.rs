@@ -73,6 +73,11 @@ impl Queue {
         Some((before as u32, pause))
     }
 
+    /// How many bytes it takes at most where it is stored.
+    pub(super) fn size(&self) -> usize {
+        8 * self.0.len()
+    }
+
     /// Gives up the place.
     pub(super) fn leave(&mut self, ticket: u32) {
         self.0.retain(|waiting| waiting.ticket != ticket);

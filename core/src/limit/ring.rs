@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::quota::Quota;
+use super::{quota::Quota, stored::length};
 use crate::time::Timestamp;
 
 /// Units by bucket, oldest first.
@@ -99,6 +99,18 @@ impl Ring {
     /// When the next bucket leaves the window.
     pub(super) fn next(&self, quota: &Quota) -> Option<Timestamp> {
         self.0.first().map(|bucket| quota.expiry(bucket.number))
+    }
+
+    /// How many bytes it takes at most where it is stored.
+    pub(super) fn size(&self) -> usize {
+        let mut size = 0;
+        let mut before = 0;
+        for bucket in &self.0 {
+            size += length(bucket.number - before) + length(bucket.units);
+            size += length(bucket.promised) + length(bucket.lent);
+            before = bucket.number;
+        }
+        size
     }
 
     /// Counts `units` in the bucket `number`.

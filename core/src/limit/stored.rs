@@ -5,6 +5,12 @@ use super::Account;
 /// The layout of the bytes, which come first. Another number is another layout.
 const LAYOUT: u8 = 4;
 
+/// How many bytes an account takes at most.
+pub(super) const LARGEST: usize = 4_096;
+
+/// How many of them are layout, sum, the lengths of lists, a raise and the time.
+pub(super) const FRAME: usize = 64;
+
 /// Why bytes are no account.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unreadable {
@@ -50,6 +56,11 @@ impl Account {
         }
         postcard::from_bytes(body).map_err(|_| Unreadable::Corrupt)
     }
+}
+
+/// How many bytes a number takes.
+pub(super) fn length(number: u64) -> usize {
+    (70 - (number | 1).leading_zeros()) as usize / 7
 }
 
 /// Buckets by how far each lies after the one before.

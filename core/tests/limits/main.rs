@@ -16,6 +16,7 @@ use std::{convert::Infallible, num::NonZeroU64};
 use line::{Line, Move};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use tidegate_core::{
+    dice::Dice,
     limit::{
         Account, Adjustment, Demand, Draw, Entry, Place, Posting, Purse, Quota, Settled, Take, Want,
     },
@@ -612,6 +613,50 @@ fn an_account_is_small_whoever_uses_it() {
             println!("{per} from {begin}: {largest} bytes");
             assert!(largest <= 4096, "{per} from {begin}: {largest} bytes");
         }
+    }
+}
+
+/// Isolates that draw their numbers at random hold a place each, while others come and go; then all give back.
+#[test]
+fn what_two_hundred_isolates_hold_comes_back() {
+    let now = Timestamp(1_800_000_000_000);
+    for (holders, passers, quota) in [
+        (200, 0, 0),
+        (200, 5_000, 0),
+        (150, 5_000, 60_000),
+        (250, 0, 0),
+    ] {
+        let limit = NonZeroU64::new(1_000_000).unwrap();
+        let quota = Quota { limit, per: quota };
+        let mut account = Account::default();
+        let mut dice = Dice::new([7; 16]);
+        let mut take = |account: &mut Account| {
+            let from = dice.roll() as u32;
+            let mut entry = plain(quota, from, 1, 3_000);
+            entry.take.as_mut().unwrap().hold = 45_000;
+            let parcel = account.apply(&entry, now).parcel.unwrap();
+            entry.take = None;
+            entry.number = 2;
+            entry.settled.push(Settled {
+                bucket: parcel.bucket,
+                spent: 0,
+                ago: 0,
+                unspent: parcel.units,
+            });
+            entry
+        };
+        let held: Vec<_> = (0..holders).map(|_| take(&mut account)).collect();
+        for _ in 0..passers {
+            let back = take(&mut account);
+            account.apply(&back, now);
+        }
+        let size = account.to_bytes().len();
+        println!("{holders} isolates: {size} bytes");
+        let mut left = 0;
+        for back in held {
+            left = account.apply(&back, now).remaining;
+        }
+        assert_eq!(left, limit.get(), "{holders} {passers} {quota:?}");
     }
 }
 
