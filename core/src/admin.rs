@@ -2,7 +2,8 @@
 //!
 //! `GET` shows what is used, held, leased and left of every limit that the query singles out: `consumer=web`, `ip=…`, `user=…` and
 //! `header:x-user=…` name whom a limit is counted for. `POST` takes `{"account": …, "reset": true}` or
-//! `{"account": …, "raise": 100, "for": "10m"}`. Every isolate feels it within seconds.
+//! `{"account": …, "raise": 100, "for": "10m"}`. Whoever hears the order feels it at once; another isolate, which natively is a
+//! thread, may remember a refusal for up to ten seconds, and refuses by itself until then.
 
 use std::num::NonZeroU64;
 
