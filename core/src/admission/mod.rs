@@ -26,7 +26,7 @@ use crate::{
     time::{Timestamp, millis},
 };
 
-/// How long the ledger may take.
+/// How long the ledger may take: for one call, and for all that it takes to let a request in. What waits in a queue begins anew.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// For how long a place is held without word from its isolate: if that dies, the place is free after this.
@@ -130,17 +130,32 @@ impl Desk {
         claims: &[Claim],
         forgiving: bool,
     ) -> Result<Admission, Denial> {
+        let clock = &*self.0.platform.clock;
         let line = Rc::new(Line::before(self, claims));
         let mut tries = TRIES;
         let mut rounds = 0;
+        let mut refused = None;
+        let mut until = self.now().after(PATIENCE);
         loop {
-            match self.attempt(claims, &line, forgiving, rounds > 0).await {
+            let left = until.since(self.now());
+            let attempt = async {
+                if rounds > 1 {
+                    self.step_aside().await;
+                }
+                self.attempt(claims, &line, forgiving, rounds > 0).await
+            };
+            // What is given up goes on by itself, and gives back what it gets.
+            let tried = match (within(clock, left, attempt).await, refused.take()) {
+                (Some(tried), _) => tried,
+                (None, Some(denial)) => Try::Out(denial),
+                (None, None) if forgiving => Try::In(Vec::new(), Some(silent())),
+                (None, None) => Try::Out(Denial::Unknown(silent())),
+            };
+            match tried {
                 Try::In(held, fault) => return Ok(self.let_in(held, fault)),
                 Try::Out(denial) => return Err(denial),
-                Try::Mixed(_) if rounds < ROUNDS => {
-                    if rounds > 0 {
-                        self.step_aside().await;
-                    }
+                Try::Mixed(denial) if rounds < ROUNDS => {
+                    refused = Some(denial);
                     rounds += 1;
                 }
                 Try::Mixed(denial) => return Err(denial),
@@ -152,7 +167,8 @@ impl Desk {
                         return Err(Denial::Shed(standing));
                     }
                     let pause = again.min(line.until).since(now);
-                    self.0.platform.clock.sleep(pause).await;
+                    clock.sleep(pause).await;
+                    until = self.now().after(PATIENCE);
                 }
             }
         }
@@ -348,10 +364,7 @@ impl Desk {
         let posted = platform.ledger.post(postings);
         within(&*platform.clock, PATIENCE, posted)
             .await
-            .unwrap_or_else(|| {
-                let silent = || Err(Fault("no answer in time".into()));
-                postings.iter().map(|_| silent()).collect()
-            })
+            .unwrap_or_else(|| postings.iter().map(|_| Err(silent())).collect())
     }
 
     fn with<T>(&self, claim: &Claim, now: Timestamp, work: impl FnOnce(&mut Purse) -> T) -> T {
@@ -389,6 +402,10 @@ impl Claim {
             Unit::Concurrent | Unit::Tokens(_) => millis(PERMIT / 2),
         }
     }
+}
+
+fn silent() -> Fault {
+    Fault("no answer in time".into())
 }
 
 /// What a caller is told of a limit.
