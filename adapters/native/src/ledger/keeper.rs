@@ -12,13 +12,13 @@ use super::{Ledger, store};
 use crate::{clock, say::say};
 
 /// How often it looks.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// After how many writes the log is moved into the file.
-const WRITES: u64 = 4000;
+/// After how many pages the log is moved into the file: it grows by what comes until it looks again, and while it does that.
+const PAGES: u64 = 4000;
 
 /// After how many pauses it is moved anyway, and what no longer counts is forgotten.
-const PAUSES: u32 = 30;
+const PAUSES: u32 = 300;
 
 /// How many names are looked at, or removed, at a time.
 const BATCH: u32 = 500;
@@ -56,20 +56,20 @@ impl Keeper {
 }
 
 fn keep(ledger: &Ledger, connection: &Connection, stopped: &mpsc::Receiver<()>) {
-    let mut writes = 0;
+    let mut pages = 0;
     let mut pauses = 0;
     while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
         // What a caller left behind who did not wait for its answer.
         let written = ledger.book().write();
-        writes += ledger.book().store().take_writes();
+        pages += ledger.book().store().take_pages();
         pauses += 1;
         let due = pauses >= PAUSES;
         if let Err(fault) = written {
             say(format_args!("tidegate: {fault}"));
         }
-        if writes >= WRITES || due && writes > 0 {
+        if pages >= PAGES || due && pages > 0 {
             report(checkpoint(ledger, connection));
-            writes = 0;
+            pages = 0;
         }
         if due {
             report(sweep(ledger, connection));
@@ -82,7 +82,7 @@ fn keep(ledger: &Ledger, connection: &Connection, stopped: &mpsc::Receiver<()>) 
 }
 
 /// Moves the log into the file. Most of it beside the requests; only the rest, which came meanwhile, makes them wait.
-fn checkpoint(ledger: &Ledger, connection: &Connection) -> rusqlite::Result<()> {
+pub(super) fn checkpoint(ledger: &Ledger, connection: &Connection) -> rusqlite::Result<()> {
     let passive = || connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     passive()?;
     let held = ledger.book();

@@ -17,13 +17,16 @@ use super::mark::Mark;
 /// What this program writes into the file, and the only thing that it reads.
 const VERSION: i64 = 4;
 
+/// How many bytes of the log stay on disk to be written over.
+const LOG: i64 = 16 << 20;
+
 /// The accounts in one directory, which nobody else has open.
 pub(super) struct Store {
     path: PathBuf,
     connection: Connection,
     mark: Mark,
-    /// How often it was written since this was last set back.
-    writes: u64,
+    /// How many pages have been written ahead since this was last set back, or more.
+    pages: u64,
     _lock: File,
 }
 
@@ -45,7 +48,7 @@ impl Store {
             path,
             connection,
             mark,
-            writes: 0,
+            pages: 0,
             _lock: lock,
         })
     }
@@ -77,7 +80,10 @@ impl Store {
                 self.path.display()
             ))
         };
-        self.writes += 1;
+        // Each account may lie on a page of its own, and beside it on one that it runs over to; and the number of writes does.
+        let pages = &mut self.pages;
+        *pages += 1;
+        let accounts = accounts.inspect(|_| *pages += 2);
         let written = write(&mut self.connection, accounts).map_err(|error| unwritable(&error))?;
         self.mark.set(written).map_err(|error| unwritable(&error))
     }
@@ -95,9 +101,9 @@ impl Store {
         transaction.commit()
     }
 
-    /// How often it was written since this was last asked.
-    pub(super) fn take_writes(&mut self) -> u64 {
-        std::mem::take(&mut self.writes)
+    /// How many pages have been written ahead since this was last asked, or more.
+    pub(super) fn take_pages(&mut self) -> u64 {
+        std::mem::take(&mut self.pages)
     }
 
     /// Another connection to the same file, for work that takes a while.
@@ -156,6 +162,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // The keeper does it, beside the requests.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // What a burst leaves behind of the log is cut off when it begins anew.
+    connection.pragma_update(None, "journal_size_limit", LOG)?;
     connection.pragma_update(None, "cache_size", -1024)?;
     Ok(connection)
 }

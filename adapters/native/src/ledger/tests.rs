@@ -334,6 +334,37 @@ async fn what_no_longer_counts_is_removed_from_disk() {
     assert_eq!(ledger.book().len(), 1);
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn what_a_burst_leaves_of_the_log_is_cut_off() {
+    let dir = tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let connection = ledger.book().store().side_door().unwrap();
+    for number in 0..4_000 {
+        one(&ledger, &number.to_string(), 5).await.unwrap();
+    }
+    let burst = log(dir.path());
+    assert!(burst > 20 << 20, "{burst} bytes");
+    keeper::checkpoint(&ledger, &connection).unwrap();
+    one(&ledger, "afterwards", 5).await.unwrap();
+    let rest = log(dir.path());
+    assert!(rest <= 16 << 20, "{rest} bytes");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_is_written_ahead_is_not_thought_less_than_it_is() {
+    let dir = tempdir().unwrap();
+    let ledger = Ledger::open(dir.path()).unwrap();
+    for number in 0..100 {
+        let posting = |place: u32| take(&format!("{number} {place}"), HOUR, 5);
+        let postings: Vec<_> = (0..3).map(posting).collect();
+        assert!(ledger.post(&postings).await.iter().all(Result::is_ok));
+    }
+    // Three accounts, two pages each, and how often it was written.
+    assert_eq!(ledger.book().store().take_pages(), 700);
+    let pages = log(dir.path()) / 4_096;
+    assert!(pages <= 700 + 100, "{pages}");
+}
+
 /// `cargo test --release -p tidegate -- --ignored --nocapture what_a_change_costs`
 #[tokio::test(flavor = "current_thread")]
 #[ignore = "prints what it measures"]
@@ -376,6 +407,56 @@ async fn what_a_change_costs() {
         );
     }
     keeper.finish();
+}
+
+/// `cargo test --release -p tidegate -- --ignored --nocapture how_far_the_log_grows`
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "prints what it measures"]
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+async fn how_far_the_log_grows() {
+    let dir = env::var_os("TIDEGATE_TEST_DIR").map_or_else(
+        || tempdir().unwrap(),
+        |dir| tempfile::tempdir_in(dir).unwrap(),
+    );
+    let ledger = Ledger::open(dir.path()).unwrap();
+    let keeper = Keeper::start(&ledger).unwrap();
+    for accounts in [1, 1_000, 100_000] {
+        let (mut largest, mut count, mut slowest) = (0, 0_usize, Duration::ZERO);
+        let start = std::time::Instant::now();
+        while start.elapsed() < Duration::from_secs(8) {
+            let before = std::time::Instant::now();
+            let local = tokio::task::LocalSet::new();
+            for worker in 0..32 {
+                let ledger = ledger.clone();
+                local.spawn_local(async move {
+                    for round in 0..8 {
+                        let number = (count + worker * 8 + round).wrapping_mul(7_919) % accounts;
+                        let posting = take(&number.to_string(), HOUR, u64::MAX);
+                        let answers = ledger.post(&[posting]).await;
+                        assert!(answers[0].as_ref().unwrap().granted);
+                    }
+                });
+            }
+            local.await;
+            count += 256;
+            slowest = slowest.max(before.elapsed());
+            largest = largest.max(log(dir.path()));
+        }
+        let each = start.elapsed().as_nanos() as usize / count;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        one(&ledger, "afterwards", 9).await.unwrap();
+        println!(
+            "{accounts} accounts: a change takes {each} ns, 256 at most {slowest:?}; the log has {} KB at most, {} KB after",
+            largest >> 10,
+            log(dir.path()) >> 10,
+        );
+    }
+    keeper.finish();
+}
+
+/// How many bytes the log has that is written ahead.
+fn log(dir: &Path) -> u64 {
+    fs::metadata(dir.join("ledger.sqlite-wal")).unwrap().len()
 }
 
 /// `REDIS_URL=redis://127.0.0.1 cargo test --release -p tidegate -- --ignored --nocapture what_a_post_costs`
