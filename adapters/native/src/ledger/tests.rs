@@ -106,6 +106,11 @@ async fn a_corrupt_account_is_a_fault_with_its_place_and_the_others_go_on() {
                 assert!(fault.contains(named), "{fault}");
             }
         }
+        // What an operator is told to do, beside the running gateway: nothing is counted then.
+        let delete = "DELETE FROM accounts WHERE id = 'a'";
+        assert_eq!(database.execute(delete, []).unwrap(), 1);
+        assert_eq!(one(&ledger, "a", 5).await.unwrap().remaining, 4);
+        drop(ledger);
     }
 }
 
