@@ -1,16 +1,13 @@
 //! One question, put to one target after another until one of them has something for the caller.
 
-use std::{
-    future::{Future, poll_fn},
-    pin::Pin,
-    task::Poll,
-    time::Duration,
-};
+mod hedge;
+
+use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 
 use crate::{
-    admission::{Bill, Denial, Desk},
+    admission::{Denial, Desk},
     answer::{self, Content, Miss, Reply},
     body::Body,
     budget::Budget,
@@ -167,91 +164,6 @@ impl Pursuit {
         let mut sent = self.send(question, prefill);
         let taken = sent.answer.as_mut().await;
         self.take(sent, taken, budget, attempts)
-    }
-
-    /// Puts the question to one target, and to another one too where nothing has come after so long: the first who has something for
-    /// the caller answers, and the other one is left.
-    async fn hedged(
-        &mut self,
-        after: Duration,
-        question: Question,
-        budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Taken, Loss> {
-        budget.begin();
-        let mut first = self.send(question, None);
-        let clock = self.desk.platform().clock.clone();
-        if let Some(taken) = within(&*clock, after, first.answer.as_mut()).await {
-            return self.take(first, taken, budget, attempts);
-        }
-        let Some((mut second, spare)) = self.second().await else {
-            let taken = first.answer.as_mut().await;
-            return self.take(first, taken, budget, attempts);
-        };
-        let race = poll_fn(|cx| {
-            if let Poll::Ready(taken) = first.answer.as_mut().poll(cx) {
-                return Poll::Ready((true, taken));
-            }
-            let second = second.answer.as_mut().poll(cx);
-            second.map(|taken| (false, taken))
-        });
-        let (is_first, taken) = race.await;
-        let has_won = matches!(&taken, Ok(reply) if !self.round.goes_on(reply));
-        let cost = match &taken {
-            Ok(_) => has_won,
-            Err(miss) => miss.outcome.may_have_cost(),
-        };
-        let (one, mut other) = if is_first {
-            // The round is about whoever was asked last.
-            self.round.swap();
-            (first, second)
-        } else {
-            (second, first)
-        };
-        // Each is charged for what it was asked: whoever is left may have done all of it.
-        match (is_first, has_won) {
-            _ if spare.is_none() => {}
-            (true, true) => budget.also_lost(spare),
-            (true, false) => {
-                budget.failed(cost);
-                budget.go_on_with(spare);
-            }
-            (false, true) => budget.go_on_with(spare),
-            (false, false) => {
-                spare.bill(if cost {
-                    Bill::AtLeast(0)
-                } else {
-                    Bill::Exactly(0)
-                });
-                budget.also_lost(spare);
-            }
-        }
-        if has_won {
-            attempts.push(Attempt {
-                target: other.target.name.to_string(),
-                outcome: "outpaced".into(),
-                ms: millis(self.now().since(other.began)),
-                detail: None,
-            });
-            self.round.leave_other();
-            return self.take(one, taken, budget, attempts);
-        }
-        drop(self.take(one, taken, budget, attempts)?);
-        self.round.swap();
-        let taken = other.answer.as_mut().await;
-        self.take(other, taken, budget, attempts)
-    }
-
-    /// Puts the question to somebody else too, if that may be done and its tokens can be held.
-    async fn second(&mut self) -> Option<(Sent, Tenure)> {
-        let question = self.round.hedge()?;
-        let Ok(admission) = self.desk.admit(&self.on_tokens(0), self.forgiving).await else {
-            self.round.leave_turn();
-            return None;
-        };
-        let spare = Tenure::keep(self.desk.clone(), admission.held);
-        spare.bill(Bill::AtLeast(0));
-        Some((self.send(question, None), spare))
     }
 
     /// Sends the question to a target.
