@@ -69,7 +69,7 @@ impl Gateway {
     pub fn with(config: Rc<Config>, platform: Platform, holdings: Holdings) -> Self {
         if holdings.keep_to(&config, || config.every_limit()) {
             let (targets, origins) = config.all_targets();
-            holdings.health().borrow_mut().keep_only(&targets, &origins);
+            holdings.health().keep_only(&targets, &origins);
         }
         let desk = Desk::new(platform.clone(), holdings.clone());
         Self {

@@ -5,11 +5,12 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    sync::MutexGuard,
 };
 
 use crate::{
     dice::Dice,
-    health::Health,
+    health::{Health, Shared},
     limit::{Limit, Purse, Purses, Quota},
     time::Timestamp,
 };
@@ -23,7 +24,7 @@ struct Inside {
     me: u32,
     trip: Cell<u64>,
     /// What is known of those whom it asks.
-    health: RefCell<Health>,
+    health: Shared,
     /// What the holdings are kept under.
     configuration: RefCell<Option<Rc<dyn Any>>>,
     /// What is allowed since a configuration took the place of another one, by the names that limits give to their accounts: a
@@ -34,11 +35,16 @@ struct Inside {
 impl Holdings {
     /// Nothing yet, held by an isolate whose number is drawn.
     pub fn new(dice: &mut Dice) -> Self {
+        Self::knowing(Shared::default(), dice)
+    }
+
+    /// Nothing yet, of somebody who asks beside others who know `health`.
+    pub fn knowing(health: Shared, dice: &mut Dice) -> Self {
         Self(Rc::new(Inside {
             purses: RefCell::default(),
             me: dice.roll() as u32,
             trip: Cell::new(25),
-            health: RefCell::default(),
+            health,
             configuration: RefCell::default(),
             quotas: RefCell::default(),
         }))
@@ -64,8 +70,8 @@ impl Holdings {
         is_another
     }
 
-    pub(crate) fn health(&self) -> &RefCell<Health> {
-        &self.0.health
+    pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
+        self.0.health.lock()
     }
 
     pub(crate) fn purses(&self) -> &RefCell<Purses> {

@@ -58,7 +58,7 @@ impl Round {
         let targets = exchange.targets.clone();
         let names: Vec<Rc<str>> = targets.iter().map(|target| target.name.clone()).collect();
         let order = {
-            let mut health = holdings.health().borrow_mut();
+            let mut health = holdings.health();
             health.order(
                 &names,
                 platform.clock.now(),
@@ -103,18 +103,14 @@ impl Round {
     /// After how long without a word from whoever was asked somebody else is to be asked as well; nothing, if nobody is to be.
     pub(crate) fn hedge_after(&self, hedge: Hedge) -> Option<Duration> {
         let target = &self.turn.as_ref()?.target.name;
-        let learnt = self
-            .holdings
-            .health()
-            .borrow_mut()
-            .slow(target, hedge.share);
+        let learnt = self.holdings.health().slow(target, hedge.share);
         hedge.after.or(learnt).filter(|_| self.has_more())
     }
 
     /// Whom to ask beside whoever was asked; nobody, if that was done too often.
     pub(crate) fn hedge(&mut self) -> Option<Question> {
         let target = self.turn.as_ref()?.target.name.clone();
-        if !self.holdings.health().borrow_mut().may_hedge(&target) {
+        if !self.holdings.health().may_hedge(&target) {
             return None;
         }
         let first = self.turn.take();
@@ -136,7 +132,7 @@ impl Round {
         if let Some(turn) = self.other.take() {
             self.unheard(&turn);
             let waited = self.platform.clock.now().since(turn.began);
-            let mut health = self.holdings.health().borrow_mut();
+            let mut health = self.holdings.health();
             health.waited(&turn.target.name, waited);
         }
     }
@@ -150,7 +146,7 @@ impl Round {
     fn unheard(&self, turn: &Turn) {
         if !turn.is_noted {
             let now = self.platform.clock.now();
-            let mut health = self.holdings.health().borrow_mut();
+            let mut health = self.holdings.health();
             health.unheard(&turn.target.name, turn.began, now);
         }
     }
@@ -164,7 +160,7 @@ impl Round {
     fn ask(&mut self, place: usize, now: Timestamp) -> Option<Question> {
         let target = self.targets.get(place)?.clone();
         let origin = &target.origin.name;
-        let mut health = self.holdings.health().borrow_mut();
+        let mut health = self.holdings.health();
         if !self.asked.contains(origin) {
             health.asked(origin, now);
             self.asked.push(origin.clone());
@@ -190,7 +186,7 @@ impl Round {
         let Some(turn) = &mut self.turn else { return };
         turn.is_noted = true;
         let now = self.platform.clock.now();
-        let mut health = self.holdings.health().borrow_mut();
+        let mut health = self.holdings.health();
         let (sign, rest) = match taken {
             Ok(reply) if matches!(reply.content, Content::Stream(..)) => (Sign::Begun, None),
             Ok(_) => (Sign::Well, None),
@@ -217,21 +213,21 @@ impl Round {
     pub(crate) fn ended(&mut self, well: bool) {
         let Some(turn) = &self.turn else { return };
         let now = self.platform.clock.now();
-        let mut health = self.holdings.health().borrow_mut();
+        let mut health = self.holdings.health();
         let dice = &mut self.platform.dice.borrow_mut();
         health.ended(&turn.target.name, well, turn.began, now, dice);
     }
 
     fn has_fresh_key(&self, target: &Target, now: Timestamp) -> bool {
         let origin = &target.origin;
-        let health = self.holdings.health().borrow();
+        let health = self.holdings.health();
         health.key_back_in(&origin.name, &origin.numbers(), now) == Some(Duration::ZERO)
     }
 
     fn question(&mut self, target: Target, before: usize, now: Timestamp) -> Question {
         let origin = &target.origin;
         let place = if origin.keys.len() > 1 {
-            let mut health = self.holdings.health().borrow_mut();
+            let mut health = self.holdings.health();
             // If all of them rest, one is tried nevertheless: nobody else is better.
             health
                 .key(&origin.name, &origin.numbers(), now)

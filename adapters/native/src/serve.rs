@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::config::Store;
+use tidegate_core::{config::Store, health};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -127,6 +127,7 @@ impl Serving {
             lines: writer.lines(self.format),
             source,
             stop: stop.clone(),
+            health: health::Shared::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -14,7 +14,7 @@ use std::{
 use http::{HeaderValue, Request, Uri, header::HOST, uri};
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_core::{Gateway, Holdings, Platform, body::Body, dice::Dice};
+use tidegate_core::{Gateway, Holdings, Platform, body::Body, dice::Dice, health};
 use tokio::{
     net::TcpStream,
     runtime::{Builder, LocalOptions},
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) place: Place,
     /// Where records go.
     pub(crate) lines: Lines,
+    /// What they have learnt of those whom they ask.
+    pub(crate) health: health::Shared,
     /// The configuration; a new one is built when it changes.
     pub(crate) source: watch::Receiver<Arc<Source>>,
     /// Ends them.
@@ -155,7 +157,7 @@ impl Thread {
             dice,
         };
         let source = Arc::clone(&shared.source.borrow());
-        let holdings = Holdings::new(&mut platform.dice.borrow_mut());
+        let holdings = Holdings::knowing(shared.health.clone(), &mut platform.dice.borrow_mut());
         let gateway =
             build(&source, &platform, &holdings).ok_or("the configuration cannot be built")?;
         Ok(Self {

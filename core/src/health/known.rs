@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 /// What is known of whom, in the order of their names.
 #[derive(Debug)]
-pub(super) struct Known<T>(Vec<(Rc<str>, T)>);
+pub(super) struct Known<T>(Vec<(Box<str>, T)>);
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
@@ -16,10 +16,10 @@ impl<T> Default for Known<T> {
 
 impl<T: Default> Known<T> {
     /// What is known of `name`, which is nothing if it was never spoken of.
-    pub(super) fn of(&mut self, name: &Rc<str>) -> &mut T {
+    pub(super) fn of(&mut self, name: &str) -> &mut T {
         let place = self.place(name);
-        if self.0.get(place).is_none_or(|(other, _)| other != name) {
-            self.0.insert(place, (name.clone(), T::default()));
+        if self.0.get(place).is_none_or(|(other, _)| **other != *name) {
+            self.0.insert(place, (name.into(), T::default()));
         }
         // It was found there, or put there.
         #[allow(clippy::indexing_slicing)]
@@ -41,7 +41,8 @@ impl<T: Default> Known<T> {
 
     /// Forgets everybody but `names`.
     pub(super) fn keep_only(&mut self, names: &[Rc<str>]) {
-        self.0.retain(|(name, _)| names.contains(name));
+        self.0
+            .retain(|(name, _)| names.iter().any(|other| **other == **name));
     }
 
     fn place(&self, name: &str) -> usize {

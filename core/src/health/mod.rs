@@ -1,6 +1,6 @@
 //! What an isolate knows of those whom it asks, and whom it asks therefore.
 //!
-//! Nothing here is shared: every isolate learns from its own requests, which costs nobody a message. Five things are known, each
+//! Every isolate learns from its own requests, which costs nobody a message; the threads of one process learn together. Five things are known, each
 //! in a file of its own:
 //!
 //! - of a target, whether it answers at all: `breaker`;
@@ -21,7 +21,11 @@ mod pace;
 mod rest;
 mod steady;
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     dice::Dice,
@@ -46,6 +50,18 @@ pub struct Health {
     time: Steady,
     targets: Known<Target>,
     origins: Known<Origin>,
+}
+
+/// What those know who ask side by side: the threads of a process, or one isolate alone. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Mutex<Health>>);
+
+impl Shared {
+    /// For one question, or one word to take down: nobody waits while it is held.
+    pub fn lock(&self) -> MutexGuard<'_, Health> {
+        // Whoever left it in the middle of a word has left advice that is a little wrong.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What somebody did when asked, as far as their health goes.
@@ -114,7 +130,7 @@ impl Health {
     /// Whoever was asked before the target was last found open or closed says nothing of what has come since.
     pub fn note(
         &mut self,
-        target: &Rc<str>,
+        target: &str,
         sign: Sign,
         rest: Option<Duration>,
         began: Timestamp,
@@ -145,7 +161,7 @@ impl Health {
     /// A target that was asked at `began`, and began to answer, has come to the end of it; or it has broken off.
     pub fn ended(
         &mut self,
-        target: &Rc<str>,
+        target: &str,
         well: bool,
         began: Timestamp,
         now: Timestamp,
@@ -161,25 +177,25 @@ impl Health {
 
     /// `target` is asked for a stream. After how long without a word somebody else is to be asked as well: of all who ask for it, a
     /// `share` may. Nothing, as long as it is not known.
-    pub fn slow(&mut self, target: &Rc<str>, share: f64) -> Option<Duration> {
+    pub fn slow(&mut self, target: &str, share: f64) -> Option<Duration> {
         let pace = &mut self.targets.of(target).pace;
         pace.asked(share);
         pace.slow()
     }
 
     /// `target` has taken so long at least until its first word, for which nobody waited.
-    pub fn waited(&mut self, target: &Rc<str>, took: Duration) {
+    pub fn waited(&mut self, target: &str, took: Duration) {
         self.targets.of(target).pace.learn(took);
     }
 
     /// Whether somebody else may be asked beside `target` now; it is counted, if so.
-    pub fn may_hedge(&mut self, target: &Rc<str>) -> bool {
+    pub fn may_hedge(&mut self, target: &str) -> bool {
         self.targets.of(target).pace.hedge()
     }
 
     /// A target was asked at `began`, and nobody will learn what it did: its caller left. If that was its probe, another may be
     /// made at once.
-    pub fn unheard(&mut self, target: &Rc<str>, began: Timestamp, now: Timestamp) {
+    pub fn unheard(&mut self, target: &str, began: Timestamp, now: Timestamp) {
         self.time.at(now);
         let began = self.time.then(began);
         if let Some(target) = self.targets.find(target) {
@@ -190,32 +206,32 @@ impl Health {
     /// For the request of a caller `origin` is asked for the first time, be it after others have failed; it lets some be asked
     /// again. So no origin is asked for more than what callers want and the budget, and whoever steps in for an origin that broke
     /// down can do so for all that were under way there.
-    pub fn asked(&mut self, origin: &Rc<str>, now: Timestamp) {
+    pub fn asked(&mut self, origin: &str, now: Timestamp) {
         let now = self.time.at(now);
         self.origins.of(origin).budget.asked(now);
     }
 
     /// Whether `origin` may be asked again for the same request of a caller; it is counted, if so.
-    pub fn may_retry(&mut self, origin: &Rc<str>, now: Timestamp) -> bool {
+    pub fn may_retry(&mut self, origin: &str, now: Timestamp) -> bool {
         let now = self.time.at(now);
         self.origins.of(origin).budget.may_retry(now)
     }
 
     /// Which of the `keys` of `origin` to use now: they take turns, and those at rest are left out. Nothing, if all rest.
     /// A key is known by a number that is its own whatever else is configured, such as a part of its hash.
-    pub fn key(&mut self, origin: &Rc<str>, keys: &[u64], now: Timestamp) -> Option<usize> {
+    pub fn key(&mut self, origin: &str, keys: &[u64], now: Timestamp) -> Option<usize> {
         let now = self.time.at(now);
         self.origins.of(origin).keys.next(keys, now)
     }
 
     /// A key of `origin` is left alone for so long, but not for longer than [`LONGEST_REST`]. Of two rests the longer counts.
-    pub fn rest_key(&mut self, origin: &Rc<str>, key: u64, lasts: Duration, now: Timestamp) {
+    pub fn rest_key(&mut self, origin: &str, key: u64, lasts: Duration, now: Timestamp) {
         let now = self.time.at(now);
         self.origins.of(origin).keys.rest(key, lasts, now);
     }
 
     /// How long until one of the `keys` of `origin` can be used: no time at all if one can be now. Nothing, if there are no keys.
-    pub fn key_back_in(&self, origin: &Rc<str>, keys: &[u64], now: Timestamp) -> Option<Duration> {
+    pub fn key_back_in(&self, origin: &str, keys: &[u64], now: Timestamp) -> Option<Duration> {
         let now = self.time.clone().at(now);
         match self.origins.get(origin) {
             Some(origin) => origin.keys.back_in(keys, now),
