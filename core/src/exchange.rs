@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQue
 use crate::{
     body::Body,
     claim::{Answer, Cost, STEP},
-    dialect::openai::{Asked, Estimate},
+    dialect::{
+        dify::Run,
+        openai::{Asked, Estimate},
+    },
     dispatch::{Hedge, Retry, Target},
     timeouts::Timeouts,
     upstream::Prefill,
@@ -35,6 +38,8 @@ pub(crate) struct Exchange {
     pub(crate) user: Option<String>,
     /// What it may cost in tokens, if it is counted in them.
     pub(crate) cost: Option<Cost>,
+    /// What is known of a run that does not end with its caller's leaving.
+    pub(crate) run: Option<Run>,
     /// Set once a payload of undeclared length has turned out too long.
     pub(crate) exceeded: Rc<Cell<bool>>,
 }
@@ -144,6 +149,16 @@ impl Exchange {
     pub(crate) fn let_go(&mut self) {
         self.payload = Payload::Once(Body::empty());
         self.headers = HeaderMap::new();
+    }
+
+    /// Becomes the one that posts `body` to `path`, which is JSON as what it was before.
+    pub(crate) fn post(&mut self, path: String, body: String) {
+        self.path = path;
+        for told in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+            self.headers.remove(told);
+        }
+        self.payload = Payload::Once(body.into());
+        self.reading = Reading::Untouched { cookies: false };
     }
 
     /// What has been spent on an answer of which so many bytes were heard, as far as can be guessed.

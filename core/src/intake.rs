@@ -12,7 +12,7 @@ use crate::{
     claim::{Answer, Cost},
     config::Config,
     dialect::{
-        dify::{self, App, Installation},
+        dify::{self, App, Installation, OnAbort, Run},
         openai::{self, Asked, Estimate, Malformed},
     },
     dispatch::{Retry, Target},
@@ -72,6 +72,7 @@ pub(crate) async fn models(
         },
         user: None,
         cost: None,
+        run: None,
         exceeded: Rc::default(),
     };
     let is_json = call.method == Method::POST && is_type(&call.headers, "application/json");
@@ -169,8 +170,11 @@ pub(crate) async fn app(
     } else {
         Reading::Service
     };
+    let on_abort = app.on_abort.filter(|_| reading == Reading::Run);
+    // Whoever stops a run must name the user who began it.
+    let wants_user = wants_user || on_abort == Some(OnAbort::Stop);
     let (user, body) = named_user(config, call, body, wants_user).await?;
-    to_installation(
+    let mut exchange = to_installation(
         config,
         call,
         &path,
@@ -178,7 +182,13 @@ pub(crate) async fn app(
         reading,
         (&app.name, &installation.api),
         (user, body),
-    )
+    )?;
+    exchange.run = on_abort.map(|on_abort| Run {
+        path,
+        user: exchange.user.clone(),
+        on_abort,
+    });
+    Ok(Errand::Ask(Box::new(exchange)))
 }
 
 /// A call to any service of a Dify installation. The gateway's own keys stay here.
@@ -213,7 +223,7 @@ pub(crate) async fn installation(
     };
     let wants_user = wants_user && dify::is_service(path);
     let (user, body) = named_user(config, call, body, wants_user).await?;
-    to_installation(
+    let exchange = to_installation(
         config,
         call,
         path,
@@ -221,7 +231,8 @@ pub(crate) async fn installation(
         reading,
         (&origin.name, origin),
         (user, body),
-    )
+    )?;
+    Ok(Errand::Ask(Box::new(exchange)))
 }
 
 /// The user whom a call to Dify's service API names, if anybody wants to know: in its body, if that is JSON, else in its query.
@@ -250,7 +261,7 @@ fn to_installation(
     reading: Reading,
     (name, origin): (&Rc<str>, &Rc<Origin>),
     (user, body): (Option<String>, Body),
-) -> Result<Errand, Refusal> {
+) -> Result<Exchange, Refusal> {
     // Any other upgrade is an offer, which may be left alone.
     if call
         .headers
@@ -265,7 +276,7 @@ fn to_installation(
         prompt: Estimate::of_bytes(body.size().unwrap_or(UNKNOWN_SIZE)),
         answer: Answer::Open,
     });
-    let exchange = Exchange {
+    Ok(Exchange {
         method: call.method.clone(),
         path: with_query(path, call),
         headers,
@@ -278,9 +289,9 @@ fn to_installation(
         reading,
         user,
         cost,
+        run: None,
         exceeded,
-    };
-    Ok(Errand::Ask(Box::new(exchange)))
+    })
 }
 
 /// The models that callers can name, as OpenAI lists its own.

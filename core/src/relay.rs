@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
+    future::{Future, poll_fn},
     mem,
     pin::Pin,
     rc::Rc,
@@ -23,6 +23,7 @@ use crate::{
     budget::Budget,
     dialect::{
         Dialect, Meter, Verdict,
+        dify::Parting,
         openai::{self, Opening, Splice, Spliced, Transcript},
     },
     dispatch::is_for_caller,
@@ -79,8 +80,9 @@ pub(crate) fn watch(mut stream: Stream) -> (Body, Receipt) {
         last_word: None,
         first_byte: None,
         slip: slip.clone(),
+        is_left: false,
     };
-    (Body::arriving(relay), Receipt(slip))
+    (Body::arriving(Attended(Some(relay))), Receipt(slip))
 }
 
 /// Resolves once the stream is over, however it ended.
@@ -127,7 +129,12 @@ struct Relay {
     last_word: Option<Bytes>,
     first_byte: Option<Timestamp>,
     slip: Rc<RefCell<Slip>>,
+    /// The caller has left, and the rest goes to nobody.
+    is_left: bool,
 }
+
+/// A stream as long as its caller is there.
+struct Attended(Option<Relay>);
 
 /// Where events come from.
 enum Source {
@@ -391,6 +398,11 @@ impl Relay {
             pursuit.ended(true);
         }
         self.pursuit = None;
+        let ended = if self.is_left {
+            Ending::Abandoned
+        } else {
+            ended
+        };
         let mut counted = self.budget.close(ended, &self.meter);
         let mut usage = self.meter.usage();
         if let Some(splice) = &self.splice {
@@ -422,7 +434,19 @@ impl Drop for Relay {
     }
 }
 
-impl http_body::Body for Relay {
+impl Drop for Attended {
+    fn drop(&mut self) {
+        if let Some(relay) = self.0.take()
+            && let Some(pursuit) = &relay.pursuit
+            && let Some(parting) = pursuit.parting(&relay.meter)
+        {
+            let tasks = pursuit.tasks();
+            tasks.spawn(Box::pin(relay.part(parting)));
+        }
+    }
+}
+
+impl http_body::Body for Attended {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -430,6 +454,34 @@ impl http_body::Body for Relay {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(relay) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let piece = ready!(relay.poll(cx));
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+impl Relay {
+    /// What is left to be done once the caller has left. Until then, all that is held for the request stays held.
+    async fn part(mut self, parting: Parting) {
+        self.is_left = true;
+        match parting {
+            Parting::Drain => while poll_fn(|cx| self.poll(cx)).await.is_some() {},
+            Parting::Stop { path, body } => {
+                // Dify has few connections, and the call needs one.
+                self.source = Source::Upstream(Body::empty());
+                let fault = match &mut self.pursuit {
+                    Some(pursuit) => pursuit.stop(path, body, &mut self.attempts).await,
+                    None => None,
+                };
+                self.close(Ending::Abandoned, fault);
+            }
+        }
+    }
+
+    /// What goes to the caller next.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut out = Vec::new();
         let mut taken = 0;
         // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
@@ -449,6 +501,6 @@ impl http_body::Body for Relay {
         if self.first_byte.is_none() {
             self.first_byte = Some(self.clock.now());
         }
-        Poll::Ready(Some(Ok(Frame::data(join(out)))))
+        Poll::Ready(Some(join(out)))
     }
 }

@@ -2,7 +2,7 @@
 
 mod hedge;
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 
@@ -12,11 +12,12 @@ use crate::{
     body::Body,
     budget::Budget,
     claim::Claim,
-    dialect::{Meter, openai::Transcript},
+    dialect::{Meter, dify::Parting, openai::Transcript},
     dispatch::Target,
     exchange::Exchange,
     holdings::Holdings,
     patience::within,
+    platform::Tasks,
     record::Attempt,
     round::{Question, Round},
     tenure::Tenure,
@@ -24,6 +25,9 @@ use crate::{
     upstream::{Failure, FailureReason, Prefill},
     usage::Usage,
 };
+
+/// How long Dify may take to say that it ends a run.
+const STOP: Duration = Duration::from_secs(5);
 
 /// A question, and whom it can still be put to.
 pub(crate) struct Pursuit {
@@ -212,15 +216,7 @@ impl Pursuit {
         attempts: &mut Vec<Attempt>,
     ) -> Result<Taken, Loss> {
         self.round.note(&taken);
-        attempts.push(Attempt {
-            target: sent.target.name.to_string(),
-            outcome: match &taken {
-                Ok(reply) => reply.outcome().to_string(),
-                Err(miss) => miss.outcome.to_string(),
-            },
-            ms: millis(self.now().since(sent.began)),
-            detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
-        });
+        attempts.push(self.attempt(&sent, &taken));
         if self.exchange.exceeded.get() {
             budget.failed(false);
             return Err(Loss::TooLong);
@@ -293,7 +289,43 @@ impl Pursuit {
 
     /// Lets go of the question: nobody will be asked any more.
     pub(crate) fn let_go(&mut self) {
-        self.exchange.let_go();
+        // What ends a run is asked in the words that began it.
+        if self.exchange.run.is_none() {
+            self.exchange.let_go();
+        }
+    }
+
+    /// What is to be done now that the caller has left, of whose stream so much has been `seen`.
+    pub(crate) fn parting(&self, seen: &Meter) -> Option<Parting> {
+        self.exchange.run.as_ref()?.parting(seen)
+    }
+
+    /// Where that is done.
+    pub(crate) fn tasks(&self) -> Rc<dyn Tasks> {
+        self.desk.platform().tasks.clone()
+    }
+
+    /// Has a run ended by posting `body` to `path`, once. Says what is wrong if it may go on all the same.
+    pub(crate) async fn stop(
+        &mut self,
+        path: String,
+        body: String,
+        attempts: &mut Vec<Attempt>,
+    ) -> Option<String> {
+        self.exchange.post(path, body);
+        self.deadline = self.now().after(STOP);
+        let question = Question {
+            target: self.exchange.targets.first()?.clone(),
+            authorization: None,
+        };
+        let mut sent = self.send(question, None);
+        let taken = sent.answer.as_mut().await;
+        let mut attempt = self.attempt(&sent, &taken);
+        attempt.target.push_str(":stop");
+        let has_stopped = taken.is_ok_and(|reply| reply.status.is_success());
+        let fault = format!("the run could not be stopped: {}", attempt.outcome);
+        attempts.push(attempt);
+        (!has_stopped).then_some(fault)
     }
 
     /// Takes down how a stream of whoever was asked last has ended.
@@ -327,6 +359,19 @@ impl Pursuit {
         on_tokens
             .map(|claim| claim.for_units(claim.units.saturating_add(longer), claim.more))
             .collect()
+    }
+
+    /// What came of asking, for the record.
+    fn attempt(&self, sent: &Sent, taken: &Result<Reply, Miss>) -> Attempt {
+        Attempt {
+            target: sent.target.name.to_string(),
+            outcome: match taken {
+                Ok(reply) => reply.outcome().to_string(),
+                Err(miss) => miss.outcome.to_string(),
+            },
+            ms: millis(self.now().since(sent.began)),
+            detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
+        }
     }
 
     fn now(&self) -> Timestamp {

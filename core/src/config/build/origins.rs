@@ -11,7 +11,7 @@ use crate::{
         Kind,
         read::{Field, Section, nearest, unavailable},
     },
-    dialect::dify::{App, Installation},
+    dialect::dify::{App, Installation, OnAbort},
     upstream::{Origin, OriginKey, Prefill},
 };
 
@@ -139,6 +139,7 @@ impl Builder<'_> {
             name: name.into(),
             authorization: HeaderValue::from_static(""),
             limits: Vec::new(),
+            on_abort: None,
         };
         let Some(mut section) = field.section() else {
             return app;
@@ -149,7 +150,12 @@ impl Builder<'_> {
         {
             app.authorization = authorization;
         }
-        section.unavailable("on_abort");
+        if let Some(field) = section.field("on_abort") {
+            app.on_abort = field.choice(&["stop", "drain"]).map(|word| match word {
+                "stop" => OnAbort::Stop,
+                _ => OnAbort::Drain,
+            });
+        }
         app.limits = limits(&mut section, name);
         section.finish();
         app

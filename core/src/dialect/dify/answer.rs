@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::abort;
 use crate::{dialect::json, sse, usage::Usage};
 
 /// What a blocking answer cost; an error if it is not a JSON object.
@@ -22,6 +23,8 @@ pub struct Meter {
     pub(in crate::dialect) failed: bool,
     /// Bytes of text that have passed.
     pub(in crate::dialect) passed: u64,
+    /// The name of what Dify is doing, by which it can be stopped.
+    pub(super) task: Option<Box<str>>,
 }
 
 impl Meter {
@@ -30,6 +33,10 @@ impl Meter {
         let Ok(event) = json::read::<Answer<'_>>(&data) else {
             return;
         };
+        if self.task.is_none() {
+            let named = event.task_id.and_then(|raw| abort::task(raw.get()));
+            self.task = named.map(Into::into);
+        }
         match event.event.as_deref() {
             Some("message" | "agent_message" | "text_chunk") => {
                 self.passed = self.passed.saturating_add(event.text());
@@ -59,6 +66,8 @@ struct Answer<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow, default)]
     answer: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    task_id: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,9 +1,11 @@
 //! Dify's own API.
 
+mod abort;
 mod answer;
 
 use std::rc::Rc;
 
+pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
 use http::HeaderValue;
 
@@ -29,6 +31,8 @@ pub struct App {
     pub authorization: HeaderValue,
     /// What holds for everything that is asked of it.
     pub limits: Vec<Limit>,
+    /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.
+    pub on_abort: Option<OnAbort>,
 }
 
 /// What the API server answers; the rest is the web application's, and `/e` the plugin daemon's.
