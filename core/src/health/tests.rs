@@ -28,7 +28,7 @@ impl Isolate {
     fn note(&mut self, target: &str, sign: Sign, rest: Option<u64>, now: u64) {
         let (rest, now) = (rest.map(Duration::from_millis), Timestamp(now));
         self.health
-            .note(&target.into(), sign, rest, now, now, &mut self.dice);
+            .note(target, sign, rest, now, now, &mut self.dice);
     }
 
     fn break_down(&mut self, target: &str, now: u64) {
@@ -75,7 +75,7 @@ fn one_request_probes_and_the_others_go_elsewhere() {
     assert_eq!(isolate.order(&["a", "b"], 39_000), [0, 1], "it is lost");
     isolate
         .health
-        .unheard(&"a".into(), Timestamp(39_000), Timestamp(39_500));
+        .unheard("a", Timestamp(39_000), Timestamp(39_500));
     assert_eq!(
         isolate.order(&["a", "b"], 39_500),
         [0, 1],
@@ -152,7 +152,7 @@ fn who_is_shed_goes_before_who_is_open() {
 #[test]
 fn a_clock_that_is_set_back_holds_nothing_up() {
     let mut isolate = Isolate::new();
-    let key = |isolate: &mut Isolate, now| isolate.health.key(&"o".into(), &[1], Timestamp(now));
+    let key = |isolate: &mut Isolate, now| isolate.health.key("o", &[1], Timestamp(now));
     isolate.order(&[], 900_000_000);
     isolate.break_down("a", 900_000_000);
     isolate.note("b", Sign::Busy, Some(5_000), 900_000_000);
@@ -184,7 +184,7 @@ fn who_is_not_kept_is_forgotten() {
     isolate.health.keep_only(&names(&["a"]), &names(&["b"]));
     assert_eq!(isolate.order(&["a", "b"], 0), [1, 0]);
     for (origin, back) in [("a", 0), ("b", 5), ("c", 0)] {
-        let back_in = isolate.health.key_back_in(&origin.into(), &[1], now);
+        let back_in = isolate.health.key_back_in(origin, &[1], now);
         assert_eq!(back_in, Some(secs(back)), "{origin}");
     }
 }
