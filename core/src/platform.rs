@@ -38,9 +38,16 @@ pub struct Platform {
 pub trait Upstream {
     /// Sends `request`, whose URI is absolute, and returns once the head of the answer is there.
     ///
+    /// A new connection may take as long as `connect` says, where the platform can be told so. If it takes longer, that is a
+    /// [`FailureReason::Connect`](crate::upstream::FailureReason::Connect): the upstream has seen nothing.
+    ///
     /// Redirects are answers, never followed. Dropping the future or the answer's body ends the exchange. The
     /// answer's body fails if the upstream breaks off; it never ends as if it were whole.
-    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Failure>;
+    async fn send(
+        &self,
+        request: http::Request<Body>,
+        connect: Duration,
+    ) -> Result<http::Response<Body>, Failure>;
 }
 
 /// The accounts behind limits.

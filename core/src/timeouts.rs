@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
+/// How long a connection may take to come about, where the configuration does not say: a packet that is lost once is sent again
+/// after one second, and after three if it is lost twice.
+const CONNECT: Duration = Duration::from_secs(5);
+
 /// How long the upstreams of one request may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
+    /// Until a connection is made, its name looked up and its TLS agreed on: a machine that is gone is not waited for as long as
+    /// one that thinks. A connection that is there already takes no time. Workers cannot be held to it.
+    pub connect: Duration,
     /// From when a stream is asked for until its first content is there, of each who is asked.
     pub first_token: Duration,
     /// Between two pieces of a stream.
@@ -17,6 +24,7 @@ impl Timeouts {
     /// Of a model, where the configuration does not say: a reasoning model may think for minutes before it says a word, and a
     /// whole answer may take the ten minutes that the providers' own clients wait.
     pub const MODEL: Self = Self {
+        connect: CONNECT,
         first_token: Duration::from_secs(300),
         idle: Duration::from_secs(120),
         total: Duration::from_secs(1_200),
@@ -24,6 +32,7 @@ impl Timeouts {
 
     /// Of Dify: as long as its own proxy waits. It says every ten seconds that it is still at work.
     pub const DIFY: Self = Self {
+        connect: CONNECT,
         first_token: Duration::from_secs(3_600),
         idle: Duration::from_secs(120),
         total: Duration::from_secs(3_600),

@@ -253,7 +253,7 @@ impl Ledger for Half {
 
 #[async_trait(?Send)]
 impl Upstream for Half {
-    async fn send(&self, _: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(&self, _: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         if !self.answers.get() {
             pending::<()>().await;
         }

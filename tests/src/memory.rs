@@ -46,7 +46,12 @@ pub struct Memory {
 impl Memory {
     /// A gateway of `config`, which nobody has called.
     pub fn start(config: &str, secrets: &BTreeMap<String, String>) -> Result<Self, String> {
-        let text = address(config, "http://upstream.test", "http://refused.test");
+        let text = address(
+            config,
+            "http://upstream.test",
+            "http://refused.test",
+            "http://silent.test",
+        );
         let document: config::Value = toml::from_str(&text).map_err(|error| error.to_string())?;
         let config = Config::build(&document, Some(secrets), config::Runtime::Native).map_err(
             |problems| {

@@ -4,7 +4,8 @@
 //! [secrets]                       # what "$WEB_KEY" stands for, in configurations and in calls
 //! WEB_KEY = "sk-web"
 //!
-//! [config]                        # configurations by name; {a} is the address of upstream a, {refused} of nobody
+//! [config]                        # configurations by name; {a} is the address of upstream a, {refused} of nobody,
+//!                                 # {silent} of a machine that answers no attempt to connect
 //! plain = '''
 //! …
 //! '''

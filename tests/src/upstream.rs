@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{self, BufReader, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -136,12 +136,13 @@ impl Script {
     }
 }
 
-/// A TCP server that plays a script, and an address that refuses every connection.
+/// A TCP server that plays a script, an address that refuses every connection, and one that answers none.
 pub struct Upstreams {
     /// What is played.
     pub script: Arc<Script>,
     port: u16,
     refused: Socket,
+    silent: Silent,
     over: Arc<AtomicBool>,
 }
 
@@ -154,7 +155,7 @@ impl Upstreams {
         let refused = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         refused.bind(
             &"127.0.0.1:0"
-                .parse::<std::net::SocketAddr>()
+                .parse::<SocketAddr>()
                 .unwrap()
                 .into(),
         )?;
@@ -176,6 +177,7 @@ impl Upstreams {
             script,
             port,
             refused,
+            silent: Silent::start()?,
             over,
         })
     }
@@ -187,6 +189,7 @@ impl Upstreams {
             config,
             &format!("http://127.0.0.1:{}", self.port),
             &format!("http://{refused}"),
+            &format!("http://{}", self.silent.address),
         )
     }
 }
@@ -198,9 +201,34 @@ impl Drop for Upstreams {
     }
 }
 
+/// An address where nobody answers who wants to connect: as many wait there already as can wait.
+struct Silent {
+    address: SocketAddr,
+    _listening: Socket,
+    _waiting: TcpStream,
+}
+
+impl Silent {
+    fn start() -> io::Result<Self> {
+        let listening = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        listening.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        // One may wait though none may.
+        listening.listen(0)?;
+        let address = listening.local_addr()?.as_socket();
+        let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self {
+            address,
+            _waiting: TcpStream::connect(address)?,
+            _listening: listening,
+        })
+    }
+}
+
 /// A configuration with these addresses in it.
-pub fn address(config: &str, base: &str, refused: &str) -> String {
-    let config = config.replace("{refused}", refused);
+pub fn address(config: &str, base: &str, refused: &str, silent: &str) -> String {
+    let config = config
+        .replace("{refused}", refused)
+        .replace("{silent}", silent);
     ('a'..='h').fold(config, |text, name| {
         text.replace(&format!("{{{name}}}"), &format!("{base}/{name}"))
     })

@@ -26,7 +26,7 @@ struct Slow {
 
 #[async_trait(?Send)]
 impl Upstream for Slow {
-    async fn send(&self, _: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(&self, _: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         *self.answering.borrow_mut() += 1;
         self.asked.borrow_mut().push(*self.answering.borrow());
         let clock = self.clock.borrow().clone().unwrap();

@@ -7,8 +7,14 @@
 //! `internal error`, as is everything else. Only a `TypeError` means for sure that nothing was sent. All others count as a
 //! broken connection, after which the upstream may have begun to work: that is the careful answer. At Cloudflare's
 //! edge an upstream that cannot be reached mostly answers with a status from 520 to 530, and is no failure here.
+//!
+//! # How long a connection may take
+//!
+//! `fetch` does not tell a connection that is being made from an answer that is being waited for, and takes no bound on the
+//! first. So nothing is done about it here: a configuration for Workers that has `timeouts.connect` is refused when it is checked,
+//! and whoever cannot be reached is given up when the attempt is.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
@@ -36,7 +42,11 @@ pub(crate) struct Fetch;
 
 #[async_trait(?Send)]
 impl Upstream for Fetch {
-    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Failure> {
+    async fn send(
+        &self,
+        request: http::Request<Body>,
+        _: Duration,
+    ) -> Result<http::Response<Body>, Failure> {
         let (parts, body) = request.into_parts();
         let mut text = String::with_capacity(1024);
         let _ = write!(text, "{}\n{}", parts.method, parts.uri);

@@ -1,4 +1,9 @@
 //! HTTP out, by the host's client: it pools connections and follows no redirect.
+//!
+//! How long a connection may take is told to the host. Spin counts the connection itself and the turn that is waited for where
+//! the number of connections is bounded; how long a name or TLS takes, the attempt's own bound says.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Request, Response};
@@ -19,9 +24,13 @@ pub(crate) struct Upstream;
 
 #[async_trait(?Send)]
 impl platform::Upstream for Upstream {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(
+        &self,
+        request: Request<Body>,
+        connect: Duration,
+    ) -> Result<Response<Body>, Failure> {
         let method = request.method().clone();
-        let request = wire::request(request).map_err(|code| failure(&code))?;
+        let request = wire::request(request, connect).map_err(|code| failure(&code))?;
         let response = client::send(request).await.map_err(|code| failure(&code))?;
         let response = http_from_wasi_response(response).map_err(|code| Failure {
             // The upstream did answer; its head makes no sense.
@@ -34,12 +43,14 @@ impl platform::Upstream for Upstream {
 
 fn failure(code: &ErrorCode) -> Failure {
     let reason = match code {
-        ErrorCode::DnsError(_)
+        ErrorCode::DnsTimeout
+        | ErrorCode::DnsError(_)
         | ErrorCode::DestinationNotFound
         | ErrorCode::DestinationUnavailable
         | ErrorCode::DestinationIpProhibited
         | ErrorCode::DestinationIpUnroutable
         | ErrorCode::ConnectionRefused
+        | ErrorCode::ConnectionTimeout
         | ErrorCode::ConnectionLimitReached
         | ErrorCode::TlsProtocolError
         | ErrorCode::TlsCertificateError
@@ -48,9 +59,7 @@ fn failure(code: &ErrorCode) -> Failure {
         | ErrorCode::HttpRequestMethodInvalid
         | ErrorCode::HttpRequestUriInvalid
         | ErrorCode::HttpRequestUriTooLong => FailureReason::Connect,
-        ErrorCode::DnsTimeout
-        | ErrorCode::ConnectionTimeout
-        | ErrorCode::ConnectionReadTimeout
+        ErrorCode::ConnectionReadTimeout
         | ErrorCode::ConnectionWriteTimeout
         | ErrorCode::HttpResponseTimeout => FailureReason::Timeout,
         _ => FailureReason::Broken,
@@ -75,6 +84,10 @@ mod tests {
             failure(&ErrorCode::HttpRequestDenied).reason,
             FailureReason::Connect
         );
+        // Whoever never got through to the upstream is not one whose answer is late.
+        for code in [ErrorCode::ConnectionTimeout, ErrorCode::DnsTimeout] {
+            assert_eq!(failure(&code).reason, FailureReason::Connect, "{code:?}");
+        }
         assert_eq!(
             failure(&ErrorCode::ConnectionReadTimeout).reason,
             FailureReason::Timeout

@@ -1,6 +1,6 @@
 //! Messages handed to the host, and what its error codes mean.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use http::{
     HeaderMap, HeaderName, Method, Request, Response, StatusCode,
@@ -10,7 +10,7 @@ use http::{
     },
 };
 use spin_sdk::wasip3::{
-    http::types::{self, ErrorCode},
+    http::types::{self, ErrorCode, RequestOptions},
     http_compat::{BodyResult, BodyWriter},
     wit_bindgen::{FutureReader, StreamReader},
     wit_future,
@@ -41,8 +41,12 @@ pub(crate) fn answer(
     Ok(response)
 }
 
-/// The request for the host to send to `request`'s URI, whatever `Host` it came with.
-pub(crate) fn request(request: Request<Body>) -> Result<types::Request, ErrorCode> {
+/// The request for the host to send to `request`'s URI, whatever `Host` it came with, over a connection that may take as long to
+/// make as `connect` says.
+pub(crate) fn request(
+    request: Request<Body>,
+    connect: Duration,
+) -> Result<types::Request, ErrorCode> {
     let (mut parts, body) = request.into_parts();
     if body.size() != Some(0) || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH)
     {
@@ -50,7 +54,7 @@ pub(crate) fn request(request: Request<Body>) -> Result<types::Request, ErrorCod
     }
     let headers = fields(&parts.headers)?;
     let (contents, end, sending) = contents(body);
-    let (request, _) = types::Request::new(headers, contents, end, None);
+    let (request, _) = types::Request::new(headers, contents, end, Some(within(connect)));
     let path = parts
         .uri
         .path_and_query()
@@ -69,6 +73,19 @@ pub(crate) fn request(request: Request<Body>) -> Result<types::Request, ErrorCod
         tasks::spawn(sending);
     }
     Ok(request)
+}
+
+/// How long the host may take to make a connection; for all else it is the gateway that has patience, or none.
+fn within(connect: Duration) -> RequestOptions {
+    let options = RequestOptions::new();
+    // A host that knows no such bound waits as it always does: the attempt's own bound holds.
+    let _ = options.set_connect_timeout(Some(nanoseconds(connect)));
+    options
+}
+
+/// A time as the host takes it; the longest there is for whatever is longer.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Whether an answer with this status to a request of `method` has no body, whatever its headers say.
@@ -159,4 +176,20 @@ fn is_the_hosts(name: &HeaderName) -> bool {
 
 fn internal(text: &str) -> ErrorCode {
     ErrorCode::InternalError(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_to_the_host_in_nanoseconds() {
+        for (time, expected) in [
+            (Duration::from_millis(300), 300_000_000),
+            (Duration::from_secs(86_400), 86_400_000_000_000),
+            (Duration::MAX, u64::MAX),
+        ] {
+            assert_eq!(nanoseconds(time), expected, "{time:?}");
+        }
+    }
 }

@@ -369,6 +369,30 @@ fn what_a_runtime_cannot_give_is_refused_for_it_alone() {
 }
 
 #[test]
+fn how_long_a_connection_may_take_is_no_matter_of_workers() {
+    let document = serde_json::from_str(
+        r#"{"providers": {"a": {"dialect": "openai", "base_url": "http://a"}}, "routes": [],
+            "models": {"m": {"targets": ["a/x"], "timeouts": {"connect": "2s", "idle": "9s"}}}}"#,
+    )
+    .unwrap();
+    for runtime in [Runtime::Native, Runtime::Spin] {
+        let config = Config::build(&document, None, runtime).unwrap();
+        assert_eq!(
+            config.models["m"].timeouts.connect,
+            Duration::from_secs(2),
+            "{runtime:?}"
+        );
+    }
+    let problems = Config::build(&document, None, Runtime::Cloudflare).unwrap_err();
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].starts_with("models.m.timeouts.connect: `connect` is not available on Workers"),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn the_url_of_a_store_may_be_a_secret_and_is_never_printed() {
     let url = "redis://:open-sesame@127.0.0.1";
     let secrets = BTreeMap::from([("REDIS_URL".to_owned(), url.to_owned())]);
@@ -451,12 +475,13 @@ fn targets_that_come_back_to_themselves_are_refused() {
 #[test]
 fn timeouts_and_reasons_are_read_and_what_makes_no_sense_is_refused() {
     let config = with_models(
-        r#""one": {"targets": ["a/1"], "timeouts": {"first_token": "15s", "idle": "30s"},
+        r#""one": {"targets": ["a/1"], "timeouts": {"connect": "2s", "first_token": "15s", "idle": "30s"},
             "retry": {"on": ["timeout", "404", "context_length", "content_filter", "5xx"]}}"#,
     )
     .unwrap();
     let model = &config.models["one"];
     let expected = Timeouts {
+        connect: Duration::from_secs(2),
         first_token: Duration::from_secs(15),
         idle: Duration::from_secs(30),
         ..Timeouts::MODEL
@@ -474,8 +499,12 @@ fn timeouts_and_reasons_are_read_and_what_makes_no_sense_is_refused() {
     );
     for (of_model, expected) in [
         (
-            r#""timeouts": {"connect": "5s"}"#,
-            "`connect = \"5s\"` is not available yet",
+            r#""timeouts": {"connect": "3m", "total": "2m"}"#,
+            "`connect` is longer than `total`",
+        ),
+        (
+            r#""timeouts": {"connect": "0s"}"#,
+            "models.one.timeouts.connect",
         ),
         (r#""timeouts": {"idle": "0s"}"#, "models.one.timeouts.idle"),
         (

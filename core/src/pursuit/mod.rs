@@ -179,6 +179,7 @@ impl Pursuit {
         let began = self.now();
         let left = self.deadline.since(began);
         let patience = self.exchange.patience(left, self.round.has_more());
+        let connect = self.exchange.timeouts.connect;
         let request = self.exchange.request(&target, authorization, prefill);
         let platform = self.desk.platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
@@ -188,7 +189,7 @@ impl Pursuit {
                 detail: "the path does not fit the target's address".into(),
             })?;
             let sent = async {
-                let response = platform.upstream.send(request).await?;
+                let response = platform.upstream.send(request, connect).await?;
                 answer::take(&reading, &origin, response).await
             };
             let answered = within(&*platform.clock, patience, sent).await;

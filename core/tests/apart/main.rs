@@ -379,7 +379,7 @@ struct Slow(Rc<Time>);
 
 #[async_trait(?Send)]
 impl Upstream for Slow {
-    async fn send(&self, _: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(&self, _: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         self.0.until(self.0.ms() + 10_000).await;
         Ok(Response::new(Body::from(String::from("{}"))))
     }

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -41,7 +42,7 @@ pub(crate) type Spent = Rc<RefCell<Vec<(u64, u64)>>>;
 
 #[async_trait(?Send)]
 impl Upstream for Provider {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(&self, request: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         let failure = |reason, detail: &str| Failure {
             reason,
             detail: detail.into(),

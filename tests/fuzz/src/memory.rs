@@ -1,6 +1,8 @@
 //! The core alone, with one caller and one upstream.
 
-use std::{cell::RefCell, collections::BTreeMap, future::poll_fn, pin::Pin, rc::Rc};
+use std::{
+    cell::RefCell, collections::BTreeMap, future::poll_fn, pin::Pin, rc::Rc, time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -107,7 +109,11 @@ struct Scripted {
 
 #[async_trait(?Send)]
 impl Upstream for Scripted {
-    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Failure> {
+    async fn send(
+        &self,
+        request: http::Request<Body>,
+        _: Duration,
+    ) -> Result<http::Response<Body>, Failure> {
         if let Ok(bytes) = request.into_body().read(u64::MAX).await {
             self.asked.borrow_mut().push(bytes);
         }

@@ -54,8 +54,9 @@ async fn send(
     }
     // hyper sets it from the URI.
     request.headers_mut().remove(HOST);
+    let connect = options.connect_timeout.unwrap_or(DEFAULT_TIMEOUT);
     let first_byte = options.first_byte_timeout.unwrap_or(DEFAULT_TIMEOUT);
-    let response = timeout(first_byte, client.request(request))
+    let response = timeout(first_byte, CONNECT.scope(connect, client.request(request)))
         .await
         .map_err(|_| ErrorCode::ConnectionReadTimeout)?
         .map_err(|error| {
@@ -77,6 +78,11 @@ async fn send(
 /// How Spin waits where the component does not say: for an answer, and for a connection.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
+tokio::task_local! {
+    /// How long a connection may take that the request of this task has to make: hyper's client has no other way to say it.
+    static CONNECT: Duration;
+}
+
 /// Opens connections without TLS.
 #[derive(Clone)]
 struct Connector;
@@ -94,11 +100,13 @@ impl tower_service::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(async move { connect(&uri).await.map(TokioIo::new) })
+        // Here and not later: another task may finish a connection that this one has begun.
+        let patience = CONNECT.get();
+        Box::pin(async move { connect(&uri, patience).await.map(TokioIo::new) })
     }
 }
 
-async fn connect(uri: &Uri) -> Result<TcpStream, ErrorCode> {
+async fn connect(uri: &Uri, patience: Duration) -> Result<TcpStream, ErrorCode> {
     let host = uri.host().ok_or(ErrorCode::HttpRequestUriInvalid)?;
     // An IPv6 address stands in brackets in a URI, and without them everywhere else.
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -112,7 +120,7 @@ async fn connect(uri: &Uri) -> Result<TcpStream, ErrorCode> {
         .await
         .map_err(|_| unknown())?
         .collect();
-    let stream = timeout(DEFAULT_TIMEOUT, TcpStream::connect(&*addresses))
+    let stream = timeout(patience, TcpStream::connect(&*addresses))
         .await
         .map_err(|_| ErrorCode::ConnectionTimeout)?
         .map_err(|_| ErrorCode::ConnectionRefused)?;

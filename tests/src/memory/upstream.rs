@@ -34,12 +34,20 @@ pub(super) struct ScriptedUpstream {
 
 #[async_trait(?Send)]
 impl Upstream for ScriptedUpstream {
-    async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Failure> {
+    async fn send(
+        &self,
+        request: http::Request<Body>,
+        connect: Duration,
+    ) -> Result<http::Response<Body>, Failure> {
         let failure = |reason, detail: &str| Failure {
             reason,
             detail: detail.into(),
         };
         let (parts, body) = request.into_parts();
+        if parts.uri.host() == Some("silent.test") {
+            self.clock.sleep(connect).await;
+            return Err(failure(FailureReason::Connect, "no connection in time"));
+        }
         if parts.uri.host() != Some("upstream.test") {
             return Err(failure(FailureReason::Connect, "connection refused"));
         }

@@ -130,7 +130,7 @@ impl Faulty {
 
 #[async_trait(?Send)]
 impl Upstream for Faulty {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(&self, request: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         let body = read(request.into_body()).await;
         let asked: Value = serde_json::from_slice(&body).unwrap();
         let question = asked["messages"][0]["content"].as_str().unwrap();

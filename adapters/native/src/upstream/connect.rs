@@ -22,9 +22,6 @@ use tower_service::Service;
 use super::{broken, connect, connection::Connection, describe};
 use crate::tls;
 
-/// How long name, connection and TLS may take together.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How often a silent upstream is asked whether it is still there, by TCP itself.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -42,24 +39,24 @@ impl Connector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
-        tcp.set_connect_timeout(Some(PATIENCE));
         Self { tcp }
     }
 
-    /// A fresh connection to where `uri` leads.
-    pub(super) async fn connect(&self, uri: &Uri) -> Result<Connection, Failure> {
-        timeout(PATIENCE, self.open(uri)).await.unwrap_or_else(|_| {
-            Err(connect(&format!(
-                "no connection within {} s",
-                PATIENCE.as_secs()
-            )))
-        })
+    /// A fresh connection to where `uri` leads. Its name, the connection itself and TLS may take so long together.
+    pub(super) async fn connect(
+        &self,
+        uri: &Uri,
+        patience: Duration,
+    ) -> Result<Connection, Failure> {
+        let opened = timeout(patience, self.open(uri, patience)).await;
+        opened.unwrap_or_else(|_| Err(connect(&format!("no connection within {patience:?}"))))
     }
 
-    async fn open(&self, uri: &Uri) -> Result<Connection, Failure> {
-        let stream = self
-            .tcp
-            .clone()
+    async fn open(&self, uri: &Uri, patience: Duration) -> Result<Connection, Failure> {
+        let mut tcp = self.tcp.clone();
+        // It is shared out among the addresses of a name, so that the second is tried before the time is over.
+        tcp.set_connect_timeout(Some(patience));
+        let stream = tcp
             .call(uri.clone())
             .await
             .map_err(|error| connect(&describe(&error)))?;

@@ -1,6 +1,6 @@
 //! HTTP out: hyper's connections, kept open for the next request.
 
-use std::{error::Error, rc::Rc};
+use std::{error::Error, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
@@ -30,7 +30,11 @@ pub(crate) struct HyperUpstream {
 
 #[async_trait(?Send)]
 impl Upstream for HyperUpstream {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Failure> {
+    async fn send(
+        &self,
+        request: Request<Body>,
+        connect_within: Duration,
+    ) -> Result<Response<Body>, Failure> {
         let Some(origin) = Origin::of(request.uri()) else {
             return Err(connect("the upstream's URI has no scheme or host"));
         };
@@ -47,7 +51,7 @@ impl Upstream for HyperUpstream {
             },
             None => request,
         };
-        let mut connection = self.connector.connect(&target).await?;
+        let mut connection = self.connector.connect(&target, connect_within).await?;
         match connection.send(request).await {
             Ok(response) => Ok(self.answer(origin, connection, response)),
             Err(error) => Err(broken(&error.into_error())),

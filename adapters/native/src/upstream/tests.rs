@@ -7,12 +7,15 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::{LocalSet, spawn_local},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::*;
+
+/// How long a connection may take that comes about at once.
+const SOON: Duration = Duration::from_secs(5);
 
 const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -167,18 +170,58 @@ async fn what_comes_before_a_head_is_broken_or_no_connection() {
                 .local_addr()
                 .unwrap();
             for uri in [format!("http://{closed}/"), "/no/host".into()] {
-                let failure = ours().upstream.send(get(&uri)).await.err().unwrap();
+                let failure = ours().upstream.send(get(&uri), SOON).await.err().unwrap();
                 assert_eq!(failure.reason, FailureReason::Connect, "{failure:?}");
             }
             let upstream = Scripted::start(vec![vec!["this is not TLS\r\n\r\n", HOLD]]).await;
             let failure = ours()
                 .upstream
-                .send(get(&format!("https://{}/", upstream.address)))
+                .send(get(&format!("https://{}/", upstream.address)), SOON)
                 .await
                 .err()
                 .unwrap();
             assert_eq!(failure.reason, FailureReason::Connect, "{failure:?}");
             assert!(failure.detail.starts_with("tls: "), "{failure:?}");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_takes_no_longer_than_it_may() {
+    LocalSet::new()
+        .run_until(async {
+            // As many wait to be let in as can wait: whoever comes after them is not answered.
+            let full = TcpSocket::new_v4().unwrap();
+            full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let full = full.listen(0).unwrap();
+            let address = full.local_addr().unwrap();
+            let _waiting = TcpStream::connect(address).await.unwrap();
+            // This one takes the connection and never says a word of TLS.
+            let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let uri = format!("https://{}/", mute.local_addr().unwrap());
+            for uri in [format!("http://{address}/"), uri] {
+                for may in [50, 300].map(Duration::from_millis) {
+                    let began = Instant::now();
+                    let failure = ours().upstream.send(get(&uri), may).await.err().unwrap();
+                    let took = began.elapsed();
+                    assert_eq!(failure.reason, FailureReason::Connect, "{failure:?}");
+                    assert!((may..may + SOON).contains(&took), "{uri}: {took:?}");
+                }
+            }
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_that_is_there_takes_no_time() {
+    LocalSet::new()
+        .run_until(async {
+            let upstream = Scripted::start(vec![vec![FINE, FINE]]).await;
+            let ours = ours();
+            assert_eq!(ours.text(&upstream).await, "ok");
+            let again = get(&format!("http://{}/", upstream.address));
+            ours.upstream.send(again, Duration::ZERO).await.unwrap();
+            assert_eq!(upstream.connections.get(), 1);
         })
         .await;
 }
@@ -216,7 +259,7 @@ async fn the_request_is_in_origin_form_with_its_host() {
             request
                 .headers_mut()
                 .insert(HOST, HeaderValue::from_static("somebody.else"));
-            ours().upstream.send(request).await.unwrap();
+            ours().upstream.send(request, SOON).await.unwrap();
             let asked = upstream.asked.borrow().clone();
             let host = upstream.address.to_string();
             assert_eq!(
@@ -314,7 +357,7 @@ fn ours() -> Ours {
 impl Ours {
     async fn ask(&self, upstream: &Scripted) -> Result<Response<Body>, Failure> {
         self.upstream
-            .send(get(&format!("http://{}/", upstream.address)))
+            .send(get(&format!("http://{}/", upstream.address)), SOON)
             .await
     }
 

@@ -113,7 +113,11 @@ impl Builder<'_> {
             .unwrap_or_default();
         let names: Vec<&str> = models.iter().map(|(key, _)| key.name.as_str()).collect();
         let listed = models.iter().filter_map(|(key, field)| {
-            Some((key.name.as_str(), field, model(field, &providers, &names)?))
+            Some((
+                key.name.as_str(),
+                field,
+                model(field, self.runtime, &providers, &names)?,
+            ))
         });
         config.models = resolved(&listed.collect::<Vec<_>>());
         let mut installations = Installations::new();

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::origins::{Origins, find};
 use crate::{
     config::{
-        Kind,
+        Kind, Runtime,
         read::{Field, nearest, unavailable},
     },
     dispatch::{Hedge, Model, Reason, Retry, Target},
@@ -50,8 +50,13 @@ enum Step {
     Model(String),
 }
 
-/// Reads a model, whose targets are models of `providers`, or `models` of the same file.
-pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Listed> {
+/// Reads a model for `runtime`, whose targets are models of `providers`, or `models` of the same file.
+pub(super) fn model(
+    field: &Field<'_>,
+    runtime: Runtime,
+    providers: &Origins,
+    models: &[&str],
+) -> Option<Listed> {
     let mut section = field.section()?;
     let listed = section.required("targets");
     let targets: Vec<_> = listed
@@ -69,7 +74,9 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
     {
         strategy.complain(unavailable("strategy", strategy.value));
     }
-    let timeouts = section.field("timeouts").and_then(|field| timeouts(&field));
+    let timeouts = section
+        .field("timeouts")
+        .and_then(|field| timeouts(&field, runtime));
     let rescue = section
         .field("rescue")
         .and_then(|field| field.choice(&["auto", "off"]));
@@ -90,12 +97,11 @@ pub(super) fn model(field: &Field<'_>, providers: &Origins, models: &[&str]) -> 
     })
 }
 
-fn timeouts(field: &Field<'_>) -> Option<Timeouts> {
+fn timeouts(field: &Field<'_>, runtime: Runtime) -> Option<Timeouts> {
     let mut section = field.section()?;
-    // Where a connection is made is the platform's own.
-    section.unavailable("connect");
     let mut timeouts = Timeouts::MODEL;
     for (name, time) in [
+        ("connect", &mut timeouts.connect),
         ("first_token", &mut timeouts.first_token),
         ("idle", &mut timeouts.idle),
         ("total", &mut timeouts.total),
@@ -109,8 +115,21 @@ fn timeouts(field: &Field<'_>) -> Option<Timeouts> {
             }
         }
     }
-    if timeouts.first_token > timeouts.total && section.has("first_token") {
-        section.complain("`first_token` is longer than `total`");
+    for (name, time) in [
+        ("connect", timeouts.connect),
+        ("first_token", timeouts.first_token),
+    ] {
+        if time > timeouts.total && section.has(name) {
+            section.complain(format!("`{name}` is longer than `total`"));
+        }
+    }
+    if let Some(connect) = section
+        .field("connect")
+        .filter(|_| runtime == Runtime::Cloudflare)
+    {
+        connect.complain(
+            "`connect` is not available on Workers, which do not tell a connection from its answer: leave it to `first_token` and `total`",
+        );
     }
     section.finish();
     Some(timeouts)
