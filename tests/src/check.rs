@@ -82,6 +82,10 @@ pub fn answer(expect: &Expect, call: &Call, reply: &Reply) -> Vec<String> {
     if let Some(expected) = &expect.events {
         wrong.extend(events(expected, &text));
     }
+    // What an upstream says behind its answer is its own affair.
+    if !reply.content.trailers.is_empty() {
+        wrong.push(format!("trailers: {:?}", reply.content.trailers));
+    }
     if expect.broken != reply.content.broken && !call.leave {
         wrong.push(if expect.broken {
             "it ends as if it were whole".into()

@@ -38,6 +38,8 @@ pub fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str
 pub struct Content {
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// The lines that came behind its last chunk.
+    pub trailers: Vec<String>,
     /// When the first of them was there.
     pub first: Option<Duration>,
     /// When the end was there.
@@ -158,14 +160,26 @@ fn read_chunks(
         reader.by_ref().take(1000).read_line(&mut line)?;
         let size = line.split(';').next().unwrap_or_default().trim();
         let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
+        if size == 0 {
+            return read_trailers(reader, content);
+        }
         read_exactly(reader, size, content, start, on_piece)?;
         let mut end = String::new();
         reader.by_ref().take(1000).read_line(&mut end)?;
         if end != "\r\n" {
             return Err(io::Error::other("a chunk without its end"));
         }
-        if size == 0 {
-            return Ok(());
+    }
+}
+
+fn read_trailers(reader: &mut impl BufRead, content: &mut Content) -> io::Result<()> {
+    loop {
+        let mut line = String::new();
+        reader.by_ref().take(1000).read_line(&mut line)?;
+        match line.strip_suffix("\r\n") {
+            Some("") => return Ok(()),
+            Some(trailer) if trailer.contains(':') => content.trailers.push(trailer.into()),
+            _ => return Err(io::Error::other("a last chunk without its end")),
         }
     }
 }
@@ -241,6 +255,15 @@ mod tests {
             (200, b"abc".to_vec(), false)
         );
         assert_eq!(read(chunked), (200, b"abc".to_vec(), true));
+        for (end, broken) in [
+            ("0\r\na: b\r\n\r\n", false),
+            ("0\r\na: b\r\n", true),
+            ("0\r\nab\r\n\r\n", true),
+            ("0\r\n", true),
+        ] {
+            let (.., is_broken) = read(&format!("{chunked}{end}"));
+            assert_eq!(is_broken, broken, "{end:?}");
+        }
         let length = "HTTP/1.1 404 x\r\nContent-Length: 4\r\n\r\nabc";
         assert_eq!(read(&format!("{length}d")), (404, b"abcd".to_vec(), false));
         assert_eq!(read(length), (404, b"abc".to_vec(), true));
