@@ -153,12 +153,7 @@ impl Upstreams {
         let port = listener.local_addr()?.port();
         // Bound and not listening: the port belongs to nobody else, and connections to it are refused.
         let refused = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        refused.bind(
-            &"127.0.0.1:0"
-                .parse::<SocketAddr>()
-                .unwrap()
-                .into(),
-        )?;
+        refused.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())?;
         let script = Arc::new(Script::default());
         let over = Arc::new(AtomicBool::new(false));
         let (played, end) = (Arc::clone(&script), Arc::clone(&over));

@@ -7,6 +7,10 @@
     clippy::indexing_slicing,
     reason = "a test that cannot go on is over"
 )]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how long a real process takes is told by a real clock"
+)]
 
 use std::{
     fs,
@@ -15,7 +19,7 @@ use std::{
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tempfile::tempdir;
@@ -204,32 +208,62 @@ fn a_second_process_takes_neither_the_data_nor_the_port() {
 #[test]
 fn a_caller_who_leaves_ends_what_it_asked_for() {
     let dir = tempdir().unwrap();
-    // Before the head of the answer, and in the middle of its body.
-    for said in [
-        "",
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
-         data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n",
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = Gateway::start(
+        &write(dir.path(), listener.local_addr().unwrap(), 1000),
+        &[],
+    );
+    let streamed = CHAT.replace("\"messages\": []", "\"stream\": true");
+    let begun = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let role = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+         data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+    let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{";
+    for (when, chat, said) in [
+        ("before the head of an answer", CHAT, ""),
+        ("before the head of a stream", &streamed, ""),
+        ("before the first content", &streamed, role),
+        ("in the middle of an answer", CHAT, half),
+        ("in the middle of a stream", &streamed, begun),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let gateway = Gateway::start(&write(dir.path(), listener.local_addr().unwrap(), 100), &[]);
-        let mut caller = gateway.connect();
-        caller.write_all(CHAT.as_bytes()).unwrap();
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
-        read_request(&mut stream);
-        stream.write_all(said.as_bytes()).unwrap();
-        if !said.is_empty() {
-            caller.read_exact(&mut [0; 12]).unwrap();
-        }
-        thread::sleep(Duration::from_millis(100));
-        drop(caller);
-        // The upstream is silent; it hears at once that nobody waits any more.
-        let heard = stream.read(&mut [0; 64]);
-        assert!(
-            matches!(heard, Ok(0))
-                || heard.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
-        );
+        let mut heard: Vec<_> = (0..9)
+            .map(|_| heard_that_nobody_waits(&listener, &gateway, chat, said))
+            .collect();
+        heard.sort();
+        let median = heard[heard.len() / 2];
+        println!("a caller left {when}: the upstream heard it after {median:?}, in the median");
+        // It is a matter of milliseconds; the machine may have other things to do.
+        assert!(median < Duration::from_secs(1), "{when}: {heard:?}");
     }
+}
+
+/// Asks `chat` of an upstream that falls silent once it has `said` something, leaves, and tells how long the upstream did not know.
+fn heard_that_nobody_waits(
+    listener: &TcpListener,
+    gateway: &Gateway,
+    chat: &str,
+    said: &str,
+) -> Duration {
+    let mut caller = gateway.connect();
+    caller.write_all(chat.as_bytes()).unwrap();
+    let (mut upstream, _) = listener.accept().unwrap();
+    upstream.set_read_timeout(Some(WAIT)).unwrap();
+    read_request(&mut upstream);
+    upstream.write_all(said.as_bytes()).unwrap();
+    if said.contains("content\"") {
+        caller.read_exact(&mut [0; 12]).unwrap();
+    }
+    // All that was said is read.
+    thread::sleep(Duration::from_millis(50));
+    let left = Instant::now();
+    drop(caller);
+    let heard = upstream.read(&mut [0; 64]);
+    let after = left.elapsed();
+    assert!(
+        matches!(heard, Ok(0))
+            || heard.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    );
+    after
 }
 
 #[test]
