@@ -90,18 +90,13 @@ pub(super) fn measure(
 /// Asks once and looks at the whole answer, so that nothing wrong is measured.
 pub(super) fn try_once(address: SocketAddr, case: &Case, key: &str) -> Result<(), String> {
     let say = |error: std::io::Error| format!("{} at {address}: {error}", case.name);
-    let body = case.body();
     let mut stream = TcpStream::connect(address).map_err(say)?;
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
         .map_err(say)?;
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-         authorization: Bearer {key}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).map_err(say)?;
-    stream.write_all(body.as_bytes()).map_err(say)?;
+    stream
+        .write_all(request(address, case, key, "close").as_bytes())
+        .map_err(say)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(say)?;
     let answer = String::from_utf8_lossy(&answer);
@@ -129,6 +124,16 @@ pub(super) fn try_once(address: SocketAddr, case: &Case, key: &str) -> Result<()
         ));
     }
     Ok(())
+}
+
+/// What `case` asks, as it goes over the wire; then the `connection` is closed, or kept.
+pub(super) fn request(address: SocketAddr, case: &Case, key: &str, connection: &str) -> String {
+    let body = case.body();
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         authorization: Bearer {key}\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// The content of a body that was sent in chunks, as far as it came.

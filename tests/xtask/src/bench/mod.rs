@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 mod case;
 mod contest;
+mod first;
 mod gateway;
 mod limits;
 mod load;

@@ -2,8 +2,9 @@
 
 use super::{
     Plan, Scratch,
-    case::CASES,
+    case::{CASES, Upstream},
     contest::{Contestant, play},
+    first,
     gateway::{self, Limits, REQUESTS},
     nginx::Proxy,
     table::Table,
@@ -54,7 +55,10 @@ pub(super) fn run(plan: Plan) -> Result<Vec<String>, String> {
         table.print("nginx", "direct");
         tables.push(table);
     }
-    Ok(judge(&tables))
+    let streamer = upstreams.address(Upstream::Streamer);
+    let mut failures = judge(&tables);
+    failures.extend(first::run(plan, streamer, gateway.address)?);
+    Ok(failures)
 }
 
 fn judge(tables: &[Table]) -> Vec<String> {

@@ -120,7 +120,8 @@ impl Table {
     }
 }
 
-fn time(micros: f64) -> String {
+/// A time, as people read it.
+pub(super) fn time(micros: f64) -> String {
     if micros.abs() < 10_000.0 {
         format!("{micros:.0} us")
     } else {
@@ -128,7 +129,8 @@ fn time(micros: f64) -> String {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+/// The one in the middle.
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
