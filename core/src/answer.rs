@@ -3,7 +3,7 @@
 use std::{fmt::Display, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response::Parts};
 
 use crate::{
     body::{Body, join},
@@ -90,8 +90,14 @@ pub(crate) async fn take(
             let content = if is_stream {
                 let meter = openai::Meter::new(*hide_usage, *counts);
                 let meter = if *keeps { meter.keeping() } else { meter };
-                let body = begun(body, openai::opening).await?;
-                Content::Stream(body, Meter::OpenAi(meter))
+                match begun(body, openai::opening).await? {
+                    Begun::Stream(body) => Content::Stream(body, Meter::OpenAi(meter)),
+                    Begun::Refused(error) => {
+                        let json = HeaderValue::from_static("application/json");
+                        head.headers.insert(header::CONTENT_TYPE, json);
+                        Content::Whole(error, Usage::default())
+                    }
+                }
             } else {
                 read_whole(&head, body, openai::usage).await?
             };
@@ -117,8 +123,12 @@ pub(crate) async fn take(
             let is_run = *reading == Reading::Run && head.status.is_success();
             let content = if is_stream {
                 // What comes first is for the caller in any case: nobody else could be asked.
-                let body = begun(body, |_| Opening::Content).await?;
-                Content::Stream(body, Meter::Dify(dify::Meter::default()))
+                match begun(body, |_| Opening::Content).await? {
+                    Begun::Stream(body) => {
+                        Content::Stream(body, Meter::Dify(dify::Meter::default()))
+                    }
+                    Begun::Refused(error) => Content::Whole(error, Usage::default()),
+                }
             } else if is_run && !is_encoded(&head.headers) {
                 read_whole(&head, body, dify::usage).await?
             } else {
@@ -149,16 +159,31 @@ pub(crate) async fn take(
     })
 }
 
+/// How a stream has begun.
+enum Begun {
+    /// With something for its caller.
+    Stream(Body),
+    /// With this error, which is the caller's own: there is no stream.
+    Refused(Bytes),
+}
+
 /// The same stream once its first content is there: until then nothing has gone to the caller, and somebody else can be asked.
-async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Body, Miss> {
+async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Begun, Miss> {
     let mut framer = Framer::default();
     let mut pieces = Vec::new();
     let mut taken = 0;
     let mut begins = Opening::Nothing;
+    let mut refused = None;
+    let refusal = |begins: &Opening, event: &[u8]| match begins {
+        Opening::Error(_) => openai::refused(event),
+        Opening::Content | Opening::Nothing | Opening::Garbled => None,
+    };
     while begins == Opening::Nothing {
         let Some(piece) = body.piece().await else {
             // The blank line behind the last event is sometimes forgotten.
-            begins = opening(&framer.finish());
+            let event = framer.finish();
+            begins = opening(&event);
+            refused = refusal(&begins, &event);
             if begins == Opening::Nothing {
                 return Err(Miss::garbled("the stream ended before it said anything"));
             }
@@ -173,6 +198,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Bod
         let pushed = framer.push(piece, |event| {
             if begins == Opening::Nothing {
                 begins = opening(&event);
+                refused = refusal(&begins, &event);
             }
         });
         pushed.map_err(|oversized| Miss::garbled(&oversized.to_string()))?;
@@ -180,7 +206,10 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Bod
     match begins {
         Opening::Garbled => Err(Miss::garbled("its first event is not JSON")),
         Opening::Error(status) if !is_for_caller(status) => Err(Outcome::Told(status).into()),
-        Opening::Error(_) | Opening::Content | Opening::Nothing => Ok(body.behind(join(pieces))),
+        Opening::Error(_) | Opening::Content | Opening::Nothing => Ok(match refused {
+            Some(error) => Begun::Refused(error),
+            None => Begun::Stream(body.behind(join(pieces))),
+        }),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde::{
     Deserialize, Deserializer,
@@ -56,6 +57,15 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
     } else {
         Opening::Nothing
     }
+}
+
+/// The error that `event` is, as it would have been answered instead of a stream. An event of the Responses API says it in its own
+/// words, which are for the reader of a stream.
+pub(crate) fn refused(event: &[u8]) -> Option<Bytes> {
+    let data = sse::data(event)?;
+    let read: Event<'_> = json::read(&data).ok()?;
+    let is_plain = read.kind.is_none() && read.choices.is_none() && read.error().is_some();
+    is_plain.then(|| Bytes::copy_from_slice(&data))
 }
 
 /// The status that a whole answer would have had, if it is an error that came with success.
