@@ -36,7 +36,9 @@ impl Pursuit {
             second.map(|taken| (false, taken))
         });
         let (is_first, taken) = race.await;
-        let has_won = matches!(&taken, Ok(reply) if !self.round.goes_on(reply));
+        let answers = matches!(&taken, Ok(reply) if !self.round.goes_on(reply));
+        // A refusal does not win over whoever may still have something to say.
+        let has_won = answers && matches!(&taken, Ok(reply) if reply.status.is_success());
         let cost = match &taken {
             Ok(_) => has_won,
             Err(miss) => miss.outcome.may_have_cost(),
@@ -76,10 +78,18 @@ impl Pursuit {
             self.round.leave_other();
             return self.take(one, taken, budget, attempts);
         }
-        drop(self.take(one, taken, budget, attempts)?);
+        let refused = self.take(one, taken, budget, attempts)?;
         self.round.swap();
         let taken = other.answer.as_mut().await;
-        self.take(other, taken, budget, attempts)
+        let taken = self.take(other, taken, budget, attempts)?;
+        Ok(match &taken.1 {
+            Err(miss) if answers => {
+                budget.failed(miss.outcome.may_have_cost());
+                budget.go_on_with(Tenure::default());
+                refused
+            }
+            _ => taken,
+        })
     }
 
     /// Puts the question to somebody else too, if that may be done and its tokens can be held.
