@@ -7,7 +7,7 @@ use crate::{body::Body, dialect::openai::Whole, sse::Framer};
 /// The longest answer that is put together, in bytes of its stream.
 const LONGEST: usize = 64 << 20;
 
-/// What the events of `body` come to; nothing, if that is too long.
+/// What the events of `body` come to; nothing, if that is too long, or cannot be told.
 pub(crate) async fn assemble(mut body: Body) -> Option<Bytes> {
     let mut framer = Framer::default();
     let mut whole = Whole::default();
@@ -21,5 +21,5 @@ pub(crate) async fn assemble(mut body: Body) -> Option<Bytes> {
         framer.push(piece, |event| whole.add(&event)).ok()?;
     }
     whole.add(&framer.finish());
-    Some(whole.answer())
+    whole.answer()
 }

@@ -5,21 +5,29 @@ use serde_json::{Map, Value};
 
 use crate::{dialect::json, sse};
 
-/// The names of which every piece says the same.
-const SAID_ONCE: [&str; 3] = ["role", "type", "id"];
+/// The names of which every piece says the same, if it says it again.
+const SAID_ONCE: [&str; 5] = ["role", "type", "id", "name", "finish_reason"];
 
 /// What the events of a stream come to, as they would have been answered at once.
 #[derive(Debug, Default)]
 pub struct Whole {
     answer: Map<String, Value>,
     choices: Vec<Value>,
+    /// An event could not be read, so that something may be missing.
+    lacks: bool,
 }
 
 impl Whole {
     /// Adds an event.
     pub fn add(&mut self, event: &[u8]) {
-        let data = sse::data(event);
-        let Some(event) = data.and_then(|data| json::read::<Map<String, Value>>(&data).ok()) else {
+        let data = sse::data(event).unwrap_or_default();
+        let data = data.trim_ascii();
+        if data.is_empty() || data == b"[DONE]" {
+            return;
+        }
+        // Half of a character, which some escape, is JSON for whoever passes it on, and no text.
+        let Ok(event) = json::read::<Map<String, Value>>(data) else {
+            self.lacks = true;
             return;
         };
         for (name, value) in event {
@@ -41,8 +49,11 @@ impl Whole {
         }
     }
 
-    /// The answer.
-    pub fn answer(mut self) -> Bytes {
+    /// The answer; nothing, if it is not known to be whole.
+    pub fn answer(mut self) -> Option<Bytes> {
+        if self.lacks {
+            return None;
+        }
         let is_chat = self.answer.get("object").and_then(Value::as_str) != Some("text_completion");
         if is_chat {
             self.answer
@@ -53,7 +64,7 @@ impl Whole {
             }
         }
         self.answer.insert("choices".into(), self.choices.into());
-        Value::Object(self.answer).to_string().into()
+        Some(Value::Object(self.answer).to_string().into())
     }
 }
 
@@ -96,7 +107,8 @@ fn join(known: &mut Value, piece: Value) {
         (_, Value::Null) => {}
         (Value::Object(known), Value::Object(piece)) => {
             for (name, value) in piece {
-                let is_known = known.get(&name).is_some_and(Value::is_string);
+                let is_known = known.get(&name).and_then(Value::as_str);
+                let is_known = is_known.is_some_and(|known| !known.is_empty());
                 if is_known && SAID_ONCE.contains(&name.as_str()) {
                     continue;
                 }
@@ -127,7 +139,7 @@ mod tests {
         for event in events {
             whole.add(format!("data: {event}\n\n").as_bytes());
         }
-        serde_json::from_slice(&whole.answer()).unwrap()
+        serde_json::from_slice(&whole.answer().unwrap()).unwrap()
     }
 
     fn value(text: &str) -> Value {
