@@ -191,10 +191,14 @@ impl Relay {
                 let passed = if rest.is_empty() {
                     Ok(())
                 } else {
-                    self.event(rest, out)
+                    self.event(rest.clone(), out)
                 };
                 match passed {
                     Ok(()) => {
+                        if !rest.is_empty() && !self.meter.is_over() {
+                            // Whatever follows is an event of its own.
+                            out.push(Bytes::from_static(b"\n\n"));
+                        }
                         let detail = "the stream ended before it was whole";
                         self.broken(Break::Lost(detail.into()), out);
                     }
@@ -247,8 +251,9 @@ impl Relay {
             },
         };
         let data = sse::data(&event);
-        if self.note.is_some() && data.as_deref().is_some_and(is_done) {
+        if data.as_deref().is_some_and(is_done) {
             out.extend(self.note.take());
+            self.vigil.linger();
         }
         // A comment between two events says nothing of the stream.
         if let Some(last) = self.budget.last.as_mut().filter(|_| data.is_some()) {

@@ -13,6 +13,9 @@ use crate::{platform::Clock, time::Timestamp};
 /// After how long without a word a caller is told that the stream goes on, so that no proxy between takes it for dead.
 const PING: Duration = Duration::from_secs(15);
 
+/// How long an upstream may take to close a stream that is over, so that its connection can be used again.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Watches over one stream.
 pub(crate) struct Vigil {
     clock: Rc<dyn Clock>,
@@ -57,6 +60,12 @@ impl Vigil {
     /// Something has gone to the caller.
     pub(crate) fn said(&mut self) {
         self.said = self.clock.now();
+    }
+
+    /// The last word has come: an upstream that does not close then is not waited for as long as for a word.
+    pub(crate) fn linger(&mut self) {
+        self.idle = self.idle.min(LINGER);
+        self.sleep = None;
     }
 
     /// What is to be done, once something is.

@@ -110,7 +110,12 @@ impl Meter {
         }
         let event: Event<'_> = match json::read(&data) {
             Ok(event) => event,
-            Err(error) if error.is_data() || data.trim_ascii().is_empty() => return Verdict::Pass,
+            Err(_) if data.trim_ascii().is_empty() => return Verdict::Pass,
+            Err(error) if error.is_data() && data.trim_ascii().starts_with(b"{") => {
+                // What it says is not known here, so nobody can go on behind it.
+                self.told = None;
+                return Verdict::Pass;
+            }
             Err(_) => return Verdict::Garbled,
         };
         if self.counts && self.begun.is_none() {
@@ -124,7 +129,11 @@ impl Meter {
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
             self.usage = count(raw);
         }
-        for choice in event.choices.iter().flatten() {
+        let fails = event.error.is_some()
+            || matches!(event.kind.as_deref(), Some("response.failed" | "error"));
+        // Some say in the same event that a choice has finished: with an error.
+        let choices = event.choices.iter().flatten();
+        for choice in choices.filter(|_| !fails) {
             self.follow(choice);
             if self.counts || self.told.is_some() {
                 self.hear(choice, &data);
@@ -149,8 +158,7 @@ impl Meter {
             event.kind.as_deref(),
             Some("response.completed" | "response.incomplete")
         );
-        self.failed |= event.error.is_some()
-            || matches!(event.kind.as_deref(), Some("response.failed" | "error"));
+        self.failed |= fails;
         self.over |= closed || self.failed;
         let alone = event.usage.is_some() && event.choices.as_ref().is_some_and(Vec::is_empty);
         if self.hide_usage && alone {

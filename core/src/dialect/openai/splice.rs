@@ -70,7 +70,7 @@ impl Splice {
         let (Some(said), Ok(event)) = (said, json::read::<Map<String, Value>>(&data)) else {
             return Spliced::Differs;
         };
-        let Some((text, calls)) = self.catch_up(said, &event) else {
+        let Some((text, calls)) = self.catch_up(said) else {
             return Spliced::Differs;
         };
         let is_finished = finish(&event).is_some();
@@ -85,11 +85,7 @@ impl Splice {
     }
 
     /// What is new in `said`: text, and pieces of calls. Nothing if it is another answer than the caller has heard.
-    fn catch_up(
-        &mut self,
-        said: &Transcript,
-        event: &Map<String, Value>,
-    ) -> Option<(String, Vec<Value>)> {
+    fn catch_up(&mut self, said: &Transcript) -> Option<(String, Vec<Value>)> {
         let heard = &mut self.heard;
         let both = heard.text.len().min(said.text.len());
         if heard.text.as_bytes().get(self.said..both) != said.text.as_bytes().get(self.said..both) {
@@ -115,7 +111,7 @@ impl Splice {
                 known.name.clone_from(&call.name);
                 pieces.push(json!({
                     "index": place,
-                    "id": id(event, place),
+                    "id": call.id,
                     "type": "function",
                     "function": { "name": call.name, "arguments": arguments },
                 }));
@@ -130,7 +126,8 @@ impl Splice {
 
     /// Whether all that the caller has heard is in `said`.
     fn is_heard_out(&self, said: &Transcript) -> bool {
-        self.heard.text == said.text && self.heard.calls == said.calls
+        let heard = self.heard.calls.iter().map(Call::said);
+        self.heard.text == said.text && heard.eq(said.calls.iter().map(Call::said))
     }
 
     /// The event as a piece of the answer that the caller knows, with this to say.
@@ -180,17 +177,6 @@ fn choice(event: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
 fn finish(event: &Map<String, Value>) -> Option<&str> {
     let reason = event.get("choices")?.get(0)?.get("finish_reason")?;
     reason.as_str().filter(|reason| !reason.is_empty())
-}
-
-/// The name that an event gives to a call of a tool.
-fn id(event: &Map<String, Value>, place: usize) -> Option<&Value> {
-    let calls = event
-        .get("choices")?
-        .get(0)?
-        .get("delta")?
-        .get("tool_calls")?;
-    let is_it = |call: &&Value| call.get("index").and_then(Value::as_u64) == Some(place as u64);
-    calls.as_array()?.iter().find(is_it)?.get("id")
 }
 
 #[cfg(test)]

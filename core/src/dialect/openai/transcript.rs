@@ -22,8 +22,17 @@ pub struct Transcript {
 /// What has been said of a call of a tool.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Call {
+    /// By which its result is told from those of others; of the same call, everybody says another one.
+    pub(super) id: String,
     pub(super) name: String,
     pub(super) arguments: String,
+}
+
+impl Call {
+    /// What it says, by whatever id.
+    pub(super) fn said(&self) -> (&str, &str) {
+        (&self.name, &self.arguments)
+    }
 }
 
 impl Transcript {
@@ -67,14 +76,24 @@ impl Transcript {
                 self.calls.push(Call::default());
             }
             let known = self.calls.get_mut(place)?;
-            if known.name.is_empty() {
-                // Some say it with every piece.
-                add(&mut known.name, call.function.name)?;
-            }
+            // Where providers leave the index out, several calls come in one place, and cannot be told apart.
+            add_once(&mut known.id, call.id)?;
+            add_once(&mut known.name, call.function.name)?;
             add(&mut known.arguments, call.function.arguments)?;
         }
         Some(())
     }
+}
+
+/// Adds a text of JSON that some say with every piece, and some once; nothing if it is another one than before.
+fn add_once(said: &mut String, raw: Option<&RawValue>) -> Option<()> {
+    let mut again = String::new();
+    add(&mut again, raw)?;
+    if said.is_empty() {
+        *said = again;
+        return Some(());
+    }
+    (again.is_empty() || *said == again).then_some(())
 }
 
 /// Adds a text of JSON. What it escapes may be half of a character, which is no text.
