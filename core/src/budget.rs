@@ -100,12 +100,6 @@ impl Budget {
         self.is_lost = false;
     }
 
-    /// The prompt has become so much longer, in bytes.
-    pub(crate) fn lengthen(&mut self, bytes: u64) {
-        self.prompt.bound = self.prompt.bound.saturating_add(bytes);
-        self.ceiling = self.ceiling.map(|most| most.saturating_add(bytes));
-    }
-
     /// What was held for an upstream that was asked beside another one: the other one answers.
     pub(crate) fn also_lost(&mut self, tenure: Tenure) {
         self.lost.push(tenure);

@@ -238,7 +238,7 @@ impl Gateway {
         let deadline = visit.record.time.after(exchange.timeouts.total);
         let mut pursuit = Pursuit::new(&self.desk, &self.holdings, exchange, claims, deadline);
         pursuit.forgiving = self.is_forgiving();
-        pursuit.bound(&mut visit.budget);
+        pursuit.bound(0, &mut visit.budget);
         let attempts = &mut visit.record.attempts;
         match pursuit.answer(&mut visit.budget, attempts).await {
             Ok((reply, target)) => {

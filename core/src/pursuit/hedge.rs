@@ -4,8 +4,8 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 
 use super::{Loss, Pursuit, Sent, Taken};
 use crate::{
-    admission::Bill, budget::Budget, patience::within, record::Attempt, round::Question,
-    tenure::Tenure, time::millis,
+    admission::Bill, budget::Budget, claim::Claim, patience::within, record::Attempt,
+    round::Question, tenure::Tenure, time::millis,
 };
 
 impl Pursuit {
@@ -24,7 +24,7 @@ impl Pursuit {
         if let Some(taken) = within(&*clock, after, first.answer.as_mut()).await {
             return self.take(first, taken, budget, attempts);
         }
-        let Some((mut second, spare)) = self.second().await else {
+        let Some((mut second, spare)) = self.second(budget.ceiling).await else {
             let taken = first.answer.as_mut().await;
             return self.take(first, taken, budget, attempts);
         };
@@ -93,9 +93,17 @@ impl Pursuit {
     }
 
     /// Puts the question to somebody else too, if that may be done and its tokens can be held.
-    async fn second(&mut self) -> Option<(Sent, Tenure)> {
+    ///
+    /// It is the question that the first one has, with the same bound on its answer: all of what that may come to is held, up to the
+    /// `ceiling`, and not as much as there happens to be room for.
+    async fn second(&mut self, ceiling: Option<u64>) -> Option<(Sent, Tenure)> {
         let question = self.round.hedge()?;
-        let Ok(admission) = self.desk.admit(&self.on_tokens(0), self.forgiving).await else {
+        let all = |claim: Claim| {
+            let most = claim.most().min(ceiling.unwrap_or(u64::MAX));
+            claim.for_units(claim.units.max(most), 0)
+        };
+        let claims: Vec<Claim> = self.on_tokens(0).into_iter().map(all).collect();
+        let Ok(admission) = self.desk.admit(&claims, self.forgiving).await else {
             self.round.leave_turn();
             return None;
         };

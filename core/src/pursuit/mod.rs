@@ -114,12 +114,13 @@ impl Pursuit {
         second_best.ok_or(Loss::Unanswered(last))
     }
 
-    /// Sees to it that the answer cannot cost more than is held, or than can be.
-    pub(crate) fn bound(&mut self, budget: &mut Budget) {
+    /// Sees to it that the answer cannot cost more than is held, or than can be. Its prompt is so much `longer` than it was, in bytes.
+    pub(crate) fn bound(&mut self, longer: u64, budget: &mut Budget) {
         let on_tokens = || self.claims.iter().filter(|claim| claim.is_on_tokens());
-        let (Some(cost), Some(_)) = (self.exchange.cost, on_tokens().next()) else {
+        let (Some(mut cost), Some(_)) = (self.exchange.cost, on_tokens().next()) else {
             return;
         };
+        cost.prompt.bound = cost.prompt.bound.saturating_add(longer);
         budget.prompt = cost.prompt;
         budget.last = Some(Bytes::new());
         let held = budget.tenure.tokens().unwrap_or(u64::MAX);
@@ -349,8 +350,7 @@ impl Pursuit {
         let admitted = self.desk.admit(&claims, self.forgiving).await;
         let admission = admitted.map_err(Loss::Denied)?;
         budget.go_on_with(Tenure::keep(self.desk.clone(), admission.held));
-        self.bound(budget);
-        budget.lengthen(longer);
+        self.bound(longer, budget);
         Ok(())
     }
 
