@@ -251,7 +251,7 @@ impl Relay {
             },
         };
         let data = sse::data(&event);
-        if data.as_deref().is_some_and(is_done) {
+        if data.as_deref().is_some_and(openai::is_done) {
             out.extend(self.note.take());
             self.vigil.linger();
         }
@@ -427,10 +427,6 @@ impl Relay {
             waker.wake();
         }
     }
-}
-
-fn is_done(data: &[u8]) -> bool {
-    data.trim_ascii() == b"[DONE]"
 }
 
 impl Drop for Relay {

@@ -107,12 +107,14 @@ impl Round {
         hedge.after.or(learnt).filter(|_| self.has_more())
     }
 
-    /// Whom to ask beside whoever was asked; nobody, if that was done too often.
+    /// Whether somebody else may be asked beside whoever was asked; it is counted, if so.
+    pub(crate) fn may_hedge(&self) -> bool {
+        let turn = self.turn.as_ref();
+        turn.is_some_and(|turn| self.holdings.health().may_hedge(&turn.target.name))
+    }
+
+    /// Whom to ask beside whoever was asked.
     pub(crate) fn hedge(&mut self) -> Option<Question> {
-        let target = self.turn.as_ref()?.target.name.clone();
-        if !self.holdings.health().may_hedge(&target) {
-            return None;
-        }
         let first = self.turn.take();
         let question = self.rescue();
         self.other = first;
@@ -135,12 +137,6 @@ impl Round {
             let mut health = self.holdings.health();
             health.waited(&turn.target.name, waited);
         }
-    }
-
-    /// Whoever was to be asked beside the other one is not: it is the other one's turn again.
-    pub(crate) fn leave_turn(&mut self) {
-        self.swap();
-        self.leave_other();
     }
 
     fn unheard(&self, turn: &Turn) {

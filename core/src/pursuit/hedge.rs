@@ -97,17 +97,18 @@ impl Pursuit {
     /// It is the question that the first one has, with the same bound on its answer: all of what that may come to is held, up to the
     /// `ceiling`, and not as much as there happens to be room for.
     async fn second(&mut self, ceiling: Option<u64>) -> Option<(Sent, Tenure)> {
-        let question = self.round.hedge()?;
+        if !self.round.may_hedge() {
+            return None;
+        }
         let all = |claim: Claim| {
             let most = claim.most().min(ceiling.unwrap_or(u64::MAX));
             claim.for_units(claim.units.max(most), 0)
         };
         let claims: Vec<Claim> = self.on_tokens(0).into_iter().map(all).collect();
-        let Ok(admission) = self.desk.admit(&claims, self.forgiving).await else {
-            self.round.leave_turn();
-            return None;
-        };
+        let admission = self.desk.admit(&claims, self.forgiving).await.ok()?;
         let spare = Tenure::keep(self.desk.clone(), admission.held);
+        // Whoever is not asked has spent nothing of it.
+        let question = self.round.hedge()?;
         spare.bill(Bill::AtLeast(0));
         Some((self.send(question, None), spare))
     }

@@ -309,11 +309,9 @@ fn settled(isolate: &Isolate, gateway: &Gateway) -> Result<(), String> {
             .header("authorization", "Bearer admin")
             .body(Body::empty())
             .unwrap();
-        let mut body = gateway.serve(request, None).await.into_body();
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let data = frame.unwrap().into_data().unwrap_or_default();
-            *seen.borrow_mut() += std::str::from_utf8(&data).unwrap();
-        }
+        let body = gateway.serve(request, None).await.into_body();
+        let body = body.read(u64::MAX).await.unwrap();
+        *seen.borrow_mut() = String::from_utf8(body.to_vec()).unwrap();
     });
     isolate.run_out(vec![ask]);
     let page: Value = serde_json::from_str(&page.borrow()).map_err(|error| error.to_string())?;

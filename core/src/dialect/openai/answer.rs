@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::{
     cut::cut,
     event::{Choice, Delta, Event},
+    is_done,
     transcript::Transcript,
 };
 use crate::{
@@ -104,7 +105,7 @@ impl Meter {
             // Nothing is said after the last word.
             return Verdict::Keep;
         }
-        if data.trim_ascii() == b"[DONE]" {
+        if is_done(&data) {
             (self.over, self.done) = (true, true);
             return Verdict::Pass;
         }

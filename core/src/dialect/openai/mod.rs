@@ -20,6 +20,11 @@ pub use splice::{Splice, Spliced};
 pub use transcript::Transcript;
 pub use whole::Whole;
 
+/// Whether `data` of an event is the last word of a stream.
+pub(crate) fn is_done(data: &[u8]) -> bool {
+    data.trim_ascii() == b"[DONE]"
+}
+
 /// The path below the version: `/chat/completions` of `/v1/chat/completions`, or of itself.
 pub fn endpoint(path: &str) -> &str {
     match path.strip_prefix("/v1") {

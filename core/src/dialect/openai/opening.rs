@@ -10,7 +10,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::event::{Choice, Event, is_empty};
+use super::{
+    event::{Choice, Event, is_empty},
+    is_done,
+};
 use crate::{dialect::json, sse, upstream::Complaint};
 
 /// What an event means to whoever has heard nothing yet.
@@ -31,7 +34,7 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
     let Some(data) = sse::data(event) else {
         return Opening::Nothing;
     };
-    if data.trim_ascii() == b"[DONE]" {
+    if is_done(&data) {
         return Opening::Content;
     }
     let Ok(event) = json::read::<Event<'_>>(&data) else {

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::transcript::{Call, Transcript};
+use super::{
+    is_done,
+    transcript::{Call, Transcript},
+};
 use crate::{dialect::json, sse, usage::Usage};
 
 /// What every event of one answer says alike.
@@ -60,7 +63,7 @@ impl Splice {
         let Some(data) = sse::data(event) else {
             return Spliced::Event(event.clone());
         };
-        if data.trim_ascii() == b"[DONE]" {
+        if is_done(&data) {
             return if said.is_some_and(|said| self.is_heard_out(said)) {
                 Spliced::Event(event.clone())
             } else {

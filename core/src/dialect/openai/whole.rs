@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::is_done;
 use crate::{dialect::json, sse};
 
 /// The names of which every piece says the same, if it says it again.
@@ -21,12 +22,11 @@ impl Whole {
     /// Adds an event.
     pub fn add(&mut self, event: &[u8]) {
         let data = sse::data(event).unwrap_or_default();
-        let data = data.trim_ascii();
-        if data.is_empty() || data == b"[DONE]" {
+        if data.trim_ascii().is_empty() || is_done(&data) {
             return;
         }
         // Half of a character, which some escape, is JSON for whoever passes it on, and no text.
-        let Ok(event) = json::read::<Map<String, Value>>(data) else {
+        let Ok(event) = json::read::<Map<String, Value>>(&data) else {
             self.lacks = true;
             return;
         };
