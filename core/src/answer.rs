@@ -1,6 +1,9 @@
 //! What an upstream's answer is worth: something for the caller, or a reason to ask somebody else.
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::Display,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response::Parts};
@@ -16,6 +19,7 @@ use crate::{
     headers::{from_dify, from_provider, is_encoded, is_type},
     refusal::RETRY_AFTER,
     sse::Framer,
+    time::{Timestamp, millis},
     upstream::{Complaint, Failure, FailureReason, Origin, Outcome},
     usage::Usage,
 };
@@ -73,6 +77,7 @@ pub(crate) async fn take(
     reading: &Reading,
     origin: &Origin,
     response: Response<Body>,
+    now: Timestamp,
 ) -> Result<Reply, Miss> {
     let (mut head, body) = response.into_parts();
     let mut complaint = None;
@@ -81,15 +86,12 @@ pub(crate) async fn take(
     }
     let is_stream = head.status.is_success() && is_stream(&head.headers);
     let (content, mut headers) = match reading {
-        Reading::Model {
-            hide_usage,
-            counts,
-            keeps,
-        } => {
-            check_provider(&head)?;
-            let content = if is_stream {
-                let meter = openai::Meter::new(*hide_usage, *counts);
-                let meter = if *keeps { meter.keeping() } else { meter };
+        Reading::Model(terms) => {
+            check_provider(&head, now)?;
+            let mut content = if is_stream {
+                let meter = openai::Meter::new(terms.hide_usage, terms.counts);
+                let meter = meter.expecting(terms.choices);
+                let meter = if terms.keeps { meter.keeping() } else { meter };
                 match begun(body, openai::opening).await? {
                     Begun::Stream(body) => Content::Stream(body, Meter::OpenAi(meter)),
                     Begun::Refused(error) => {
@@ -99,7 +101,8 @@ pub(crate) async fn take(
                     }
                 }
             } else {
-                read_whole(&head, body, openai::usage).await?
+                let usage = |answer: &[u8]| openai::usage(answer, terms.choices > 0);
+                read_whole(&head, body, usage).await?
             };
             if let Content::Whole(bytes, _) = &content {
                 if !head.status.is_success() {
@@ -112,14 +115,24 @@ pub(crate) async fn take(
                     head.status = status;
                 }
             }
+            if let Content::Whole(answer, _) = &mut content
+                && terms.stream
+                && head.status.is_success()
+                && let Some(stream) = openai::streamed(answer, !terms.hide_usage)
+            {
+                // Some do not stream, whatever they are asked; who asked waits for events.
+                *answer = stream;
+                let events = HeaderValue::from_static("text/event-stream");
+                head.headers.insert(header::CONTENT_TYPE, events);
+            }
             (content, from_provider(&head.headers))
         }
         Reading::Provider => {
-            check_provider(&head)?;
+            check_provider(&head, now)?;
             (Content::Untouched(body), from_provider(&head.headers))
         }
         Reading::Run | Reading::Service => {
-            check_dify(&head)?;
+            check_dify(&head, now)?;
             let is_run = *reading == Reading::Run && head.status.is_success();
             let content = if is_stream {
                 // What comes first is for the caller in any case: nobody else could be asked.
@@ -176,7 +189,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
     let mut refused = None;
     let refusal = |begins: &Opening, event: &[u8]| match begins {
         Opening::Error(_) => openai::refused(event),
-        Opening::Content | Opening::Nothing | Opening::Garbled => None,
+        _ => None,
     };
     while begins == Opening::Nothing {
         let Some(piece) = body.piece().await else {
@@ -185,7 +198,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
             begins = opening(&event);
             refused = refusal(&begins, &event);
             if begins == Opening::Nothing {
-                return Err(Miss::garbled("the stream ended before it said anything"));
+                begins = Opening::End;
             }
             break;
         };
@@ -205,6 +218,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
     }
     match begins {
         Opening::Garbled => Err(Miss::garbled("its first event is not JSON")),
+        Opening::End => Err(Miss::garbled("the stream ended before it said anything")),
         Opening::Error(status) if !is_for_caller(status) => Err(Outcome::Told(status).into()),
         Opening::Error(_) | Opening::Content | Opening::Nothing => Ok(match refused {
             Some(error) => Begun::Refused(error),
@@ -253,7 +267,7 @@ fn broken(error: impl Display) -> Miss {
 
 /// A provider's failure is not for the caller; neither is what nobody asked for, such as a redirect, nor an error that
 /// the provider's own API would put differently, such as a proxy's page.
-fn check_provider(head: &Parts) -> Result<(), Miss> {
+fn check_provider(head: &Parts, now: Timestamp) -> Result<(), Miss> {
     if is_for_caller(head.status) {
         return if head.status.is_success() || is_readable(head) {
             Ok(())
@@ -264,14 +278,14 @@ fn check_provider(head: &Parts) -> Result<(), Miss> {
     if head.status.is_redirection() {
         return Err(Miss::garbled("neither an answer nor an error"));
     }
-    Err(failed(head))
+    Err(failed(head, now))
 }
 
 /// What Dify says of failures is for the caller; what a proxy before it says is not.
-fn check_dify(head: &Parts) -> Result<(), Miss> {
+fn check_dify(head: &Parts, now: Timestamp) -> Result<(), Miss> {
     let is_failure = head.status.is_client_error() || head.status.is_server_error();
     if is_failure && !is_type(&head.headers, "application/json") {
-        Err(failed(head))
+        Err(failed(head, now))
     } else {
         Ok(())
     }
@@ -281,36 +295,79 @@ fn is_readable(head: &Parts) -> bool {
     is_type(&head.headers, "application/json") && !is_encoded(&head.headers)
 }
 
-fn failed(head: &Parts) -> Miss {
-    let wait = head
-        .headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+fn failed(head: &Parts, now: Timestamp) -> Miss {
     Miss {
         outcome: Outcome::Status(head.status),
-        retry_after: wait.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT)),
+        retry_after: wait(&head.headers, now).map(|wait| wait.min(LONGEST_WAIT)),
         detail: None,
     }
+}
+
+/// How long an upstream wants to be left alone: in OpenAI's own words, which are exact, or in HTTP's, as seconds or as a date.
+fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let said = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(exact) = said("retry-after-ms").and_then(|text| text.parse().ok()) {
+        return Some(Duration::from_millis(exact));
+    }
+    let text = said("retry-after")?;
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let date = date.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp(millis(date)).since(now))
 }
 
 async fn read_whole(
     head: &Parts,
     body: Body,
-    usage: impl FnOnce(&[u8]) -> Result<Usage, serde_json::Error>,
+    usage: impl FnOnce(&[u8]) -> Option<Usage>,
 ) -> Result<Content, Miss> {
     let bytes = body.read(LONGEST_ANSWER).await.map_err(broken)?;
     if !head.status.is_success() {
         return Ok(Content::Whole(bytes, Usage::default()));
     }
     match usage(&bytes) {
-        Ok(usage) => Ok(Content::Whole(bytes, usage)),
-        Err(_) if is_encoded(&head.headers) => Err(Miss::garbled(
+        Some(usage) => Ok(Content::Whole(bytes, usage)),
+        None if is_encoded(&head.headers) => Err(Miss::garbled(
             "the answer is compressed, which nobody asked for",
         )),
-        Err(_) => Err(Miss::garbled("the answer is not a JSON object")),
+        None => Err(Miss::garbled(
+            "the answer is not a JSON object, or says nothing",
+        )),
     }
 }
 
 fn is_stream(headers: &HeaderMap) -> bool {
     is_type(headers, "text/event-stream") && !is_encoded(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_said_in_seconds_or_as_a_date_or_exactly() {
+        // Sun, 06 Nov 1994 08:49:37 GMT.
+        let now = Timestamp(784_111_777_000);
+        let table = [
+            ("7", None, Some(7_000)),
+            (" 0 ", None, Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30_000)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", None, Some(0)),
+            ("7", Some("250"), Some(250)),
+            ("7", Some("x"), Some(7_000)),
+            ("soon", None, None),
+        ];
+        for (said, exactly, expected) in table {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", HeaderValue::from_static(said));
+            if let Some(exactly) = exactly {
+                headers.insert("retry-after-ms", HeaderValue::from_static(exactly));
+            }
+            let heard = wait(&headers, now).map(millis);
+            assert_eq!(heard, expected, "{said} {exactly:?}");
+        }
+        assert_eq!(wait(&HeaderMap::new(), now), None);
+    }
 }

@@ -1,6 +1,6 @@
 //! Whom to ask, and whom to ask next.
 
-use std::{num::NonZeroU32, rc::Rc, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU32, rc::Rc, time::Duration};
 
 use http::StatusCode;
 
@@ -46,6 +46,8 @@ pub struct Target {
     pub origin: Rc<Origin>,
     /// The name that the provider calls the model by.
     pub model: Rc<str>,
+    /// How many tokens of a prompt and its answer it can take, where that is known.
+    pub context: Option<u64>,
 }
 
 /// When to ask again, or somebody else.
@@ -76,8 +78,19 @@ pub enum Reason {
 #[derive(Debug)]
 pub struct Attempts {
     retry: Retry,
-    order: Vec<usize>,
+    /// The numbers of the targets, whoever is asked next first.
+    order: VecDeque<usize>,
     asked: u32,
+}
+
+impl Target {
+    /// Whether it can take what was too long for `other`, as far as that is known.
+    pub fn takes_more_than(&self, other: &Self) -> bool {
+        match (self.context, other.context) {
+            (Some(mine), Some(theirs)) => mine > theirs,
+            _ => self.name != other.name,
+        }
+    }
 }
 
 impl Retry {
@@ -111,9 +124,10 @@ impl Reason {
             (Self::Timeout, Outcome::Failed(reason)) => reason == FailureReason::Timeout,
             (Self::Connect, Outcome::Failed(reason)) => reason != FailureReason::Timeout,
             (Self::Failing, Outcome::Garbled) => true,
-            (Self::Failing, outcome) => outcome
-                .status()
-                .is_some_and(|status| status.is_server_error()),
+            // Whoever says that the request took too long means his own patience: it was sent at once.
+            (Self::Failing, outcome) => outcome.status().is_some_and(|status| {
+                status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
+            }),
             (Self::Status(one), outcome) => outcome.status() == Some(one),
             (Self::Connect | Self::Timeout | Self::Complaint(_), _) => false,
         }
@@ -125,7 +139,7 @@ impl Attempts {
     pub fn new(order: Vec<usize>, retry: Retry) -> Self {
         Self {
             retry,
-            order,
+            order: order.into(),
             asked: 0,
         }
     }
@@ -134,21 +148,33 @@ impl Attempts {
     /// are asked again in the same order while attempts are left.
     pub fn next(&mut self, last: Option<Outcome>) -> Option<usize> {
         let target = self.following(last)?;
-        self.asked += 1;
-        Some(target)
+        Some(self.ask(target))
     }
 
     /// The number of the target that goes on with an answer that broke off after the caller had heard of it; nobody, if
     /// enough were asked.
     pub fn rescue(&mut self) -> Option<usize> {
         let target = self.following(None).filter(|_| self.has_more())?;
-        self.asked += 1;
-        Some(target)
+        Some(self.ask(target))
+    }
+
+    /// `target` was left before anything was known of it: that was no attempt, and it is the next one to ask.
+    pub fn give_back(&mut self, target: usize) {
+        self.asked = self.asked.saturating_sub(1);
+        let place = self.order.iter().position(|other| *other == target);
+        if let Some(target) = place.and_then(|place| self.order.remove(place)) {
+            self.order.push_front(target);
+        }
+    }
+
+    /// Asks nobody any more but those who are `fit`.
+    pub fn keep(&mut self, mut fit: impl FnMut(usize) -> bool) {
+        self.order.retain(|target| fit(*target));
     }
 
     /// Whether somebody else could be asked if this one fails.
     pub fn has_more(&self) -> bool {
-        self.asked < self.retry.attempts.get()
+        self.asked < self.retry.attempts.get() && !self.order.is_empty()
     }
 
     /// Whether somebody else is to be asked after `last`.
@@ -158,8 +184,13 @@ impl Attempts {
 
     fn following(&self, last: Option<Outcome>) -> Option<usize> {
         let go_on = last.is_none_or(|outcome| self.has_more() && self.retry.covers(outcome));
-        let place = (self.asked as usize).checked_rem(self.order.len())?;
-        self.order.get(place).copied().filter(|_| go_on)
+        self.order.front().copied().filter(|_| go_on)
+    }
+
+    fn ask(&mut self, target: usize) -> usize {
+        self.asked += 1;
+        self.order.rotate_left(1);
+        target
     }
 }
 
@@ -168,7 +199,10 @@ pub fn is_for_caller(status: StatusCode) -> bool {
     status.is_success()
         || (status.is_client_error()
             && !refuses_gateway(status)
-            && status != StatusCode::TOO_MANY_REQUESTS)
+            && !matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT
+            ))
 }
 
 /// The provider does not refuse the caller, whom it does not know, but the gateway: its key, its account, its region.
@@ -218,6 +252,30 @@ mod tests {
     }
 
     #[test]
+    fn whoever_was_left_is_asked_next_and_it_was_no_attempt() {
+        let mut way = Attempts::new(vec![0, 1, 2], retry(2, &Reason::USUAL));
+        assert_eq!(way.next(None), Some(0));
+        assert_eq!(way.rescue(), Some(1));
+        assert!(!way.has_more());
+        // The second one has answered, and breaks off: the first one may go on.
+        way.give_back(0);
+        assert_eq!(way.rescue(), Some(0));
+        assert_eq!(way.rescue(), None);
+    }
+
+    #[test]
+    fn whoever_is_not_fit_is_not_asked() {
+        let mut way = Attempts::new(vec![0, 1, 2], retry(9, &Reason::USUAL));
+        assert_eq!(way.next(None), Some(0));
+        way.keep(|target| target == 2);
+        assert!(way.goes_on(status(503)));
+        assert_eq!(way.next(Some(status(503))), Some(2));
+        way.keep(|_| false);
+        assert!(!way.has_more());
+        assert_eq!(way.next(Some(status(503))), None);
+    }
+
+    #[test]
     fn what_goes_on_is_what_the_configuration_names() {
         let broken = Outcome::Failed(FailureReason::Broken);
         let silent = Outcome::Failed(FailureReason::Timeout);
@@ -232,6 +290,7 @@ mod tests {
                     status(500),
                     status(529),
                     status(429),
+                    status(408),
                     told(503),
                     told(429),
                     broken,

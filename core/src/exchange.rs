@@ -57,14 +57,7 @@ pub(crate) enum Payload {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reading {
     /// A model's answer: read whole, or event by event, for what it cost.
-    Model {
-        /// The event that tells the usage of a stream is not for the caller.
-        hide_usage: bool,
-        /// What passes of a stream is to be counted.
-        counts: bool,
-        /// What passes of a stream is to be kept: somebody else may have to go on with it.
-        keeps: bool,
-    },
+    Model(Terms),
     /// Any other answer of a provider: handed through, unless it is a failure.
     Provider,
     /// The answer of an app of Dify's: as a model's, but what Dify says of a failure is for the caller.
@@ -76,6 +69,21 @@ pub(crate) enum Reading {
         /// The caller signs in at Dify itself, and gets its cookies.
         cookies: bool,
     },
+}
+
+/// How a model's answer is read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Terms {
+    /// The caller wants a stream.
+    pub(crate) stream: bool,
+    /// How many choices it comes in; none, if it does not come in choices.
+    pub(crate) choices: u64,
+    /// The event that tells the usage of a stream is not for the caller.
+    pub(crate) hide_usage: bool,
+    /// What passes of a stream is to be counted.
+    pub(crate) counts: bool,
+    /// What passes of a stream is to be kept: somebody else may have to go on with it.
+    pub(crate) keeps: bool,
 }
 
 impl Exchange {
@@ -112,7 +120,7 @@ impl Exchange {
     /// `least` is the tightest limit on tokens that is kept strictly. Where it has no room for pieces, an answer is held for as a
     /// whole, and kept to that.
     pub(crate) fn estimate(&mut self, least: u64) {
-        let (Payload::Asked(asked), Reading::Model { .. }) = (&self.payload, &self.reading) else {
+        let (Payload::Asked(asked), Reading::Model(_)) = (&self.payload, &self.reading) else {
             return;
         };
         let prompt = asked.estimate();
@@ -132,16 +140,16 @@ impl Exchange {
 
     /// What passes of a stream is to be counted.
     pub(crate) fn count(&mut self) {
-        if let Reading::Model { counts, .. } = &mut self.reading {
-            *counts = true;
+        if let Reading::Model(terms) = &mut self.reading {
+            terms.counts = true;
         }
     }
 
     /// What passes of a stream is to be kept, if somebody else `could` go on with it.
     pub(crate) fn keep(&mut self, could: bool) {
         let can_go_on = matches!(&self.payload, Payload::Asked(asked) if asked.can_go_on());
-        if let Reading::Model { keeps, .. } = &mut self.reading {
-            *keeps = could && self.rescue && can_go_on;
+        if let Reading::Model(terms) = &mut self.reading {
+            terms.keeps = could && self.rescue && can_go_on;
         }
     }
 

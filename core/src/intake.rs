@@ -16,7 +16,7 @@ use crate::{
         openai::{self, Asked, Estimate, Malformed},
     },
     dispatch::{Retry, Target},
-    exchange::{Exchange, Payload, Reading},
+    exchange::{Exchange, Payload, Reading, Terms},
     headers::{is_type, strip_keys, to_dify, to_provider},
     refusal::Refusal,
     timeouts::Timeouts,
@@ -62,11 +62,7 @@ pub(crate) async fn models(
         hedge: None,
         timeouts: Timeouts::MODEL,
         reading: if needs_model {
-            Reading::Model {
-                hide_usage: false,
-                counts: false,
-                keeps: false,
-            }
+            Reading::Model(Terms::default())
         } else {
             Reading::Provider
         },
@@ -137,11 +133,12 @@ fn ask(
         None => {}
     }
     if needs_model {
-        exchange.reading = Reading::Model {
+        exchange.reading = Reading::Model(Terms {
+            stream: asked.stream,
+            choices: asked.choices,
             hide_usage: asked.hide_usage,
-            counts: false,
-            keeps: false,
-        };
+            ..Terms::default()
+        });
     }
     exchange.user.clone_from(&asked.user);
     exchange.payload = Payload::Asked(Box::new(asked));
@@ -322,6 +319,7 @@ fn alone(name: Rc<str>, origin: Rc<Origin>) -> Target {
         name,
         origin,
         model: "".into(),
+        context: None,
     }
 }
 

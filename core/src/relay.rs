@@ -235,6 +235,10 @@ impl Relay {
             Verdict::Pass => {}
             Verdict::Keep => return Ok(()),
             Verdict::Garbled => return Err(Break::Lost("an event is not JSON".into())),
+            Verdict::Unfinished => {
+                let detail = "it ended without a `finish_reason`";
+                return Err(Break::Lost(detail.into()));
+            }
         }
         if self.meter.has_failed() {
             return Err(match openai::opening(&event) {

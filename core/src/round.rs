@@ -12,7 +12,7 @@ use crate::{
     holdings::Holdings,
     platform::Platform,
     time::Timestamp,
-    upstream::Outcome,
+    upstream::{Complaint, Outcome},
 };
 
 /// How long a key is left alone that its provider does not take, where that does not say for how long.
@@ -38,6 +38,8 @@ pub(crate) struct Round {
 
 /// Whose turn it is.
 struct Turn {
+    /// The number of the target among all of them.
+    place: usize,
     target: Target,
     /// The number of the key that is used, and how many were before it.
     key: Option<u64>,
@@ -88,7 +90,7 @@ impl Round {
             && turn.before + 1 < turn.target.origin.keys.len()
             && self.has_fresh_key(&turn.target, now)
         {
-            return Some(self.question(turn.target, turn.before + 1, now));
+            return Some(self.question(turn.place, turn.target, turn.before + 1, now));
         }
         let place = self.attempts.next(last.map(|miss| miss.outcome))?;
         self.ask(place, now)
@@ -133,6 +135,7 @@ impl Round {
     pub(crate) fn leave_other(&mut self) {
         if let Some(turn) = self.other.take() {
             self.unheard(&turn);
+            self.attempts.give_back(turn.place);
             let waited = self.platform.clock.now().since(turn.began);
             let mut health = self.holdings.health();
             health.waited(&turn.target.name, waited);
@@ -149,8 +152,9 @@ impl Round {
 
     /// To ask the same one with the same key once more, in other words: that is no other attempt.
     pub(crate) fn again(&mut self) -> Option<Question> {
-        let Turn { target, before, .. } = self.turn.take()?;
-        Some(self.question(target, before, self.platform.clock.now()))
+        let turn = self.turn.take()?;
+        let now = self.platform.clock.now();
+        Some(self.question(turn.place, turn.target, turn.before, now))
     }
 
     fn ask(&mut self, place: usize, now: Timestamp) -> Option<Question> {
@@ -164,7 +168,7 @@ impl Round {
             return None;
         }
         drop(health);
-        Some(self.question(target, 0, now))
+        Some(self.question(place, target, 0, now))
     }
 
     /// Whether somebody else could be asked if this one fails.
@@ -181,6 +185,20 @@ impl Round {
     pub(crate) fn note(&mut self, taken: &Result<Reply, Miss>) {
         let Some(turn) = &mut self.turn else { return };
         turn.is_noted = true;
+        match taken
+            .as_ref()
+            .map_or_else(|miss| miss.outcome, Reply::outcome)
+        {
+            Outcome::Complained(Complaint::ContextLength) => {
+                let fits = |target: &Target| target.takes_more_than(&turn.target);
+                self.attempts
+                    .keep(|place| self.targets.get(place).is_some_and(fits));
+            }
+            Outcome::Complained(Complaint::ContentFilter) => {
+                self.attempts.keep(|place| place != turn.place);
+            }
+            _ => {}
+        }
         let now = self.platform.clock.now();
         let mut health = self.holdings.health();
         let (sign, rest) = match taken {
@@ -220,9 +238,15 @@ impl Round {
         health.key_back_in(&origin.name, &origin.numbers(), now) == Some(Duration::ZERO)
     }
 
-    fn question(&mut self, target: Target, before: usize, now: Timestamp) -> Question {
+    fn question(
+        &mut self,
+        place: usize,
+        target: Target,
+        before: usize,
+        now: Timestamp,
+    ) -> Question {
         let origin = &target.origin;
-        let place = if origin.keys.len() > 1 {
+        let number = if origin.keys.len() > 1 {
             let mut health = self.holdings.health();
             // If all of them rest, one is tried nevertheless: nobody else is better.
             health
@@ -231,13 +255,14 @@ impl Round {
         } else {
             0
         };
-        let key = origin.keys.get(place);
+        let key = origin.keys.get(number);
         let question = Question {
             target: target.clone(),
             authorization: key.map(|key| key.authorization.clone()),
         };
         let key = key.map(|key| key.number);
         self.turn = Some(Turn {
+            place,
             target,
             key,
             before,

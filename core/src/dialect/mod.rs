@@ -45,6 +45,8 @@ pub enum Verdict {
     Keep,
     /// It is none: the upstream has lost its way.
     Garbled,
+    /// It says that all is said, of something that has not come to its end.
+    Unfinished,
 }
 
 impl Meter {

@@ -5,6 +5,7 @@ mod hedge;
 use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use crate::{
     admission::{Denial, Desk},
@@ -22,7 +23,7 @@ use crate::{
     round::{Question, Round},
     tenure::Tenure,
     time::{Timestamp, millis},
-    upstream::{Failure, FailureReason, Prefill},
+    upstream::{Failure, FailureReason, Outcome, Prefill},
     usage::Usage,
 };
 
@@ -191,7 +192,7 @@ impl Pursuit {
             })?;
             let sent = async {
                 let response = platform.upstream.send(request, connect).await?;
-                answer::take(&reading, &origin, response).await
+                answer::take(&reading, &origin, response, platform.clock.now()).await
             };
             let answered = within(&*platform.clock, patience, sent).await;
             answered.unwrap_or_else(|| {
@@ -261,6 +262,15 @@ impl Pursuit {
                     }));
                 }
                 Ok(reply) if prefill.is_some() && !reply.status.is_success() => {
+                    budget.failed(false);
+                    refused_prefill = true;
+                    self.round.again()
+                }
+                // Some do not refuse what they do not know, but fail at it.
+                Err(miss)
+                    if prefill.is_some()
+                        && miss.outcome == Outcome::Status(StatusCode::INTERNAL_SERVER_ERROR) =>
+                {
                     budget.failed(false);
                     refused_prefill = true;
                     self.round.again()

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use serde_json::{Value, json};
 use tidegate_core::{
     Body,

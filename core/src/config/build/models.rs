@@ -1,6 +1,11 @@
 //! The models that callers can name.
 
-use std::{collections::BTreeMap, num::NonZeroU32, rc::Rc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU32, NonZeroU64},
+    rc::Rc,
+    time::Duration,
+};
 
 use http::StatusCode;
 
@@ -256,9 +261,18 @@ fn step(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Step>
     if let Kind::Table(_) = field.value.kind {
         let mut section = field.section()?;
         section.unavailable("weight");
-        let target = section
+        let mut target = section
             .required("target")
             .and_then(|field| step(&field, providers, models));
+        if let Some(context) = section.field("context") {
+            match &mut target {
+                Some(Step::Target(target)) => target.context = context.count().map(NonZeroU64::get),
+                Some(Step::Model(_)) => context.complain(
+                    "`context` is said of a provider's model: the targets of another model have their own",
+                ),
+                None => {}
+            }
+        }
         section.finish();
         return target;
     }
@@ -281,5 +295,6 @@ fn step(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Step>
         name: name.into(),
         origin: origin.clone(),
         model: model.into(),
+        context: None,
     }))
 }

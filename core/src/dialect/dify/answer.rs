@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::abort;
 use crate::{dialect::json, sse, usage::Usage};
 
-/// What a blocking answer cost; an error if it is not a JSON object.
-pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
-    let answer: Answer<'_> = json::read(answer)?;
-    Ok(answer.usage())
+/// What a blocking answer cost; nothing if it is not a JSON object.
+pub fn usage(answer: &[u8]) -> Option<Usage> {
+    let answer: Answer<'_> = json::read(answer).ok()?;
+    Some(answer.usage())
 }
 
 /// Reads the events of a stream.
@@ -187,6 +187,6 @@ mod tests {
                 .tokens,
             Some(9)
         );
-        assert!(usage(b"<html>").is_err());
+        assert_eq!(usage(b"<html>"), None);
     }
 }

@@ -25,10 +25,12 @@ const UNSHOWN: u64 = 8;
 /// Tokens around a call of a tool that no text shows.
 const CALL: u64 = 16;
 
-/// What a whole answer cost; an error if it is not a JSON object.
-pub fn usage(answer: &[u8]) -> Result<Usage, serde_json::Error> {
-    let answer: Event<'_> = json::read(answer)?;
-    Ok(answer.usage.map(count).unwrap_or_default())
+/// What a whole answer cost, which comes in choices or does not; nothing if it says nothing that an answer says, or an error.
+pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
+    let answer: Event<'_> = json::read(answer).ok()?;
+    let is_answer =
+        !in_choices || answer.choices.is_some() || answer.usage.is_some() || answer.error.is_some();
+    is_answer.then(|| answer.usage.map(count).unwrap_or_default())
 }
 
 /// Reads the events of a stream.
@@ -45,12 +47,22 @@ pub struct Meter {
     over: bool,
     done: bool,
     pub(in crate::dialect) failed: bool,
-    /// The choices that have begun, by their numbers, and whether each has finished.
-    choices: Vec<(u64, bool)>,
+    /// How many choices were asked for, and those that have begun.
+    asked: usize,
+    choices: Vec<Begun>,
     /// What a response said of itself when it began, in case it must be ended here.
     begun: Option<Box<RawValue>>,
     /// What has been said so far, in case somebody else must go on with it.
     told: Option<Transcript>,
+}
+
+/// A choice that has begun.
+#[derive(Debug)]
+struct Begun {
+    number: u64,
+    /// It says in each piece whether it is over; there are those who never do.
+    tells_end: bool,
+    is_finished: bool,
 }
 
 impl Meter {
@@ -61,6 +73,12 @@ impl Meter {
             counts,
             ..Self::default()
         }
+    }
+
+    /// Misses what has not come of so many choices.
+    pub fn expecting(mut self, choices: u64) -> Self {
+        self.asked = usize::try_from(choices).map_or(MOST_CHOICES, |asked| asked.min(MOST_CHOICES));
+        self
     }
 
     /// Keeps what is said, so that somebody else can go on with it.
@@ -87,13 +105,14 @@ impl Meter {
 
     /// Whether each of its choices has finished.
     pub(in crate::dialect) fn has_finished(&self) -> bool {
-        !self.choices.is_empty() && self.choices.iter().all(|(_, finished)| *finished)
+        let all_have_begun = self.choices.len() >= self.asked.max(1);
+        all_have_begun && self.choices.iter().all(|choice| choice.is_finished)
     }
 
     /// The events that end the stream here, of which `last` was the last event.
     pub(in crate::dialect) fn cut(&self, last: &[u8], why: &str) -> Bytes {
-        let open = self.choices.iter().filter(|(_, finished)| !finished);
-        let open: Vec<u64> = open.map(|(index, _)| *index).collect();
+        let open = self.choices.iter().filter(|choice| !choice.is_finished);
+        let open: Vec<u64> = open.map(|choice| choice.number).collect();
         cut(last, &open, self.begun.as_deref(), why)
     }
 
@@ -106,6 +125,11 @@ impl Meter {
             return Verdict::Keep;
         }
         if is_done(&data) {
+            // Whoever never says of a choice whether it is over is taken at his word.
+            let is_open = |choice: &Begun| choice.tells_end && !choice.is_finished;
+            if self.choices.iter().any(is_open) {
+                return Verdict::Unfinished;
+            }
             (self.over, self.done) = (true, true);
             return Verdict::Pass;
         }
@@ -194,13 +218,18 @@ impl Meter {
     }
 
     fn follow(&mut self, choice: &Choice<'_>) {
-        let (number, finished) = (choice.index(), choice.is_finished());
-        let known = self.choices.iter_mut().find(|(index, _)| *index == number);
-        if let Some((_, known)) = known {
-            *known |= finished;
+        let (number, is_finished) = (choice.index(), choice.is_finished());
+        let known = self.choices.iter_mut().find(|known| known.number == number);
+        if let Some(known) = known {
+            known.tells_end |= choice.tells_end();
+            known.is_finished |= is_finished;
         } else if self.choices.len() < MOST_CHOICES {
             // More than any caller can ask for are not followed, so that nobody fills the memory with their numbers.
-            self.choices.push((number, finished));
+            self.choices.push(Begun {
+                number,
+                tells_end: choice.tells_end(),
+                is_finished,
+            });
             self.passed = self.passed.saturating_add(UNSHOWN);
         }
     }
@@ -304,6 +333,12 @@ mod tests {
             ),
             (&[r#"{"choices":[{"finish_reason":""}]}"#], false),
             (&["[DONE]"], true),
+            (&[CHUNK, "[DONE]"], false),
+            (&[CHUNK, LAST, "[DONE]"], true),
+            (
+                &[r#"{"choices":[{"delta":{"content":"x"}}]}"#, "[DONE]"],
+                true,
+            ),
             (
                 &[r#"{"type":"response.completed","response":{"usage":{"input_tokens":1}}}"#],
                 true,
@@ -316,20 +351,46 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_is_a_json_object() {
+    fn what_was_asked_for_and_has_not_begun_is_missing() {
+        let other = r#"{"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}"#;
+        for (asked, events, whole) in [
+            (1, &[CHUNK, LAST][..], true),
+            (2, &[CHUNK, LAST], false),
+            (2, &[CHUNK, LAST, other], true),
+            // Some give one, whatever they are asked for, and say that this was all.
+            (2, &[CHUNK, LAST, "[DONE]"], true),
+        ] {
+            let mut meter = Meter::new(false, false).expecting(asked);
+            for event in events {
+                meter.read(format!("data: {event}\n\n").as_bytes());
+            }
+            assert_eq!(meter.is_over(), whole, "{asked} {events:?}");
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_is_a_json_object_that_says_something() {
+        let cost = |answer: &[u8]| usage(answer, false);
+        let tokens = cost(br#"{"usage":{"prompt_tokens":1,"x":[]}}"#).unwrap();
+        assert_eq!(tokens.tokens_in, Some(1));
         assert_eq!(
-            usage(br#"{"usage":{"prompt_tokens":1,"x":[]}}"#)
-                .unwrap()
-                .tokens_in,
-            Some(1)
+            cost(br#"{"usage":{"prompt_tokens":"1"}}"#),
+            Some(Usage::default())
         );
-        assert_eq!(
-            usage(br#"{"usage":{"prompt_tokens":"1"}}"#).unwrap(),
-            Usage::default()
-        );
-        assert_eq!(usage(b"{}").unwrap(), Usage::default());
+        assert_eq!(cost(b"{}"), Some(Usage::default()));
         for broken in [&b""[..], b"<html>", b"{", b"\"x\"", b"null"] {
-            assert!(usage(broken).is_err());
+            assert_eq!(cost(broken), None);
+        }
+        for (answer, is_one) in [
+            (&br#"{"choices":[{}]}"#[..], true),
+            (br#"{"error":{}}"#, true),
+            (br#"{"choices":[]}"#, true),
+            (br#"{"choices":null,"usage":{}}"#, true),
+            (br#"{"choices":null}"#, false),
+            (br#"{"detail":"busy"}"#, false),
+            (b"{}", false),
+        ] {
+            assert_eq!(usage(answer, true).is_some(), is_one);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// An event of a stream; of all that it says, what the gateway acts on.
@@ -33,7 +33,7 @@ pub(super) struct Event<'a> {
 pub(super) struct Choice<'a> {
     #[serde(borrow)]
     index: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "said")]
     pub(super) finish_reason: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) delta: Option<&'a RawValue>,
@@ -87,6 +87,11 @@ impl Choice<'_> {
         number(self.index)
     }
 
+    /// Whether it says of this answer whether it is over.
+    pub(super) fn tells_end(&self) -> bool {
+        self.finish_reason.is_some()
+    }
+
     /// Whether it says that this answer is over.
     pub(super) fn is_finished(&self) -> bool {
         self.finish_reason.is_some_and(|raw| !is_empty(raw))
@@ -97,6 +102,13 @@ impl ToolCall<'_> {
     pub(super) fn index(&self) -> u64 {
         number(self.index)
     }
+}
+
+/// What is said, be it nothing.
+fn said<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 /// Whether it says nothing.

@@ -8,6 +8,7 @@ mod length;
 mod opening;
 mod request;
 mod splice;
+mod streamed;
 mod transcript;
 mod whole;
 
@@ -17,6 +18,7 @@ pub use length::Most;
 pub(crate) use opening::{Opening, complaint, opening, refused, told};
 pub use request::{Asked, Malformed};
 pub use splice::{Splice, Spliced};
+pub(crate) use streamed::streamed;
 pub use transcript::Transcript;
 pub use whole::Whole;
 

@@ -19,8 +19,10 @@ use crate::{dialect::json, sse, upstream::Complaint};
 /// What an event means to whoever has heard nothing yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Opening {
-    /// Something for the caller, or the end.
+    /// Something for the caller.
     Content,
+    /// The end.
+    End,
     /// Nothing: a comment, a role, an empty text.
     Nothing,
     /// An error, which would have had this status.
@@ -35,7 +37,7 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
         return Opening::Nothing;
     };
     if is_done(&data) {
-        return Opening::Content;
+        return Opening::End;
     }
     let Ok(event) = json::read::<Event<'_>>(&data) else {
         return Opening::Garbled;
@@ -246,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_first_word_is_told_from_all_that_comes_before_it() {
-        use Opening::{Content, Error, Garbled, Nothing};
+        use Opening::{Content, End, Error, Garbled, Nothing};
         let status = |code| Error(StatusCode::from_u16(code).unwrap());
         for (event, expected) in [
             (": ping\n\n", Nothing),
@@ -281,7 +283,7 @@ mod tests {
             ),
             (r#"data: {"choices":[{"text":""}]}"#, Nothing),
             (r#"data: {"choices":[{"text":"x"}]}"#, Content),
-            ("data: [DONE]\n\n", Content),
+            ("data: [DONE]\n\n", End),
             (
                 r#"data: {"type":"response.created","response":{"error":null}}"#,
                 Nothing,

@@ -37,8 +37,9 @@ pub struct Asked {
     stream_edits: Vec<(Range<usize>, &'static str)>,
     /// It is to be streamed, though its caller wants it at once.
     streams_upstream: bool,
-    /// Its answer comes in choices; and the choices are texts of any form.
-    has_choices: bool,
+    /// How many choices its answer comes in; none, if it does not come in choices.
+    pub choices: u64,
+    /// The choices are texts of any form.
     is_text: bool,
     model_at: Range<usize>,
     conversation_at: Range<usize>,
@@ -144,7 +145,11 @@ impl Asked {
         Ok(Self {
             stream_edits,
             streams_upstream: false,
-            has_choices: hides_usage(endpoint),
+            choices: if hides_usage(endpoint) {
+                choices(None)
+            } else {
+                0
+            },
             is_text: form.is_none_or(|raw| cost::kind(raw).is_some_and(|kind| kind == "text")),
             model,
             user,
@@ -174,7 +179,7 @@ impl Asked {
 
     /// Whether an answer to it can be gone on with by somebody else: there is only one, and its pieces are known.
     pub fn can_go_on(&self) -> bool {
-        self.has_choices && self.is_streamed() && self.most.choices == 1
+        self.choices == 1 && self.is_streamed() && self.most.choices == 1
     }
 
     /// Lets targets stream an answer that its caller wants at once, if they can.
