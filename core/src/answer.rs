@@ -88,12 +88,14 @@ pub(crate) async fn take(
     let (content, mut headers) = match reading {
         Reading::Model(terms) => {
             check_provider(&head, now)?;
-            let mut content = if is_stream {
+            let meter = || {
                 let meter = openai::Meter::new(terms.hide_usage, terms.counts);
                 let meter = meter.expecting(terms.choices);
-                let meter = if terms.keeps { meter.keeping() } else { meter };
+                Meter::OpenAi(if terms.keeps { meter.keeping() } else { meter })
+            };
+            let mut content = if is_stream {
                 match begun(body, openai::opening).await? {
-                    Begun::Stream(body) => Content::Stream(body, Meter::OpenAi(meter)),
+                    Begun::Stream(body) => Content::Stream(body, meter()),
                     Begun::Refused(error) => {
                         let json = HeaderValue::from_static("application/json");
                         head.headers.insert(header::CONTENT_TYPE, json);
@@ -115,13 +117,13 @@ pub(crate) async fn take(
                     head.status = status;
                 }
             }
-            if let Content::Whole(answer, _) = &mut content
+            if let Content::Whole(answer, _) = &content
                 && terms.stream
                 && head.status.is_success()
-                && let Some(stream) = openai::streamed(answer, !terms.hide_usage)
+                && let Some(stream) = openai::streamed(answer)
             {
                 // Some do not stream, whatever they are asked; who asked waits for events.
-                *answer = stream;
+                content = Content::Stream(stream.into(), meter());
                 let events = HeaderValue::from_static("text/event-stream");
                 head.headers.insert(header::CONTENT_TYPE, events);
             }

@@ -184,10 +184,11 @@ impl Body {
         })))
     }
 
-    /// The same body, which breaks once more than `limit` bytes have come, and then says so in `exceeded`.
-    pub fn limited(self, limit: u64, exceeded: Rc<Cell<bool>>) -> Self {
+    /// The same body, which breaks once more than `limit` bytes have come, and then says that in `exceeded`.
+    pub fn limited(self, limit: u64, exceeded: Rc<Cell<Option<u64>>>) -> Self {
         Self(Kind::Arriving(Box::pin(Limited {
             inner: self,
+            limit,
             left: limit,
             exceeded,
         })))
@@ -357,8 +358,9 @@ impl<T: Unpin> http_body::Body for Accompanied<T> {
 
 struct Limited {
     inner: Body,
+    limit: u64,
     left: u64,
-    exceeded: Rc<Cell<bool>>,
+    exceeded: Rc<Cell<Option<u64>>>,
 }
 
 impl http_body::Body for Limited {
@@ -376,7 +378,7 @@ impl http_body::Body for Limited {
                 Some(left) => self.left = left,
                 None => {
                     self.inner = Body::empty();
-                    self.exceeded.set(true);
+                    self.exceeded.set(Some(self.limit));
                     return Poll::Ready(Some(Err(Box::new(BodyError::TooLarge))));
                 }
             }

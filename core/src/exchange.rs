@@ -40,8 +40,8 @@ pub(crate) struct Exchange {
     pub(crate) cost: Option<Cost>,
     /// What is known of a run that does not end with its caller's leaving.
     pub(crate) run: Option<Run>,
-    /// Set once a payload of undeclared length has turned out too long.
-    pub(crate) exceeded: Rc<Cell<bool>>,
+    /// Set once a payload of undeclared length has turned out longer than this.
+    pub(crate) exceeded: Rc<Cell<Option<u64>>>,
 }
 
 /// What is sent with it.
@@ -108,6 +108,11 @@ impl Exchange {
     /// Whether targets stream the answer.
     fn is_streamed(&self) -> bool {
         matches!(&self.payload, Payload::Asked(asked) if asked.is_streamed())
+    }
+
+    /// Whether its caller can be told that the answer is on its way, and hear in the stream what became of it.
+    pub(crate) fn can_be_awaited(&self) -> bool {
+        matches!(&self.reading, Reading::Model(terms) if terms.stream)
     }
 
     /// When somebody else is asked as well. Whole answers take as long as they take.

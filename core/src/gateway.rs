@@ -16,20 +16,23 @@ use crate::{
     call::{Call, below},
     claim::Claim,
     config::{Config, OnLedgerFailure},
-    dialect::{Dialect, Meter},
+    dialect::Dialect,
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit},
+    patience::within,
     platform::Platform,
     pursuit::{Loss, Pursuit},
+    receipt::Receipt,
     record::Ending,
     refusal::Refusal,
-    relay::{self, Receipt, Stream},
+    relay::{self, Start, Stream},
     route::{Access, Route, Service},
+    search::{Search, search},
     tenure::Tenure,
     usage::Usage,
-    vigil::Vigil,
+    vigil::{PING, Vigil},
     visit::Visit,
 };
 
@@ -43,10 +46,11 @@ pub struct Gateway {
 }
 
 /// Something for the caller.
-struct Found {
-    reply: Reply,
-    /// Who gave it, and who could be asked if it breaks off.
-    pursuit: Option<Pursuit>,
+enum Found {
+    /// An answer, from whoever could be asked if it breaks off.
+    Reply(Reply, Option<Pursuit>),
+    /// Nothing yet: it will be a stream, and its caller has waited long enough to be told that it goes on.
+    Awaited(Search),
 }
 
 /// Where the gateway's own paths begin.
@@ -57,6 +61,8 @@ const HEALTH: &str = "/_tidegate/health";
 const LIMITS: &str = "/_tidegate/limits";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 impl Gateway {
     /// A gateway of `config` on `platform`.
@@ -119,7 +125,7 @@ impl Gateway {
         match self.read(route, call, body, wants_user).await? {
             Errand::Known(answer) => {
                 self.admit(visit, &Claim::all(limits, asker, None)).await?;
-                Ok(Found::known(&answer))
+                Ok(Found::Reply(own(&answer), None))
             }
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
@@ -204,7 +210,7 @@ impl Gateway {
             (LIMITS, Some(key)) => {
                 let mut visit = Visit::begin(self.platform.clone(), call);
                 match self.operate(&mut visit, key, call, body).await {
-                    Ok(answer) => self.relay(visit, Found::known(&answer)),
+                    Ok(answer) => self.relay(visit, own(&answer), None),
                     Err(refusal) => visit.refuse(&refusal),
                 }
             }
@@ -236,50 +242,54 @@ impl Gateway {
         exchange: Exchange,
     ) -> Result<Found, Refusal> {
         let deadline = visit.record.time.after(exchange.timeouts.total);
-        let mut pursuit = Pursuit::new(&self.desk, &self.holdings, exchange, claims, deadline);
+        let trail = visit.trail.clone();
+        let can_wait = exchange.can_be_awaited();
+        let (desk, holdings) = (&self.desk, &self.holdings);
+        let mut pursuit = Pursuit::new(desk, holdings, exchange, claims, trail, deadline);
         pursuit.forgiving = self.is_forgiving();
         pursuit.bound(0, &mut visit.budget);
-        let attempts = &mut visit.record.attempts;
-        match pursuit.answer(&mut visit.budget, attempts).await {
+        let mut search = search(pursuit, mem::take(&mut visit.budget));
+        let searched = if can_wait {
+            let clock = self.platform.clock.clone();
+            match within(&*clock, PING, search.as_mut()).await {
+                Some(searched) => searched,
+                None => return Ok(Found::Awaited(search)),
+            }
+        } else {
+            search.await
+        };
+        visit.budget = searched.budget;
+        match searched.found {
             Ok((reply, target)) => {
                 visit.record.served_by = Some(target.name.to_string());
-                Ok(Found {
-                    reply,
-                    pursuit: Some(pursuit),
-                })
+                Ok(Found::Reply(reply, Some(searched.pursuit)))
             }
             Err(Loss::Denied(denial)) => Err(visit.limited(denial)),
-            Err(Loss::TooLong) => Err(Refusal::TooLarge(self.config.max_body.get())),
-            Err(Loss::Unanswered(last)) => {
-                Err(last.map_or(Refusal::NoRoute, |miss| Refusal::Upstream {
-                    last: miss.outcome,
-                    retry_after: miss.retry_after,
-                }))
-            }
+            Err(loss) => Err(loss.into()),
         }
     }
 
     /// Hands the answer on; of a stream whose caller wants it at once, all of it together.
     async fn deliver(&self, mut visit: Visit, found: Found) -> Response<Body> {
-        let is_assembled = found.pursuit.as_ref().is_some_and(Pursuit::is_assembled);
-        let (content, mut headers, pursuit) = match found {
-            Found {
-                reply:
-                    Reply {
-                        content: Content::Stream(body, meter),
-                        headers,
-                        ..
-                    },
-                pursuit,
-            } if is_assembled => ((body, meter), headers, pursuit),
-            found => return self.relay(visit, found),
+        let (reply, pursuit) = match found {
+            Found::Reply(reply, pursuit) => (reply, pursuit),
+            Found::Awaited(search) => return self.begin(visit, search),
         };
-        let (body, receipt) = self.watch(&mut visit, content, pursuit);
+        let is_assembled = pursuit.as_ref().is_some_and(Pursuit::is_assembled);
+        let (start, mut headers) = match reply {
+            Reply {
+                content: Content::Stream(body, meter),
+                headers,
+                ..
+            } if is_assembled => (Start::Answer(body, meter, pursuit), headers),
+            reply => return self.relay(visit, reply, pursuit),
+        };
+        let (body, receipt) = self.watch(&mut visit, start);
         let answer = assembly::assemble(body).await;
         let closing = receipt.await;
         visit.settle(&closing);
         match (closing.ended, answer) {
-            (Ending::Truncated, _) | (_, None) => visit.refuse(&Refusal::Truncated),
+            (Ending::Truncated, _) | (_, None) => visit.end(&Refusal::Truncated, Ending::Truncated),
             (ended, Some(answer)) => {
                 headers.insert(header::CONTENT_TYPE, JSON);
                 visit.record.status = StatusCode::OK.as_u16();
@@ -292,29 +302,49 @@ impl Gateway {
         }
     }
 
+    /// Begins a stream of which nothing is there yet, so that nobody between takes its caller's connection for dead.
+    fn begin(&self, mut visit: Visit, search: Search) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, EVENTS);
+        visit.stamp(headers);
+        visit.record.status = StatusCode::OK.as_u16();
+        *response.body_mut() = self.stream(visit, Start::Search(search));
+        response
+    }
+
+    /// The body of a stream, whose end is recorded.
+    fn stream(&self, mut visit: Visit, start: Start) -> Body {
+        let (body, receipt) = self.watch(&mut visit, start);
+        visit.record.stream = true;
+        self.platform.tasks.spawn(Box::pin(async move {
+            let closing = receipt.await;
+            visit.settle(&closing);
+            visit.close(closing.ended, closing.first_byte);
+        }));
+        body
+    }
+
     /// Sees to a stream, and to whoever goes on with it.
-    fn watch(
-        &self,
-        visit: &mut Visit,
-        (body, meter): (Body, Meter),
-        pursuit: Option<Pursuit>,
-    ) -> (Body, Receipt) {
+    fn watch(&self, visit: &mut Visit, start: Start) -> (Body, Receipt) {
         let clock = self.platform.clock.clone();
         let until = visit.record.time.after(visit.timeouts.total);
+        let mut vigil = Vigil::new(clock.clone(), visit.timeouts.idle, until);
+        if let Start::Search(_) = start {
+            vigil.silent_since(visit.record.time);
+        }
         relay::watch(Stream {
-            body,
-            meter,
+            start,
             dialect: visit.dialect,
-            vigil: Vigil::new(clock.clone(), visit.timeouts.idle, until),
+            vigil,
             clock,
             budget: mem::take(&mut visit.budget),
-            attempts: visit.record.attempts.clone(),
-            pursuit,
+            trail: visit.trail.clone(),
         })
     }
 
     /// Hands the answer on, and sees to it that its end is recorded.
-    fn relay(&self, mut visit: Visit, Found { reply, pursuit }: Found) -> Response<Body> {
+    fn relay(&self, mut visit: Visit, reply: Reply, pursuit: Option<Pursuit>) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
@@ -342,16 +372,7 @@ impl Gateway {
                     body.with(budget)
                 }
             }
-            Content::Stream(body, meter) => {
-                let (body, receipt) = self.watch(&mut visit, (body, meter), pursuit);
-                visit.record.stream = true;
-                self.platform.tasks.spawn(Box::pin(async move {
-                    let closing = receipt.await;
-                    visit.settle(&closing);
-                    visit.close(closing.ended, closing.first_byte);
-                }));
-                body
-            }
+            Content::Stream(body, meter) => self.stream(visit, Start::Answer(body, meter, pursuit)),
         };
         response
     }
@@ -367,17 +388,12 @@ fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Cons
     }
 }
 
-impl Found {
-    /// An answer of the gateway's own.
-    fn known(answer: &Value) -> Self {
-        Self {
-            reply: Reply {
-                status: StatusCode::OK,
-                headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
-                content: Content::Whole(answer.to_string().into(), Usage::default()),
-                complaint: None,
-            },
-            pursuit: None,
-        }
+/// An answer of the gateway's own.
+fn own(answer: &Value) -> Reply {
+    Reply {
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)]),
+        content: Content::Whole(answer.to_string().into(), Usage::default()),
+        complaint: None,
     }
 }

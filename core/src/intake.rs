@@ -342,7 +342,7 @@ fn bounded(
     body: Body,
     headers: &HeaderMap,
     limit: u64,
-    exceeded: &Rc<Cell<bool>>,
+    exceeded: &Rc<Cell<Option<u64>>>,
 ) -> Result<Body, Refusal> {
     let declared = headers
         .get(header::CONTENT_LENGTH)

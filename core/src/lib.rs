@@ -73,9 +73,9 @@
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `dialect` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
-//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue` · `relay` · `gateway`. A test holds it.
+//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -101,16 +101,19 @@ pub mod limit;
 mod patience;
 pub mod platform;
 mod pursuit;
+mod receipt;
 pub mod record;
 pub mod refusal;
 mod relay;
 mod rescue;
 mod round;
 pub mod route;
+mod search;
 pub mod sse;
 mod tenure;
 pub mod time;
 pub mod timeouts;
+mod trail;
 pub mod upstream;
 pub mod usage;
 mod vigil;

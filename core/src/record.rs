@@ -98,7 +98,8 @@ impl Record {
 pub struct Attempt {
     /// Which.
     pub target: String,
-    /// What it did: a status, or `connect`, `broken`, `timeout`, `garbled`.
+    /// What it did: a status, or `connect`, `broken`, `timeout`, `garbled`; or that nobody waited for it: `outpaced` by somebody
+    /// else, or `abandoned` by the caller.
     pub outcome: String,
     /// Milliseconds until that was known.
     pub ms: u64,
@@ -116,8 +117,10 @@ pub(crate) struct Closing {
     pub(crate) counted: Counted,
     /// When the first byte went to the caller, if one did.
     pub(crate) first_byte: Option<Timestamp>,
-    /// Who was asked, in order.
-    pub(crate) attempts: Vec<Attempt>,
+    /// Who has answered in the end, if that was not known when it began.
+    pub(crate) served_by: Option<String>,
+    /// The code of the refusal, if nobody has.
+    pub(crate) refusal: Option<&'static str>,
     /// For the operator.
     pub(crate) detail: Option<String>,
 }

@@ -2,16 +2,14 @@
 //!
 //! No event waits for another one; those that have arrived together go on together.
 //!
-//! One stream has two halves: the [`Body`] that the caller reads, and the [`Receipt`] that the record waits for. The
-//! receipt is written exactly once: when the stream ends, when it breaks, or when the caller leaves.
+//! One stream has two halves: the [`Body`] that the caller reads, and the [`Receipt`] that the record waits for.
 
 use std::{
-    cell::RefCell,
-    future::{Future, poll_fn},
+    future::poll_fn,
     mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -19,6 +17,7 @@ use http_body::{Body as _, Frame};
 
 use crate::{
     admission::Denial,
+    answer::Content,
     body::{Body, BoxError, join},
     budget::Budget,
     dialect::{
@@ -28,12 +27,15 @@ use crate::{
     },
     dispatch::is_for_caller,
     platform::Clock,
-    pursuit::{Pursuit, Resumed},
-    record::{Attempt, Closing, Counted, Ending},
+    pursuit::{Loss, Pursuit, Resumed},
+    receipt::{Pen, Receipt, receipt},
+    record::{Closing, Counted, Ending},
     refusal::Refusal,
     rescue::{Rescue, Rescued, rescue},
+    search::{Search, Searched},
     sse::{self, Framer},
     time::Timestamp,
+    trail::Trail,
     vigil::{Alarm, Vigil},
 };
 
@@ -42,71 +44,50 @@ const AT_ONCE: usize = 64 << 10;
 
 /// A stream, and what is needed to carry it.
 pub(crate) struct Stream {
-    pub(crate) body: Body,
-    pub(crate) meter: Meter,
+    pub(crate) start: Start,
     pub(crate) dialect: Dialect,
     pub(crate) clock: Rc<dyn Clock>,
     pub(crate) vigil: Vigil,
     pub(crate) budget: Budget,
     /// Who was asked, whose the stream is last.
-    pub(crate) attempts: Vec<Attempt>,
-    /// Who could go on with it.
-    pub(crate) pursuit: Option<Pursuit>,
+    pub(crate) trail: Trail,
+}
+
+/// What a stream starts with.
+pub(crate) enum Start {
+    /// Somebody's answer, and who could go on with it.
+    Answer(Body, Meter, Option<Pursuit>),
+    /// Nothing: somebody who answers is still being looked for.
+    Search(Search),
 }
 
 /// Splits a stream into what the caller reads and what is known of it when it is over.
-pub(crate) fn watch(mut stream: Stream) -> (Body, Receipt) {
-    let slip = Rc::new(RefCell::new(Slip::default()));
-    if let Some(pursuit) = stream
-        .pursuit
-        .as_mut()
-        .filter(|_| stream.meter.told().is_none())
-    {
-        pursuit.let_go();
-    }
-    let relay = Relay {
-        source: Source::Upstream(stream.body),
+pub(crate) fn watch(stream: Stream) -> (Body, Receipt) {
+    let (pen, receipt) = receipt();
+    let mut relay = Relay {
+        source: Source::Over,
         framer: Framer::default(),
-        meter: stream.meter,
+        meter: Meter::OpenAi(openai::Meter::default()),
         dialect: stream.dialect,
         clock: stream.clock,
         vigil: stream.vigil,
         budget: stream.budget,
-        attempts: stream.attempts,
-        pursuit: stream.pursuit,
+        trail: stream.trail,
+        pursuit: None,
+        served_by: None,
         splice: None,
         note: None,
         counted: None,
         last_word: None,
         first_byte: None,
-        slip: slip.clone(),
+        pen,
         is_left: false,
     };
-    (Body::arriving(Attended(Some(relay))), Receipt(slip))
-}
-
-/// Resolves once the stream is over, however it ended.
-pub(crate) struct Receipt(Rc<RefCell<Slip>>);
-
-#[derive(Default)]
-struct Slip {
-    closing: Option<Closing>,
-    waker: Option<Waker>,
-}
-
-impl Future for Receipt {
-    type Output = Closing;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closing> {
-        let mut slip = self.0.borrow_mut();
-        match slip.closing.take() {
-            Some(closing) => Poll::Ready(closing),
-            None => {
-                slip.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
+    match stream.start {
+        Start::Answer(body, meter, pursuit) => relay.start(body, meter, pursuit),
+        Start::Search(search) => relay.source = Source::Search(search),
     }
+    (Body::arriving(Attended(Some(relay))), receipt)
 }
 
 struct Relay {
@@ -117,8 +98,10 @@ struct Relay {
     clock: Rc<dyn Clock>,
     vigil: Vigil,
     budget: Budget,
-    attempts: Vec<Attempt>,
+    trail: Trail,
     pursuit: Option<Pursuit>,
+    /// Who has the last word, where that was not known when the stream began.
+    served_by: Option<String>,
     /// What makes one stream of two, once another upstream goes on with it.
     splice: Option<Splice>,
     /// What the caller is told of that, at the end.
@@ -128,7 +111,7 @@ struct Relay {
     /// What the upstream said when it failed; the caller's, if nobody goes on.
     last_word: Option<Bytes>,
     first_byte: Option<Timestamp>,
-    slip: Rc<RefCell<Slip>>,
+    pen: Pen,
     /// The caller has left, and the rest goes to nobody.
     is_left: bool,
 }
@@ -138,6 +121,8 @@ struct Attended(Option<Relay>);
 
 /// Where events come from.
 enum Source {
+    /// Somebody who answers is being looked for.
+    Search(Search),
     Upstream(Body),
     /// Somebody who goes on is being asked.
     Rescue(Rescue),
@@ -158,8 +143,61 @@ enum Break {
 }
 
 impl Relay {
+    /// Goes on with an answer that somebody has begun.
+    fn start(&mut self, body: Body, meter: Meter, pursuit: Option<Pursuit>) {
+        self.source = Source::Upstream(body);
+        self.meter = meter;
+        self.pursuit = pursuit;
+        if self.meter.told().is_none()
+            && let Some(pursuit) = &mut self.pursuit
+        {
+            pursuit.let_go();
+        }
+    }
+
+    /// Goes on with whoever was found, or tells the caller why nobody was.
+    fn found(&mut self, searched: Searched, out: &mut Vec<Bytes>) {
+        self.budget = searched.budget;
+        self.vigil.heard();
+        match searched.found {
+            Ok((reply, target)) => {
+                self.served_by = Some(target.name.to_string());
+                match reply.content {
+                    Content::Stream(body, meter) => {
+                        self.start(body, meter, Some(searched.pursuit));
+                    }
+                    Content::Untouched(body) => self.source = Source::Upstream(body),
+                    Content::Whole(bytes, usage) => {
+                        // It is no stream, but a word on why there is none.
+                        let is_failure = !reply.status.is_success();
+                        let mut budget = mem::take(&mut self.budget);
+                        self.counted = Some(budget.answered(usage, bytes.len() as u64, is_failure));
+                        self.close(Ending::Refused, None, None);
+                        out.push(sse::event(&bytes));
+                    }
+                }
+            }
+            Err(loss) => {
+                let fault = match &loss {
+                    Loss::Denied(Denial::Unknown(fault)) => Some(format!("ledger: {fault}")),
+                    _ => None,
+                };
+                // What has failed is charged for as it is.
+                self.budget = Budget::default();
+                let refusal = Refusal::from(loss);
+                self.close(Ending::Refused, fault, Some(refusal.code()));
+                out.push(refusal.event(self.dialect));
+            }
+        }
+    }
+
     /// Takes what comes next, if it may come and is there.
     fn step(&mut self, cx: &mut Context<'_>, taken: &mut usize, out: &mut Vec<Bytes>) -> Poll<()> {
+        if let Source::Search(search) = &mut self.source {
+            let searched = ready!(search.as_mut().poll(cx));
+            self.found(searched, out);
+            return Poll::Ready(());
+        }
         if let Source::Rescue(rescue) = &mut self.source {
             let rescued = ready!(rescue.as_mut().poll(cx));
             self.resume(rescued, out);
@@ -271,11 +309,12 @@ impl Relay {
     fn end(&mut self, out: &mut Vec<Bytes>) {
         out.extend(self.note.take());
         let ended = if self.splice.is_some() {
+            self.served_by = Some(self.trail.last());
             Ending::Rescued
         } else {
             Ending::Whole
         };
-        self.close(ended, None);
+        self.close(ended, None, None);
     }
 
     /// The upstream has left the stream. If it has not said everything, somebody else goes on, or the caller is told.
@@ -296,9 +335,7 @@ impl Relay {
             }
             Break::Differs => ("its answer is another one".into(), false),
         };
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.detail = Some(detail.clone());
-        }
+        self.trail.explain(detail.clone());
         if !is_its_own {
             self.give_up(detail, out);
             return;
@@ -335,13 +372,12 @@ impl Relay {
             None => spent,
         };
         self.counted = Some(self.budget.broke_off(&self.meter));
-        Some(rescue(pursuit, mem::take(&mut self.budget), heard, lost))
+        let (budget, broke_off) = (mem::take(&mut self.budget), self.trail.last());
+        Some(rescue(pursuit, budget, broke_off, heard, lost))
     }
 
     /// Goes on with whoever was found, or tells the caller that nobody was.
     fn resume(&mut self, rescued: Rescued, out: &mut Vec<Bytes>) {
-        let broke_off = self.attempts.last().map(|attempt| attempt.target.clone());
-        self.attempts.extend(rescued.attempts);
         self.pursuit = Some(rescued.pursuit);
         self.budget = rescued.budget;
         self.counted = None;
@@ -358,7 +394,7 @@ impl Relay {
             self.give_up("nobody could go on with it".into(), out);
             return;
         };
-        let names = format!("{} after {}", target.name, broke_off.unwrap_or_default());
+        let names = format!("{} after {}", target.name, rescued.broke_off);
         let names: String = names.chars().filter(|one| !one.is_control()).collect();
         self.note = Some(format!(": tidegate rescued by {names}\n\n").into());
         self.last_word = None;
@@ -372,7 +408,9 @@ impl Relay {
         match ready!(self.vigil.poll(cx)) {
             Alarm::Ping => out.push(self.dialect.ping()),
             // How long it may take whoever is asked is bounded elsewhere.
-            Alarm::Idle if matches!(self.source, Source::Rescue(_)) => self.vigil.heard(),
+            Alarm::Idle if matches!(self.source, Source::Search(_) | Source::Rescue(_)) => {
+                self.vigil.heard()
+            }
             Alarm::Idle => self.broken(Break::Lost("nothing came for too long".into()), out),
             Alarm::Over => self.give_up("it took too long in all".into(), out),
         }
@@ -381,7 +419,7 @@ impl Relay {
 
     /// The caller is told that this is not the end: in the words of the upstream, if it has said so.
     fn give_up(&mut self, detail: String, out: &mut Vec<Bytes>) {
-        self.close(Ending::Truncated, Some(detail));
+        self.close(Ending::Truncated, Some(detail), None);
         let said = self.last_word.take();
         out.push(said.unwrap_or_else(|| Refusal::Truncated.event(self.dialect)));
     }
@@ -389,7 +427,7 @@ impl Relay {
     /// The end of a stream for which no more tokens can be had.
     fn limited(&mut self, denial: Denial) -> Bytes {
         let last = self.budget.last.take().unwrap_or_default();
-        self.close(Ending::Limited, Some(denial.to_string()));
+        self.close(Ending::Limited, Some(denial.to_string()), None);
         let why = denial.to_string();
         self.meter
             .cut(&last, &why)
@@ -397,7 +435,7 @@ impl Relay {
     }
 
     /// Writes the receipt, if it is not written yet.
-    fn close(&mut self, ended: Ending, detail: Option<String>) {
+    fn close(&mut self, ended: Ending, detail: Option<String>, refusal: Option<&'static str>) {
         if let Source::Over = mem::replace(&mut self.source, Source::Over) {
             return;
         }
@@ -418,24 +456,21 @@ impl Relay {
             usage = splice.lost().and(usage);
             counted = counted.max(Counted::Estimated);
         }
-        let mut slip = self.slip.borrow_mut();
-        slip.closing = Some(Closing {
+        self.pen.write(Closing {
             ended,
             usage,
             counted: self.counted.take().unwrap_or(counted),
             first_byte: self.first_byte,
-            attempts: mem::take(&mut self.attempts),
+            served_by: self.served_by.take(),
+            refusal,
             detail,
         });
-        if let Some(waker) = slip.waker.take() {
-            waker.wake();
-        }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.close(Ending::Abandoned, None);
+        self.close(Ending::Abandoned, None, None);
     }
 }
 
@@ -477,10 +512,10 @@ impl Relay {
                 // Dify has few connections, and the call needs one.
                 self.source = Source::Upstream(Body::empty());
                 let fault = match &mut self.pursuit {
-                    Some(pursuit) => pursuit.stop(path, body, &mut self.attempts).await,
+                    Some(pursuit) => pursuit.stop(path, body).await,
                     None => None,
                 };
-                self.close(Ending::Abandoned, fault);
+                self.close(Ending::Abandoned, fault, None);
             }
         }
     }
@@ -492,6 +527,9 @@ impl Relay {
         // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
         while (out.is_empty() || taken < AT_ONCE) && !matches!(self.source, Source::Over) {
             if self.step(cx, &mut taken, &mut out).is_ready() {
+                if self.first_byte.is_none() && !out.is_empty() {
+                    self.first_byte = Some(self.clock.now());
+                }
                 continue;
             }
             if !out.is_empty() {
@@ -503,9 +541,6 @@ impl Relay {
             return Poll::Ready(None);
         }
         self.vigil.said();
-        if self.first_byte.is_none() {
-            self.first_byte = Some(self.clock.now());
-        }
         Poll::Ready(Some(join(out)))
     }
 }

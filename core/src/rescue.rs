@@ -6,7 +6,6 @@ use crate::{
     budget::Budget,
     dialect::openai::{Splice, Transcript},
     pursuit::{Pursuit, Resumed},
-    record::Attempt,
     usage::Usage,
 };
 
@@ -17,30 +16,27 @@ pub(crate) type Rescue = Pin<Box<dyn Future<Output = Rescued>>>;
 pub(crate) struct Rescued {
     pub(crate) pursuit: Pursuit,
     pub(crate) budget: Budget,
-    /// Who was asked.
-    pub(crate) attempts: Vec<Attempt>,
+    /// Whose stream it was.
+    pub(crate) broke_off: String,
     /// Who goes on, if somebody does.
     pub(crate) resumed: Option<(Resumed, Splice)>,
 }
 
-/// Begins the rescue of a stream whose caller has heard `heard`, which has cost `lost`.
+/// Begins the rescue of a stream of `broke_off`, whose caller has heard `heard`, which has cost `lost`.
 pub(crate) fn rescue(
     mut pursuit: Pursuit,
     mut budget: Budget,
+    broke_off: String,
     heard: Transcript,
     lost: Usage,
 ) -> Rescue {
     Box::pin(async move {
-        let mut attempts = Vec::new();
         // What cannot be held for it is not asked for.
-        let resumed = pursuit
-            .go_on(&heard, &mut budget, &mut attempts)
-            .await
-            .unwrap_or_default();
+        let resumed = pursuit.go_on(&heard, &mut budget).await.unwrap_or_default();
         Rescued {
             pursuit,
             budget,
-            attempts,
+            broke_off,
             resumed: resumed.map(|resumed| (resumed, Splice::new(heard, lost))),
         }
     })

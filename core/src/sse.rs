@@ -53,6 +53,18 @@ impl Framer {
     }
 }
 
+/// An event of which `data` is all there is: a text whose line ends mean nothing, such as JSON.
+pub fn event(data: &[u8]) -> Bytes {
+    let mut event = Vec::with_capacity(data.len() + 8);
+    event.extend_from_slice(b"data: ");
+    event.extend(data.iter().map(|byte| match byte {
+        b'\n' | b'\r' => b' ',
+        byte => *byte,
+    }));
+    event.extend_from_slice(b"\n\n");
+    event.into()
+}
+
 /// The value of the `data` field of an event: its lines joined, none if it has no such line.
 pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut lines = fields(event).filter_map(|(name, value)| (name == b"data").then_some(value));

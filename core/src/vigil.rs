@@ -11,7 +11,7 @@ use std::{
 use crate::{platform::Clock, time::Timestamp};
 
 /// After how long without a word a caller is told that the stream goes on, so that no proxy between takes it for dead.
-const PING: Duration = Duration::from_secs(15);
+pub(crate) const PING: Duration = Duration::from_secs(15);
 
 /// How long an upstream may take to close a stream that is over, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);
@@ -50,6 +50,11 @@ impl Vigil {
             said: now,
             sleep: None,
         }
+    }
+
+    /// The caller has heard nothing since then.
+    pub(crate) fn silent_since(&mut self, since: Timestamp) {
+        self.said = since;
     }
 
     /// Something has come from the upstream.

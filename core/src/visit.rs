@@ -14,6 +14,7 @@ use crate::{
     refusal::{Refusal, whole_seconds},
     time::Timestamp,
     timeouts::Timeouts,
+    trail::Trail,
 };
 
 /// What the record says where nobody was left to hear a status; nginx's number for it.
@@ -24,6 +25,8 @@ const CALLER_LEFT: u16 = 499;
 pub(crate) struct Visit {
     platform: Platform,
     pub(crate) record: Record,
+    /// Who was asked.
+    pub(crate) trail: Trail,
     is_recorded: bool,
     pub(crate) dialect: Dialect,
     /// How long its upstreams may take.
@@ -44,6 +47,7 @@ impl Visit {
         Self {
             platform,
             record,
+            trail: Trail::default(),
             is_recorded: false,
             dialect: Dialect::OpenAi,
             timeouts: Timeouts::MODEL,
@@ -67,10 +71,10 @@ impl Visit {
     /// Notes how a stream has gone.
     pub(crate) fn settle(&mut self, closing: &Closing) {
         let record = &mut self.record;
-        record.attempts.clone_from(&closing.attempts);
-        if let (Ending::Rescued, Some(last)) = (closing.ended, closing.attempts.last()) {
-            record.served_by = Some(last.target.clone());
+        if let Some(target) = &closing.served_by {
+            record.served_by = Some(target.clone());
         }
+        record.refusal = closing.refusal;
         record.usage = closing.usage;
         record.counted = Some(closing.counted);
         record.fault = record.fault.take().or_else(|| closing.detail.clone());
@@ -79,13 +83,19 @@ impl Visit {
     /// Writes the record of an answer that ended as `ended`; its first byte went out at `first_byte`, or now.
     pub(crate) fn close(&mut self, ended: Ending, first_byte: Option<Timestamp>) {
         let now = self.platform.clock.now();
+        self.record.attempts = self.trail.attempts();
         self.record.close(ended, first_byte.unwrap_or(now), now);
         self.platform.journal.write(&self.record);
         self.is_recorded = true;
     }
 
     /// Says no, in the caller's dialect.
-    pub(crate) fn refuse(mut self, refusal: &Refusal) -> Response<Body> {
+    pub(crate) fn refuse(self, refusal: &Refusal) -> Response<Body> {
+        self.end(refusal, Ending::Refused)
+    }
+
+    /// Says no, in the caller's dialect, to a request that `ended` so.
+    pub(crate) fn end(mut self, refusal: &Refusal, ended: Ending) -> Response<Body> {
         let mut response = refusal.answer(self.dialect);
         self.stamp(response.headers_mut());
         self.record.status = refusal.status().as_u16();
@@ -93,7 +103,7 @@ impl Visit {
         if let Refusal::NoModel(name) = refusal {
             self.record.model = Some(name.clone());
         }
-        self.close(Ending::Refused, None);
+        self.close(ended, None);
         response
     }
 
@@ -116,7 +126,7 @@ impl Visit {
             say("x-tidegate-degraded", "ledger");
         }
         headers.insert("x-tidegate-cache", HeaderValue::from_static("bypass"));
-        headers.insert("x-tidegate-attempts", self.record.attempts.len().into());
+        headers.insert("x-tidegate-attempts", self.trail.len().into());
         if let Some(standing) = &self.standing {
             headers.insert("x-ratelimit-limit", standing.limit.into());
             headers.insert("x-ratelimit-remaining", standing.remaining.into());

@@ -4,8 +4,8 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 
 use super::{Loss, Pursuit, Sent, Taken};
 use crate::{
-    admission::Bill, budget::Budget, claim::Claim, patience::within, record::Attempt,
-    round::Question, tenure::Tenure, time::millis,
+    admission::Bill, budget::Budget, claim::Claim, patience::within, round::Question,
+    tenure::Tenure,
 };
 
 impl Pursuit {
@@ -16,17 +16,16 @@ impl Pursuit {
         after: Duration,
         question: Question,
         budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
     ) -> Result<Taken, Loss> {
         budget.begin();
         let mut first = self.send(question, None);
         let clock = self.desk.platform().clock.clone();
         if let Some(taken) = within(&*clock, after, first.answer.as_mut()).await {
-            return self.take(first, taken, budget, attempts);
+            return self.take(first, taken, budget);
         }
         let Some((mut second, spare)) = self.second(budget.ceiling).await else {
             let taken = first.answer.as_mut().await;
-            return self.take(first, taken, budget, attempts);
+            return self.take(first, taken, budget);
         };
         let race = poll_fn(|cx| {
             if let Poll::Ready(taken) = first.answer.as_mut().poll(cx) {
@@ -69,19 +68,15 @@ impl Pursuit {
             }
         }
         if has_won {
-            attempts.push(Attempt {
-                target: other.target.name.to_string(),
-                outcome: "outpaced".into(),
-                ms: millis(self.now().since(other.began)),
-                detail: None,
-            });
+            other.tell("outpaced".into(), None);
+            drop(other);
             self.round.leave_other();
-            return self.take(one, taken, budget, attempts);
+            return self.take(one, taken, budget);
         }
-        let refused = self.take(one, taken, budget, attempts)?;
+        let refused = self.take(one, taken, budget)?;
         self.round.swap();
         let taken = other.answer.as_mut().await;
-        let taken = self.take(other, taken, budget, attempts)?;
+        let taken = self.take(other, taken, budget)?;
         Ok(match &taken.1 {
             Err(miss) if answers => {
                 budget.failed(miss.outcome.may_have_cost());

@@ -18,11 +18,13 @@ use crate::{
     exchange::Exchange,
     holdings::Holdings,
     patience::within,
-    platform::Tasks,
+    platform::{Clock, Tasks},
     record::Attempt,
+    refusal::Refusal,
     round::{Question, Round},
     tenure::Tenure,
     time::{Timestamp, millis},
+    trail::Trail,
     upstream::{Failure, FailureReason, Outcome, Prefill},
     usage::Usage,
 };
@@ -39,6 +41,7 @@ pub(crate) struct Pursuit {
     /// A ledger that fails lets it be.
     pub(crate) forgiving: bool,
     round: Round,
+    trail: Trail,
     deadline: Timestamp,
 }
 
@@ -46,8 +49,8 @@ pub(crate) struct Pursuit {
 pub(crate) enum Loss {
     /// Whoever was asked has failed, and nothing can be held for the next one.
     Denied(Denial),
-    /// What the caller sent was too long, which showed on the way.
-    TooLong,
+    /// What the caller sent was longer than this, which showed on the way.
+    TooLong(u64),
     /// Everybody has failed who could be asked: the last one so.
     Unanswered(Option<Miss>),
 }
@@ -62,8 +65,11 @@ pub(crate) struct Resumed {
 /// A question that is with a target.
 struct Sent {
     target: Target,
+    clock: Rc<dyn Clock>,
     began: Timestamp,
     answer: Pin<Box<dyn Future<Output = Result<Reply, Miss>>>>,
+    trail: Trail,
+    is_told: bool,
 }
 
 /// Who was asked, and what came of it.
@@ -76,6 +82,7 @@ impl Pursuit {
         holdings: &Holdings,
         exchange: Exchange,
         claims: Vec<Claim>,
+        trail: Trail,
         deadline: Timestamp,
     ) -> Self {
         let round = Round::new(desk.platform().clone(), holdings.clone(), &exchange);
@@ -85,19 +92,16 @@ impl Pursuit {
             claims,
             forgiving: false,
             round,
+            trail,
             deadline,
         }
     }
 
     /// Asks until there is something for the caller, and says whose it is.
-    pub(crate) async fn answer(
-        &mut self,
-        budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<(Reply, Target), Loss> {
+    pub(crate) async fn answer(&mut self, budget: &mut Budget) -> Result<(Reply, Target), Loss> {
         let mut last: Option<Miss> = None;
         let mut second_best = None;
-        while let Some((target, taken)) = self.next(last.as_ref(), budget, attempts).await? {
+        while let Some((target, taken)) = self.next(last.as_ref(), budget).await? {
             match taken {
                 Ok(reply) if self.round.goes_on(&reply) => {
                     budget.failed(false);
@@ -137,7 +141,6 @@ impl Pursuit {
         &mut self,
         last: Option<&Miss>,
         budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
     ) -> Result<Option<Taken>, Loss> {
         if last.is_some() && self.now() >= self.deadline {
             return Ok(None);
@@ -148,8 +151,8 @@ impl Pursuit {
         self.exchange.keep(self.round.has_more());
         let hedge = self.exchange.hedge().filter(|_| last.is_none());
         let taken = match hedge.and_then(|hedge| self.round.hedge_after(hedge)) {
-            Some(after) => self.hedged(after, question, budget, attempts).await,
-            None => self.put(question, None, budget, attempts).await,
+            Some(after) => self.hedged(after, question, budget).await,
+            None => self.put(question, None, budget).await,
         };
         taken.map(Some)
     }
@@ -160,7 +163,6 @@ impl Pursuit {
         question: Question,
         prefill: Option<(Prefill, &str)>,
         budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
     ) -> Result<Taken, Loss> {
         if budget.needs_another() {
             let longer = prefill.map_or(0, |(_, text)| text.len() as u64);
@@ -169,7 +171,7 @@ impl Pursuit {
         budget.begin();
         let mut sent = self.send(question, prefill);
         let taken = sent.answer.as_mut().await;
-        self.take(sent, taken, budget, attempts)
+        self.take(sent, taken, budget)
     }
 
     /// Sends the question to a target.
@@ -205,26 +207,28 @@ impl Pursuit {
         });
         Sent {
             target,
+            clock: self.desk.platform().clock.clone(),
             began,
             answer,
+            trail: self.trail.clone(),
+            is_told: false,
         }
     }
 
     /// Takes down what has come of asking.
     fn take(
         &mut self,
-        sent: Sent,
+        mut sent: Sent,
         taken: Result<Reply, Miss>,
         budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
     ) -> Result<Taken, Loss> {
         self.round.note(&taken);
-        attempts.push(self.attempt(&sent, &taken));
-        if self.exchange.exceeded.get() {
+        sent.has_come_to(&taken);
+        if let Some(limit) = self.exchange.exceeded.get() {
             budget.failed(false);
-            return Err(Loss::TooLong);
+            return Err(Loss::TooLong(limit));
         }
-        Ok((sent.target, taken))
+        Ok((sent.target.clone(), taken))
     }
 
     /// Asks somebody to go on with a stream that has broken off, of which its caller has heard `heard`.
@@ -234,7 +238,6 @@ impl Pursuit {
         &mut self,
         heard: &Transcript,
         budget: &mut Budget,
-        attempts: &mut Vec<Attempt>,
     ) -> Result<Option<Resumed>, Loss> {
         self.exchange.keep(true);
         let mut refused_prefill = false;
@@ -245,7 +248,7 @@ impl Pursuit {
             let prefill = asked.target.origin.prefill.zip(heard.text());
             let may = !refused_prefill && self.exchange.takes_prefill();
             let prefill = prefill.filter(|_| may);
-            let (target, taken) = self.put(asked, prefill, budget, attempts).await?;
+            let (target, taken) = self.put(asked, prefill, budget).await?;
             refused_prefill = false;
             question = match taken {
                 Ok(Reply {
@@ -318,12 +321,7 @@ impl Pursuit {
     }
 
     /// Has a run ended by posting `body` to `path`, once. Says what is wrong if it may go on all the same.
-    pub(crate) async fn stop(
-        &mut self,
-        path: String,
-        body: String,
-        attempts: &mut Vec<Attempt>,
-    ) -> Option<String> {
+    pub(crate) async fn stop(&mut self, path: String, body: String) -> Option<String> {
         self.exchange.post(path, body);
         self.deadline = self.now().after(STOP);
         let question = Question {
@@ -331,13 +329,13 @@ impl Pursuit {
             authorization: None,
         };
         let mut sent = self.send(question, None);
+        let name: String = format!("{}:stop", sent.target.name);
+        sent.target.name = name.into();
         let taken = sent.answer.as_mut().await;
-        let mut attempt = self.attempt(&sent, &taken);
-        attempt.target.push_str(":stop");
+        sent.has_come_to(&taken);
+        let outcome = outcome(&taken);
         let has_stopped = taken.is_ok_and(|reply| reply.status.is_success());
-        let fault = format!("the run could not be stopped: {}", attempt.outcome);
-        attempts.push(attempt);
-        (!has_stopped).then_some(fault)
+        (!has_stopped).then(|| format!("the run could not be stopped: {outcome}"))
     }
 
     /// Takes down how a stream of whoever was asked last has ended.
@@ -372,20 +370,53 @@ impl Pursuit {
             .collect()
     }
 
-    /// What came of asking, for the record.
-    fn attempt(&self, sent: &Sent, taken: &Result<Reply, Miss>) -> Attempt {
-        Attempt {
-            target: sent.target.name.to_string(),
-            outcome: match taken {
-                Ok(reply) => reply.outcome().to_string(),
-                Err(miss) => miss.outcome.to_string(),
-            },
-            ms: millis(self.now().since(sent.began)),
-            detail: taken.as_ref().err().and_then(|miss| miss.detail.clone()),
-        }
-    }
-
     fn now(&self) -> Timestamp {
         self.desk.platform().clock.now()
     }
+}
+
+impl From<Loss> for Refusal {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Denied(denial) => denial.into(),
+            Loss::TooLong(limit) => Self::TooLarge(limit),
+            Loss::Unanswered(None) => Self::NoRoute,
+            Loss::Unanswered(Some(last)) => Self::Upstream {
+                last: last.outcome,
+                retry_after: last.retry_after,
+            },
+        }
+    }
+}
+
+impl Sent {
+    /// Takes down what came of it.
+    fn has_come_to(&mut self, taken: &Result<Reply, Miss>) {
+        let detail = taken.as_ref().err().and_then(|miss| miss.detail.clone());
+        self.tell(outcome(taken).to_string(), detail);
+    }
+
+    fn tell(&mut self, outcome: String, detail: Option<String>) {
+        self.is_told = true;
+        self.trail.push(Attempt {
+            target: self.target.name.to_string(),
+            outcome,
+            ms: millis(self.clock.now().since(self.began)),
+            detail,
+        });
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.tell("abandoned".into(), None);
+        }
+    }
+}
+
+fn outcome(taken: &Result<Reply, Miss>) -> Outcome {
+    taken
+        .as_ref()
+        .map_or_else(|miss| miss.outcome, Reply::outcome)
 }
