@@ -46,9 +46,13 @@ pub struct Gateway {
 }
 
 /// Something for the caller.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is taken apart at once"
+)]
 enum Found {
     /// An answer, from whoever could be asked if it breaks off.
-    Reply(Reply, Option<Pursuit>),
+    Reply(Reply, Option<Box<Pursuit>>),
     /// Nothing yet: it will be a stream, and its caller has waited long enough to be told that it goes on.
     Awaited(Search),
 }
@@ -245,7 +249,8 @@ impl Gateway {
         let trail = visit.trail.clone();
         let can_wait = exchange.can_be_awaited();
         let (desk, holdings) = (&self.desk, &self.holdings);
-        let mut pursuit = Pursuit::new(desk, holdings, exchange, claims, trail, deadline);
+        let pursuit = Pursuit::new(desk, holdings, exchange, claims, trail, deadline);
+        let mut pursuit = Box::new(pursuit);
         pursuit.forgiving = self.is_forgiving();
         pursuit.bound(0, &mut visit.budget);
         let mut search = search(pursuit, mem::take(&mut visit.budget));
@@ -275,7 +280,7 @@ impl Gateway {
             Found::Reply(reply, pursuit) => (reply, pursuit),
             Found::Awaited(search) => return self.begin(visit, search),
         };
-        let is_assembled = pursuit.as_ref().is_some_and(Pursuit::is_assembled);
+        let is_assembled = pursuit.as_deref().is_some_and(Pursuit::is_assembled);
         let (start, mut headers) = match reply {
             Reply {
                 content: Content::Stream(body, meter),
@@ -344,7 +349,12 @@ impl Gateway {
     }
 
     /// Hands the answer on, and sees to it that its end is recorded.
-    fn relay(&self, mut visit: Visit, reply: Reply, pursuit: Option<Pursuit>) -> Response<Body> {
+    fn relay(
+        &self,
+        mut visit: Visit,
+        reply: Reply,
+        pursuit: Option<Box<Pursuit>>,
+    ) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;

@@ -54,9 +54,13 @@ pub(crate) struct Stream {
 }
 
 /// What a stream starts with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is taken apart at once"
+)]
 pub(crate) enum Start {
     /// Somebody's answer, and who could go on with it.
-    Answer(Body, Meter, Option<Pursuit>),
+    Answer(Body, Meter, Option<Box<Pursuit>>),
     /// Nothing: somebody who answers is still being looked for.
     Search(Search),
 }
@@ -99,7 +103,7 @@ struct Relay {
     vigil: Vigil,
     budget: Budget,
     trail: Trail,
-    pursuit: Option<Pursuit>,
+    pursuit: Option<Box<Pursuit>>,
     /// Who has the last word, where that was not known when the stream began.
     served_by: Option<String>,
     /// What makes one stream of two, once another upstream goes on with it.
@@ -144,7 +148,7 @@ enum Break {
 
 impl Relay {
     /// Goes on with an answer that somebody has begun.
-    fn start(&mut self, body: Body, meter: Meter, pursuit: Option<Pursuit>) {
+    fn start(&mut self, body: Body, meter: Meter, pursuit: Option<Box<Pursuit>>) {
         self.source = Source::Upstream(body);
         self.meter = meter;
         self.pursuit = pursuit;

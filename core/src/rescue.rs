@@ -14,7 +14,7 @@ pub(crate) type Rescue = Pin<Box<dyn Future<Output = Rescued>>>;
 
 /// What came of it.
 pub(crate) struct Rescued {
-    pub(crate) pursuit: Pursuit,
+    pub(crate) pursuit: Box<Pursuit>,
     pub(crate) budget: Budget,
     /// Whose stream it was.
     pub(crate) broke_off: String,
@@ -24,7 +24,7 @@ pub(crate) struct Rescued {
 
 /// Begins the rescue of a stream of `broke_off`, whose caller has heard `heard`, which has cost `lost`.
 pub(crate) fn rescue(
-    mut pursuit: Pursuit,
+    mut pursuit: Box<Pursuit>,
     mut budget: Budget,
     broke_off: String,
     heard: Transcript,

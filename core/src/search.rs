@@ -14,14 +14,14 @@ pub(crate) type Search = Pin<Box<dyn Future<Output = Searched>>>;
 
 /// What came of it.
 pub(crate) struct Searched {
-    pub(crate) pursuit: Pursuit,
+    pub(crate) pursuit: Box<Pursuit>,
     pub(crate) budget: Budget,
     /// Who has something for the caller, and what.
     pub(crate) found: Result<(Reply, Target), Loss>,
 }
 
 /// Begins the search of `pursuit`.
-pub(crate) fn search(mut pursuit: Pursuit, mut budget: Budget) -> Search {
+pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
     Box::pin(async move {
         let found = pursuit.answer(&mut budget).await;
         Searched {
