@@ -32,7 +32,7 @@
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
-//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` and `pursuit` |
+//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` and `pursuit`, by `search` while its caller waits |
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
