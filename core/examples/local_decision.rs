@@ -71,7 +71,7 @@ impl Isolate {
         };
         Self {
             limit: Limit::new("route llm", unit, quota, By::Consumer, None),
-            purses: Purses::default(),
+            purses: Purses::new(7),
             account: Account::default(),
             now: Timestamp(1_800_000_000_000),
         }

@@ -41,7 +41,7 @@ impl Holdings {
     /// Nothing yet, of somebody who asks beside others who know `health`.
     pub fn knowing(health: Shared, dice: &mut Dice) -> Self {
         Self(Rc::new(Inside {
-            purses: RefCell::default(),
+            purses: RefCell::new(Purses::new(dice.roll())),
             me: dice.roll() as u32,
             trip: Cell::new(25),
             health,

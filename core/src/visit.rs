@@ -20,6 +20,20 @@ use crate::{
 /// What the record says where nobody was left to hear a status; nginx's number for it.
 const CALLER_LEFT: u16 = 499;
 
+const REQUEST: HeaderName = HeaderName::from_static("x-tidegate-request");
+const ROUTE: HeaderName = HeaderName::from_static("x-tidegate-route");
+const SERVED_BY: HeaderName = HeaderName::from_static("x-tidegate-served-by");
+const DEGRADED: HeaderName = HeaderName::from_static("x-tidegate-degraded");
+const CACHE: HeaderName = HeaderName::from_static("x-tidegate-cache");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-tidegate-attempts");
+const LIMIT: HeaderName = HeaderName::from_static("x-tidegate-limit");
+const LIMIT_OF: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// How many of these an answer has at most.
+const SAID: usize = 10;
+
 /// What is known of a request while it is being answered. Its record is written once, however it ends: a caller who leaves
 /// before there is an answer takes everything else with it.
 pub(crate) struct Visit {
@@ -109,33 +123,32 @@ impl Visit {
 
     /// Says on every answer whose it is and how it came about.
     pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
-        let mut say = |name: &'static str, value: &str| {
+        headers.reserve(SAID);
+        let mut say = |name: HeaderName, value: &str| {
             // A name with characters that no header can carry is left out: the record has it.
             if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.insert(name, value);
             }
         };
-        say("x-tidegate-request", &self.record.id);
+        say(REQUEST, &self.record.id);
         if let Some(route) = &self.record.route {
-            say("x-tidegate-route", route);
+            say(ROUTE, route);
         }
         if let Some(target) = &self.record.served_by {
-            say("x-tidegate-served-by", target);
+            say(SERVED_BY, target);
         }
         if self.degraded {
-            say("x-tidegate-degraded", "ledger");
+            say(DEGRADED, "ledger");
         }
-        headers.insert("x-tidegate-cache", HeaderValue::from_static("bypass"));
-        headers.insert("x-tidegate-attempts", self.trail.len().into());
         if let Some(standing) = &self.standing {
-            headers.insert("x-ratelimit-limit", standing.limit.into());
-            headers.insert("x-ratelimit-remaining", standing.remaining.into());
-            headers.insert("x-ratelimit-reset", whole_seconds(standing.reset).into());
             let name = format!("{} {}", standing.scope, standing.unit.name());
-            if let Ok(name) = HeaderValue::from_str(&name) {
-                headers.insert("x-tidegate-limit", name);
-            }
+            say(LIMIT, &name);
+            headers.insert(LIMIT_OF, standing.limit.into());
+            headers.insert(REMAINING, standing.remaining.into());
+            headers.insert(RESET, whole_seconds(standing.reset).into());
         }
+        headers.insert(CACHE, HeaderValue::from_static("bypass"));
+        headers.insert(ATTEMPTS, self.trail.len().into());
     }
 }
 

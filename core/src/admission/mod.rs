@@ -310,19 +310,25 @@ impl Desk {
         let mut tightest: Option<Standing> = None;
         let mut lasting = Vec::new();
         for (claim, held) in held {
-            let standing = self.with(&claim, now, |purse| {
+            let (standing, held, is_due) = self.with(&claim, now, |purse| {
                 let standing = standing(&claim, purse, now);
-                match claim.limit.unit {
-                    Unit::Requests => purse.spend(held, now),
-                    Unit::Concurrent | Unit::Tokens(_) => lasting.push((claim.clone(), held)),
-                }
-                standing
+                let held = match claim.limit.unit {
+                    Unit::Requests => {
+                        purse.spend(held, now);
+                        None
+                    }
+                    Unit::Concurrent | Unit::Tokens(_) => Some(held),
+                };
+                (standing, held, purse.mind(now))
             });
             tightest = Some(match tightest {
                 Some(other) => other.tighter(standing),
                 None => standing,
             });
-            self.mind(&claim, now);
+            if is_due {
+                self.mind(&claim);
+            }
+            lasting.extend(held.map(|held| (claim, held)));
         }
         Admission {
             standing: tightest,

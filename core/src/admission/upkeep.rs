@@ -6,7 +6,6 @@ use super::{Bill, Desk};
 use crate::{
     claim::Claim,
     limit::{Held, Posting, Unit, Want},
-    time::Timestamp,
 };
 
 /// How often it is seen to that a lease that nobody uses is given back.
@@ -22,18 +21,21 @@ impl Desk {
     pub(crate) async fn settle(&self, held: Vec<(Claim, Held)>, bill: Bill) {
         let now = self.now();
         let settle = |(claim, mut held): (Claim, Held)| {
-            let entry = self.with(&claim, now, |purse| {
+            let (entry, is_due) = self.with(&claim, now, |purse| {
                 if matches!(claim.limit.unit, Unit::Tokens(_)) {
                     let spent = bill.of(held.units());
                     purse.overspend(spent.saturating_sub(held.units()));
                     purse.spend(held.split(spent), now);
                 }
                 purse.put_back(held, now);
-                purse
+                let entry = purse
                     .owes()
-                    .then(|| purse.settle(self.0.holdings.me(), now))
+                    .then(|| purse.settle(self.0.holdings.me(), now));
+                (entry, purse.mind(now))
             });
-            self.mind(&claim, now);
+            if is_due {
+                self.mind(&claim);
+            }
             entry.map(|entry| Posting {
                 account: claim.account,
                 entry,
@@ -84,10 +86,7 @@ impl Desk {
     }
 
     /// Gives a lease back once nobody has asked for a while.
-    pub(super) fn mind(&self, claim: &Claim, now: Timestamp) {
-        if !self.with(claim, now, |purse| purse.mind(now)) {
-            return;
-        }
+    pub(super) fn mind(&self, claim: &Claim) {
         let (desk, claim) = (self.clone(), claim.clone());
         self.0.platform.tasks.spawn(Box::pin(async move {
             loop {

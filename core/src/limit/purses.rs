@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, mem, rc::Rc};
 
+use foldhash::fast::FixedState;
+
 use super::{purse::Purse, quota::Quota};
 use crate::time::Timestamp;
 
@@ -10,19 +12,34 @@ use crate::time::Timestamp;
 const PURSES: usize = 4096;
 
 /// Purses by the names of their accounts.
-#[derive(Debug, Default)]
+///
+/// They are looked up a dozen times for each request. The names are in part the callers' to choose: nobody outside knows the seed of
+/// their hashes, and they are few.
+#[derive(Debug)]
 pub struct Purses {
-    recent: HashMap<Rc<str>, Purse>,
-    older: HashMap<Rc<str>, Purse>,
+    recent: HashMap<Rc<str>, Purse, FixedState>,
+    older: HashMap<Rc<str>, Purse, FixedState>,
     /// The highest number of a message from a purse that was forgotten: what another says to the same account comes after it.
     number: u32,
 }
 
 impl Purses {
+    /// None, whose names are to be hashed with `seed`.
+    pub fn new(seed: u64) -> Self {
+        let hasher = || FixedState::with_seed(seed);
+        Self {
+            recent: HashMap::with_hasher(hasher()),
+            older: HashMap::with_hasher(hasher()),
+            number: 0,
+        }
+    }
+
     /// The purse for `account`, which keeps to `quota`; an empty one, if there is none yet.
     pub fn of(&mut self, account: &Rc<str>, quota: Quota, now: Timestamp) -> &mut Purse {
         if self.recent.len() >= PURSES && !self.recent.contains_key(account) {
-            let forgotten = mem::replace(&mut self.older, mem::take(&mut self.recent));
+            let empty = HashMap::with_hasher(self.recent.hasher().clone());
+            let recent = mem::replace(&mut self.recent, empty);
+            let forgotten = mem::replace(&mut self.older, recent);
             let numbers = forgotten.values().map(Purse::number);
             self.number = numbers.fold(self.number, u32::max);
         }
@@ -56,7 +73,7 @@ mod tests {
             limit: NonZeroU64::MIN,
             per: 60_000,
         };
-        let mut purses = Purses::default();
+        let mut purses = Purses::new(7);
         for number in 0..1_000_000 {
             purses.of(&format!("account {number}").into(), quota, Timestamp(1));
         }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -50,7 +51,11 @@ pub(super) fn prompt(bytes: usize, conversation: &str) -> Estimate {
     let mut encoded = 0;
     let mut tokens: u64 = 0;
     // What is not laid out as a conversation is text.
-    let turns: Vec<Turn<'_>> = list(conversation);
+    let turns: Vec<Turn<'_>> = if may_have_media(conversation) {
+        list(conversation)
+    } else {
+        Vec::new()
+    };
     for part in turns.iter().flat_map(Turn::parts) {
         let length = part.get().len() as u64;
         let Some(cost) = medium(part) else { continue };
@@ -60,6 +65,13 @@ pub(super) fn prompt(bytes: usize, conversation: &str) -> Estimate {
     let mut estimate = Estimate::of_bytes((bytes as u64).saturating_sub(encoded));
     estimate.add(tokens);
     estimate
+}
+
+/// Whether any part of it can be more than text: its name stands there, or may be written with escapes. To read all of a long
+/// conversation for that is dear.
+fn may_have_media(conversation: &str) -> bool {
+    let has = |part: &str| memmem::find(conversation.as_bytes(), part.as_bytes()).is_some();
+    has("image") || has("audio") || has(r"\u")
 }
 
 #[derive(Deserialize)]
@@ -126,6 +138,14 @@ mod tests {
                 PICTURE,
             ),
             (format!(r#"[{{"content":[{sound}]}}]"#), sound.len(), 101),
+            (
+                format!(
+                    r#"[{{"content":[{}]}}]"#,
+                    picture.replace("image", r"\u0069mage")
+                ),
+                picture.len() + 15,
+                PICTURE,
+            ),
             // What only looks like a picture is text.
             (r#"[{"content":"data:image/png;base64,AAAA"}]"#.into(), 0, 0),
             (r#""data:image/png;base64,AAAA""#.into(), 0, 0),
