@@ -30,7 +30,7 @@ use crate::{
     relay::{self, Start, Stream},
     route::{Access, Route, Service},
     search::{Search, search},
-    tenure::Tenure,
+    tenure::Keeper,
     usage::Usage,
     vigil::{PING, Vigil},
     visit::Visit,
@@ -42,7 +42,7 @@ pub struct Gateway {
     config: Rc<Config>,
     platform: Platform,
     holdings: Holdings,
-    desk: Desk,
+    keeper: Keeper,
 }
 
 /// Something for the caller.
@@ -81,12 +81,12 @@ impl Gateway {
             let (targets, origins) = config.all_targets();
             holdings.health().keep_only(&targets, &origins);
         }
-        let desk = Desk::new(platform.clone(), holdings.clone());
+        let keeper = Keeper::new(Desk::new(platform.clone(), holdings.clone()));
         Self {
             config,
             platform,
             holdings,
-            desk,
+            keeper,
         }
     }
 
@@ -122,7 +122,7 @@ impl Gateway {
         };
         let told_apart = |limit: &&&Limit| limit.by != By::User;
         let known = Claim::all(limits.iter().filter(told_apart).copied(), asker, None);
-        if let Some(standing) = self.desk.denied(&known) {
+        if let Some(standing) = self.keeper.desk().denied(&known) {
             return Err(visit.limited(Denial::Limited(standing)));
         }
         let wants_user = limits.iter().any(|limit| limit.by == By::User);
@@ -189,13 +189,13 @@ impl Gateway {
                 tokens: claim.units,
             });
         }
-        let admitted = self.desk.admit(claims, self.is_forgiving()).await;
+        let admitted = self.keeper.desk().admit(claims, self.is_forgiving()).await;
         let admission = admitted.map_err(|denial| visit.limited(denial))?;
         visit.standing = admission.standing;
         visit.degraded = admission.fault.is_some();
         visit.record.fault = admission.fault.map(|fault| format!("ledger: {fault}"));
         visit.budget.forgiving = self.is_forgiving();
-        visit.budget.tenure = Tenure::keep(self.desk.clone(), admission.held);
+        visit.budget.tenure = self.keeper.keep(admission.held);
         Ok(())
     }
 
@@ -231,7 +231,14 @@ impl Gateway {
     ) -> Result<Value, Refusal> {
         match auth::opens(key, &call.headers) {
             Some(true) => {
-                admin::limits(&self.config, &self.desk, call, body, &mut visit.record).await
+                admin::limits(
+                    &self.config,
+                    self.keeper.desk(),
+                    call,
+                    body,
+                    &mut visit.record,
+                )
+                .await
             }
             Some(false) => Err(Refusal::InvalidKey),
             None => Err(Refusal::MissingKey),
@@ -248,8 +255,8 @@ impl Gateway {
         let deadline = visit.record.time.after(exchange.timeouts.total);
         let trail = visit.trail.clone();
         let can_wait = exchange.can_be_awaited();
-        let (desk, holdings) = (&self.desk, &self.holdings);
-        let pursuit = Pursuit::new(desk, holdings, exchange, claims, trail, deadline);
+        let (keeper, holdings) = (&self.keeper, &self.holdings);
+        let pursuit = Pursuit::new(keeper, holdings, exchange, claims, trail, deadline);
         let mut pursuit = Box::new(pursuit);
         pursuit.forgiving = self.is_forgiving();
         pursuit.bound(0, &mut visit.budget);

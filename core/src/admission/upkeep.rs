@@ -14,34 +14,46 @@ const GLANCE: Duration = Duration::from_secs(1);
 impl Desk {
     /// Gives back what was held for a request that is not let in: to the purse, if it has a lease, else to the ledger, at once.
     pub(super) async fn put_back(&self, held: Vec<(Claim, Held)>) {
-        self.settle(held, Bill::Exactly(0)).await;
+        self.tell(self.settle(held, Bill::Exactly(0))).await;
     }
 
-    /// Settles what a request has held for as long as it was in progress. What the ledger does not hear of is charged in full.
-    pub(crate) async fn settle(&self, held: Vec<(Claim, Held)>, bill: Bill) {
+    /// Settles what a request has held for as long as it was in progress, and says of which claims the ledger must hear at once. What
+    /// it does not hear of is charged in full.
+    pub(crate) fn settle(&self, held: Vec<(Claim, Held)>, bill: Bill) -> Vec<Claim> {
         let now = self.now();
         let settle = |(claim, mut held): (Claim, Held)| {
-            let (entry, is_due) = self.with(&claim, now, |purse| {
+            let (owes, is_due) = self.with(&claim, now, |purse| {
                 if matches!(claim.limit.unit, Unit::Tokens(_)) {
                     let spent = bill.of(held.units());
                     purse.overspend(spent.saturating_sub(held.units()));
                     purse.spend(held.split(spent), now);
                 }
                 purse.put_back(held, now);
-                let entry = purse
-                    .owes()
-                    .then(|| purse.settle(self.0.holdings.me(), now));
-                (entry, purse.mind(now))
+                (purse.owes(), purse.mind(now))
             });
             if is_due {
                 self.mind(&claim);
             }
+            owes.then_some(claim)
+        };
+        held.into_iter().filter_map(settle).collect()
+    }
+
+    /// Tells the ledger what has become of units of `claims`. What a purse says is numbered, so it is said as soon as it is put in words.
+    pub(crate) async fn tell(&self, claims: Vec<Claim>) {
+        let now = self.now();
+        let tell = |claim: Claim| {
+            let entry = self.with(&claim, now, |purse| {
+                purse
+                    .owes()
+                    .then(|| purse.settle(self.0.holdings.me(), now))
+            });
             entry.map(|entry| Posting {
                 account: claim.account,
                 entry,
             })
         };
-        let postings: Vec<Posting> = held.into_iter().filter_map(settle).collect();
+        let postings: Vec<Posting> = claims.into_iter().filter_map(tell).collect();
         if !postings.is_empty() {
             self.post(&postings).await;
         }

@@ -19,7 +19,7 @@ impl Pursuit {
     ) -> Result<Taken, Loss> {
         budget.begin();
         let mut first = self.send(question, None);
-        let clock = self.desk.platform().clock.clone();
+        let clock = self.keeper.desk().platform().clock.clone();
         if let Some(taken) = within(&*clock, after, first.answer.as_mut()).await {
             return self.take(first, taken, budget);
         }
@@ -100,8 +100,13 @@ impl Pursuit {
             claim.for_units(claim.units.max(most), 0)
         };
         let claims: Vec<Claim> = self.on_tokens(0).into_iter().map(all).collect();
-        let admission = self.desk.admit(&claims, self.forgiving).await.ok()?;
-        let spare = Tenure::keep(self.desk.clone(), admission.held);
+        let admission = self
+            .keeper
+            .desk()
+            .admit(&claims, self.forgiving)
+            .await
+            .ok()?;
+        let spare = self.keeper.keep(admission.held);
         // Whoever is not asked has spent nothing of it.
         let question = self.round.hedge()?;
         spare.bill(Bill::AtLeast(0));

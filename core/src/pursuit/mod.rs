@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::{
-    admission::{Denial, Desk},
+    admission::Denial,
     answer::{self, Content, Miss, Reply},
     body::Body,
     budget::Budget,
@@ -22,7 +22,7 @@ use crate::{
     record::Attempt,
     refusal::Refusal,
     round::{Question, Round},
-    tenure::Tenure,
+    tenure::Keeper,
     time::{Timestamp, millis},
     trail::Trail,
     upstream::{Failure, FailureReason, Outcome, Prefill},
@@ -34,7 +34,7 @@ const STOP: Duration = Duration::from_secs(5);
 
 /// A question, and whom it can still be put to.
 pub(crate) struct Pursuit {
-    desk: Desk,
+    keeper: Keeper,
     exchange: Exchange,
     /// What the request is held on.
     claims: Vec<Claim>,
@@ -78,16 +78,20 @@ type Taken = (Target, Result<Reply, Miss>);
 impl Pursuit {
     /// Of `exchange`, held on `claims`; all of it is to be over at `deadline`.
     pub(crate) fn new(
-        desk: &Desk,
+        keeper: &Keeper,
         holdings: &Holdings,
         exchange: Exchange,
         claims: Vec<Claim>,
         trail: Trail,
         deadline: Timestamp,
     ) -> Self {
-        let round = Round::new(desk.platform().clone(), holdings.clone(), &exchange);
+        let round = Round::new(
+            keeper.desk().platform().clone(),
+            holdings.clone(),
+            &exchange,
+        );
         Self {
-            desk: desk.clone(),
+            keeper: keeper.clone(),
             exchange,
             claims,
             forgiving: false,
@@ -185,7 +189,7 @@ impl Pursuit {
         let patience = self.exchange.patience(left, self.round.has_more());
         let connect = self.exchange.timeouts.connect;
         let request = self.exchange.request(&target, authorization, prefill);
-        let platform = self.desk.platform().clone();
+        let platform = self.keeper.desk().platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
         let answer = Box::pin(async move {
             let request = request.ok_or_else(|| Failure {
@@ -207,7 +211,7 @@ impl Pursuit {
         });
         Sent {
             target,
-            clock: self.desk.platform().clock.clone(),
+            clock: self.keeper.desk().platform().clock.clone(),
             began,
             answer,
             trail: self.trail.clone(),
@@ -317,7 +321,7 @@ impl Pursuit {
 
     /// Where that is done.
     pub(crate) fn tasks(&self) -> Rc<dyn Tasks> {
-        self.desk.platform().tasks.clone()
+        self.keeper.desk().platform().tasks.clone()
     }
 
     /// Has a run ended by posting `body` to `path`, once. Says what is wrong if it may go on all the same.
@@ -355,9 +359,9 @@ impl Pursuit {
         if claims.is_empty() {
             return Ok(());
         }
-        let admitted = self.desk.admit(&claims, self.forgiving).await;
+        let admitted = self.keeper.desk().admit(&claims, self.forgiving).await;
         let admission = admitted.map_err(Loss::Denied)?;
-        budget.go_on_with(Tenure::keep(self.desk.clone(), admission.held));
+        budget.go_on_with(self.keeper.keep(admission.held));
         self.bound(longer, budget);
         Ok(())
     }
@@ -371,7 +375,7 @@ impl Pursuit {
     }
 
     fn now(&self) -> Timestamp {
-        self.desk.platform().clock.now()
+        self.keeper.desk().platform().clock.now()
     }
 }
 
