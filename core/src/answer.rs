@@ -68,6 +68,8 @@ pub(crate) struct Miss {
     pub(crate) outcome: Outcome,
     /// How long the upstream wants to be left alone.
     pub(crate) retry_after: Option<Duration>,
+    /// It is no sign of how whoever was asked is.
+    pub(crate) is_no_sign: bool,
     /// For the operator.
     pub(crate) detail: Option<String>,
 }
@@ -95,7 +97,10 @@ pub(crate) async fn take(
             };
             let mut content = if is_stream {
                 match begun(body, openai::opening).await? {
-                    Begun::Stream(body) => Content::Stream(body, meter()),
+                    Begun::Stream(body, is_filtered) => {
+                        complaint = is_filtered.then_some(Complaint::ContentFilter);
+                        Content::Stream(body, meter())
+                    }
                     Begun::Refused(error) => {
                         let json = HeaderValue::from_static("application/json");
                         head.headers.insert(header::CONTENT_TYPE, json);
@@ -115,6 +120,8 @@ pub(crate) async fn take(
                     }
                     complaint = openai::complaint(bytes);
                     head.status = status;
+                } else if openai::is_filtered(bytes) {
+                    complaint = Some(Complaint::ContentFilter);
                 }
             }
             if let Content::Whole(answer, _) = &content
@@ -139,7 +146,7 @@ pub(crate) async fn take(
             let content = if is_stream {
                 // What comes first is for the caller in any case: nobody else could be asked.
                 match begun(body, |_| Opening::Content).await? {
-                    Begun::Stream(body) => {
+                    Begun::Stream(body, _) => {
                         Content::Stream(body, Meter::Dify(dify::Meter::default()))
                     }
                     Begun::Refused(error) => Content::Whole(error, Usage::default()),
@@ -176,8 +183,8 @@ pub(crate) async fn take(
 
 /// How a stream has begun.
 enum Begun {
-    /// With something for its caller.
-    Stream(Body),
+    /// With something for its caller; or with the word that its provider does not want to answer.
+    Stream(Body, bool),
     /// With this error, which is the caller's own: there is no stream.
     Refused(Bytes),
 }
@@ -222,10 +229,13 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
         Opening::Garbled => Err(Miss::garbled("its first event is not JSON")),
         Opening::End => Err(Miss::garbled("the stream ended before it said anything")),
         Opening::Error(status) if !is_for_caller(status) => Err(Outcome::Told(status).into()),
-        Opening::Error(_) | Opening::Content | Opening::Nothing => Ok(match refused {
-            Some(error) => Begun::Refused(error),
-            None => Begun::Stream(body.behind(join(pieces))),
-        }),
+        Opening::Error(_) | Opening::Content | Opening::Filtered | Opening::Nothing => {
+            let is_filtered = begins == Opening::Filtered;
+            Ok(match refused {
+                Some(error) => Begun::Refused(error),
+                None => Begun::Stream(body.behind(join(pieces)), is_filtered),
+            })
+        }
     }
 }
 
@@ -234,6 +244,7 @@ impl Miss {
         Self {
             outcome: Outcome::Garbled,
             retry_after: None,
+            is_no_sign: false,
             detail: Some(why.into()),
         }
     }
@@ -244,6 +255,7 @@ impl From<Outcome> for Miss {
         Self {
             outcome,
             retry_after: None,
+            is_no_sign: false,
             detail: None,
         }
     }
@@ -254,6 +266,7 @@ impl From<Failure> for Miss {
         Self {
             outcome: Outcome::Failed(failure.reason),
             retry_after: None,
+            is_no_sign: false,
             detail: Some(failure.detail),
         }
     }
@@ -263,6 +276,7 @@ fn broken(error: impl Display) -> Miss {
     Miss {
         outcome: Outcome::Failed(FailureReason::Broken),
         retry_after: None,
+        is_no_sign: false,
         detail: Some(error.to_string()),
     }
 }
@@ -274,7 +288,11 @@ fn check_provider(head: &Parts, now: Timestamp) -> Result<(), Miss> {
         return if head.status.is_success() || is_readable(head) {
             Ok(())
         } else {
-            Err(Miss::garbled("an error that is not JSON"))
+            // Whoever stands before the provider does not like the request: the provider may be well.
+            Err(Miss {
+                is_no_sign: true,
+                ..Miss::garbled("an error that is not JSON")
+            })
         };
     }
     if head.status.is_redirection() {
@@ -294,13 +312,17 @@ fn check_dify(head: &Parts, now: Timestamp) -> Result<(), Miss> {
 }
 
 fn is_readable(head: &Parts) -> bool {
-    is_type(&head.headers, "application/json") && !is_encoded(&head.headers)
+    let is_json = ["application/json", "application/problem+json"]
+        .iter()
+        .any(|kind| is_type(&head.headers, kind));
+    is_json && !is_encoded(&head.headers)
 }
 
 fn failed(head: &Parts, now: Timestamp) -> Miss {
     Miss {
         outcome: Outcome::Status(head.status),
         retry_after: wait(&head.headers, now).map(|wait| wait.min(LONGEST_WAIT)),
+        is_no_sign: false,
         detail: None,
     }
 }
@@ -308,11 +330,16 @@ fn failed(head: &Parts, now: Timestamp) -> Miss {
 /// How long an upstream wants to be left alone: in OpenAI's own words, which are exact, or in HTTP's, as seconds or as a date.
 fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let said = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    if let Some(exact) = said("retry-after-ms").and_then(|text| text.parse().ok()) {
+    let exact = said("retry-after-ms").map(|text| text.split('.').next().unwrap_or_default());
+    if let Some(exact) = exact.and_then(|text| text.parse().ok()) {
         return Some(Duration::from_millis(exact));
     }
     let text = said("retry-after")?;
-    if let Ok(seconds) = text.parse() {
+    let (seconds, rest) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !seconds.is_empty() && is_number(seconds) && is_number(rest) {
+        let more = u64::from(!rest.is_empty());
+        let seconds = seconds.parse().unwrap_or(u64::MAX).saturating_add(more);
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(text).ok()?;
@@ -358,6 +385,8 @@ mod tests {
             ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30_000)),
             ("Sun, 06 Nov 1994 08:49:07 GMT", None, Some(0)),
             ("7", Some("250"), Some(250)),
+            ("7", Some("250.7"), Some(250)),
+            ("1.5", None, Some(2_000)),
             ("7", Some("x"), Some(7_000)),
             ("soon", None, None),
         ];

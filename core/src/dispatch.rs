@@ -147,14 +147,14 @@ impl Attempts {
     /// The number of the target to ask, given what the last one did; nobody, if it is enough. Those who were asked once
     /// are asked again in the same order while attempts are left.
     pub fn next(&mut self, last: Option<Outcome>) -> Option<usize> {
-        let target = self.following(last)?;
+        let target = self.after(last)?;
         Some(self.ask(target))
     }
 
     /// The number of the target that goes on with an answer that broke off after the caller had heard of it; nobody, if
     /// enough were asked.
     pub fn rescue(&mut self) -> Option<usize> {
-        let target = self.following(None).filter(|_| self.has_more())?;
+        let target = self.after(None).filter(|_| self.has_more())?;
         Some(self.ask(target))
     }
 
@@ -179,10 +179,15 @@ impl Attempts {
 
     /// Whether somebody else is to be asked after `last`.
     pub fn goes_on(&self, last: Outcome) -> bool {
-        self.following(Some(last)).is_some()
+        self.after(Some(last)).is_some()
     }
 
-    fn following(&self, last: Option<Outcome>) -> Option<usize> {
+    /// The number of the target that is asked next, if somebody is.
+    pub fn following(&self) -> Option<usize> {
+        self.order.front().copied().filter(|_| self.has_more())
+    }
+
+    fn after(&self, last: Option<Outcome>) -> Option<usize> {
         let go_on = last.is_none_or(|outcome| self.has_more() && self.retry.covers(outcome));
         self.order.front().copied().filter(|_| go_on)
     }

@@ -1,7 +1,7 @@
 //! The life of a request, from top to bottom:
 //! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, settle, record.
 
-use std::{mem, net::IpAddr, rc::Rc};
+use std::{mem, net::IpAddr, rc::Rc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -27,13 +27,13 @@ use crate::{
     receipt::Receipt,
     record::Ending,
     refusal::Refusal,
-    relay::{self, Start, Stream},
+    relay::{self, Reins, Start, Stream},
     route::{Access, Route, Service},
     search::{Search, search},
     tenure::Keeper,
     usage::Usage,
     vigil::{PING, Vigil},
-    visit::Visit,
+    visit::{ATTEMPTS, Visit},
 };
 
 /// The gateway: a configuration, and a platform to play it on. Cheap to make and to clone.
@@ -56,6 +56,9 @@ enum Found {
     /// Nothing yet: it will be a stream, and its caller has waited long enough to be told that it goes on.
     Awaited(Search),
 }
+
+/// How long after its time a stream is left that its caller does not read.
+const UNREAD: Duration = Duration::from_secs(5);
 
 /// Where the gateway's own paths begin.
 const OWN: &str = "/_tidegate";
@@ -263,7 +266,8 @@ impl Gateway {
         let mut search = search(pursuit, mem::take(&mut visit.budget));
         let searched = if can_wait {
             let clock = self.platform.clock.clone();
-            match within(&*clock, PING, search.as_mut()).await {
+            let waited = clock.now().since(visit.record.time);
+            match within(&*clock, PING.saturating_sub(waited), search.as_mut()).await {
                 Some(searched) => searched,
                 None => return Ok(Found::Awaited(search)),
             }
@@ -296,7 +300,7 @@ impl Gateway {
             } if is_assembled => (Start::Answer(body, meter, pursuit), headers),
             reply => return self.relay(visit, reply, pursuit),
         };
-        let (body, receipt) = self.watch(&mut visit, start);
+        let (body, receipt, _) = self.watch(&mut visit, start);
         let answer = assembly::assemble(body).await;
         let closing = receipt.await;
         visit.settle(&closing);
@@ -320,6 +324,8 @@ impl Gateway {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, EVENTS);
         visit.stamp(headers);
+        // It is not known yet.
+        headers.remove(ATTEMPTS);
         visit.record.status = StatusCode::OK.as_u16();
         *response.body_mut() = self.stream(visit, Start::Search(search));
         response
@@ -327,10 +333,23 @@ impl Gateway {
 
     /// The body of a stream, whose end is recorded.
     fn stream(&self, mut visit: Visit, start: Start) -> Body {
-        let (body, receipt) = self.watch(&mut visit, start);
+        let (body, receipt, reins) = self.watch(&mut visit, start);
         visit.record.stream = true;
+        let clock = self.platform.clock.clone();
+        let left = visit
+            .record
+            .time
+            .after(visit.timeouts.total + UNREAD)
+            .since(clock.now());
         self.platform.tasks.spawn(Box::pin(async move {
-            let closing = receipt.await;
+            let mut receipt = receipt;
+            let closing = match within(&*clock, left, &mut receipt).await {
+                Some(closing) => closing,
+                None => {
+                    reins.pull();
+                    receipt.await
+                }
+            };
             visit.settle(&closing);
             visit.close(closing.ended, closing.first_byte);
         }));
@@ -338,7 +357,7 @@ impl Gateway {
     }
 
     /// Sees to a stream, and to whoever goes on with it.
-    fn watch(&self, visit: &mut Visit, start: Start) -> (Body, Receipt) {
+    fn watch(&self, visit: &mut Visit, start: Start) -> (Body, Receipt, Reins) {
         let clock = self.platform.clock.clone();
         let until = visit.record.time.after(visit.timeouts.total);
         let mut vigil = Vigil::new(clock.clone(), visit.timeouts.idle, until);

@@ -5,6 +5,7 @@
 //! One stream has two halves: the [`Body`] that the caller reads, and the [`Receipt`] that the record waits for.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     mem,
     pin::Pin,
@@ -66,7 +67,7 @@ pub(crate) enum Start {
 }
 
 /// Splits a stream into what the caller reads and what is known of it when it is over.
-pub(crate) fn watch(stream: Stream) -> (Body, Receipt) {
+pub(crate) fn watch(stream: Stream) -> (Body, Receipt, Reins) {
     let (pen, receipt) = receipt();
     let mut relay = Relay {
         source: Source::Over,
@@ -91,7 +92,23 @@ pub(crate) fn watch(stream: Stream) -> (Body, Receipt) {
         Start::Answer(body, meter, pursuit) => relay.start(body, meter, pursuit),
         Start::Search(search) => relay.source = Source::Search(search),
     }
-    (Body::arriving(Attended(Some(relay))), receipt)
+    let relay = Rc::new(RefCell::new(Some(relay)));
+    let body = Body::arriving(Attended(relay.clone()));
+    (body, receipt, Reins(relay))
+}
+
+/// Holds a stream whose caller may not read it: then nothing of it moves, and no time passes for it.
+pub(crate) struct Reins(Rc<RefCell<Option<Relay>>>);
+
+impl Reins {
+    /// Ends the stream where it is.
+    pub(crate) fn pull(self) {
+        let relay = self.0.take();
+        if let Some(mut relay) = relay {
+            let detail = "its caller has not read it in time";
+            relay.close(Ending::Truncated, Some(detail.into()), None);
+        }
+    }
 }
 
 struct Relay {
@@ -121,7 +138,7 @@ struct Relay {
 }
 
 /// A stream as long as its caller is there.
-struct Attended(Option<Relay>);
+struct Attended(Rc<RefCell<Option<Relay>>>);
 
 /// Where events come from.
 enum Source {
@@ -223,7 +240,12 @@ impl Relay {
                 if let Ok(chunk) = frame.into_data() {
                     *taken += chunk.len();
                     self.vigil.heard();
-                    self.chunk(chunk, out);
+                    // Where something always comes, nobody waits for an alarm.
+                    if self.vigil.is_over() {
+                        self.give_up("it took too long in all".into(), out);
+                    } else {
+                        self.chunk(chunk, out);
+                    }
                 }
             }
             Some(Err(error)) => self.broken(Break::Lost(error.to_string()), out),
@@ -480,7 +502,8 @@ impl Drop for Relay {
 
 impl Drop for Attended {
     fn drop(&mut self) {
-        if let Some(relay) = self.0.take()
+        let relay = self.0.take();
+        if let Some(relay) = relay
             && let Some(pursuit) = &relay.pursuit
             && let Some(parting) = pursuit.parting(&relay.meter)
         {
@@ -495,11 +518,12 @@ impl http_body::Body for Attended {
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(relay) = &mut self.0 else {
-            return Poll::Ready(None);
+        let mut relay = self.0.borrow_mut();
+        let Some(relay) = &mut *relay else {
+            return Poll::Ready(Some(Err("the stream was not read in time".into())));
         };
         let piece = ready!(relay.poll(cx));
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))

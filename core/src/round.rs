@@ -92,14 +92,18 @@ impl Round {
         {
             return Some(self.question(turn.place, turn.target, turn.before + 1, now));
         }
-        let place = self.attempts.next(last.map(|miss| miss.outcome))?;
+        let last = last.map(|miss| miss.outcome);
+        self.pass_by(now);
+        let place = self.attempts.next(last)?;
         self.ask(place, now)
     }
 
     /// Whom to ask to go on with an answer that has broken off.
     pub(crate) fn rescue(&mut self) -> Option<Question> {
+        let now = self.platform.clock.now();
+        self.pass_by(now);
         let place = self.attempts.rescue()?;
-        self.ask(place, self.platform.clock.now())
+        self.ask(place, now)
     }
 
     /// After how long without a word from whoever was asked somebody else is to be asked as well; nothing, if nobody is to be.
@@ -157,6 +161,24 @@ impl Round {
         Some(self.question(turn.place, turn.target, turn.before, now))
     }
 
+    /// Those are left out of whom too much was asked again already: others may be asked in their place.
+    fn pass_by(&mut self, now: Timestamp) {
+        while let Some(target) = self
+            .attempts
+            .following()
+            .and_then(|place| self.targets.get(place))
+        {
+            let origin = target.origin.name.clone();
+            let is_again = self.asked.contains(&origin);
+            if !is_again || self.holdings.health().may_retry(&origin, now) {
+                return;
+            }
+            let is_other = |target: &Target| target.origin.name != origin;
+            self.attempts
+                .keep(|place| self.targets.get(place).is_some_and(is_other));
+        }
+    }
+
     fn ask(&mut self, place: usize, now: Timestamp) -> Option<Question> {
         let target = self.targets.get(place)?.clone();
         let origin = &target.origin.name;
@@ -164,8 +186,6 @@ impl Round {
         if !self.asked.contains(origin) {
             health.asked(origin, now);
             self.asked.push(origin.clone());
-        } else if !health.may_retry(origin, now) {
-            return None;
         }
         drop(health);
         Some(self.question(place, target, 0, now))
@@ -201,6 +221,10 @@ impl Round {
         }
         let now = self.platform.clock.now();
         let mut health = self.holdings.health();
+        if taken.as_ref().is_err_and(|miss| miss.is_no_sign) {
+            health.unheard(&turn.target.name, turn.began, now);
+            return;
+        }
         let (sign, rest) = match taken {
             Ok(reply) if matches!(reply.content, Content::Stream(..)) => (Sign::Begun, None),
             Ok(_) => (Sign::Well, None),

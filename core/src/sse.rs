@@ -80,6 +80,15 @@ pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(joined))
 }
 
+/// What an event is called, if it has a name.
+pub fn name(event: &[u8]) -> Option<&[u8]> {
+    // Most have none, and begin with what they say.
+    if event.starts_with(b"data:") {
+        return None;
+    }
+    fields(event).find_map(|(name, value)| (name == b"event").then_some(value))
+}
+
 /// Name and value of each line of an event; a comment has the empty name.
 fn fields(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = event;

@@ -62,6 +62,11 @@ impl Vigil {
         self.heard = self.clock.now();
     }
 
+    /// Whether it has taken too long in all, by the time that something came last.
+    pub(crate) fn is_over(&self) -> bool {
+        self.heard >= self.until
+    }
+
     /// Something has gone to the caller.
     pub(crate) fn said(&mut self) {
         self.said = self.clock.now();

@@ -23,7 +23,7 @@ pub fn start(
         .replace("REQUESTS", &requests.to_string());
     let gateway = Process::start(runtime, &config, &secrets).unwrap();
     let answer = Answer {
-        body: Some(r#"{"object":"chat.completion","choices":[]}"#.into()),
+        body: Some(r#"{"object":"chat.completion","choices":[{}]}"#.into()),
         times: Some(400),
         spare: true,
         ..Answer::default()

@@ -32,7 +32,7 @@ impl Upstream for Slow {
         let clock = self.clock.borrow().clone().unwrap();
         clock.sleep(Duration::from_secs(1)).await;
         *self.answering.borrow_mut() -= 1;
-        Ok(Response::new(Body::from(r#"{"choices":[]}"#.to_owned())))
+        Ok(Response::new(Body::from(r#"{"choices":[{}]}"#.to_owned())))
     }
 }
 

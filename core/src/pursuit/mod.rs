@@ -51,6 +51,8 @@ pub(crate) enum Loss {
     Denied(Denial),
     /// What the caller sent was longer than this, which showed on the way.
     TooLong(u64),
+    /// There was no time left to ask anybody.
+    TooLate,
     /// Everybody has failed who could be asked: the last one so.
     Unanswered(Option<Miss>),
 }
@@ -146,8 +148,9 @@ impl Pursuit {
         last: Option<&Miss>,
         budget: &mut Budget,
     ) -> Result<Option<Taken>, Loss> {
-        if last.is_some() && self.now() >= self.deadline {
-            return Ok(None);
+        if self.now() >= self.deadline {
+            // Whoever has waited for so long is not asked for anything any more, be it for the first time.
+            return last.map_or(Err(Loss::TooLate), |_| Ok(None));
         }
         let Some(question) = self.round.next(last) else {
             return Ok(None);
@@ -186,7 +189,11 @@ impl Pursuit {
         } = question;
         let began = self.now();
         let left = self.deadline.since(began);
-        let patience = self.exchange.patience(left, self.round.has_more());
+        let others = self.round.has_more();
+        let patience = self.exchange.patience(left, others);
+        // Who is given less than half of what he would have had says nothing by his silence.
+        let full = self.exchange.patience(self.exchange.timeouts.total, others);
+        let is_hurried = patience < full / 2;
         let connect = self.exchange.timeouts.connect;
         let request = self.exchange.request(&target, authorization, prefill);
         let platform = self.keeper.desk().platform().clone();
@@ -206,7 +213,10 @@ impl Pursuit {
                     reason: FailureReason::Timeout,
                     detail: "no answer in time".into(),
                 };
-                Err(silent.into())
+                Err(Miss {
+                    is_no_sign: is_hurried,
+                    ..silent.into()
+                })
             })
         });
         Sent {
@@ -273,12 +283,9 @@ impl Pursuit {
                     refused_prefill = true;
                     self.round.again()
                 }
-                // Some do not refuse what they do not know, but fail at it.
-                Err(miss)
-                    if prefill.is_some()
-                        && miss.outcome == Outcome::Status(StatusCode::INTERNAL_SERVER_ERROR) =>
-                {
-                    budget.failed(false);
+                // Some do not refuse what they do not know, but fail at it, each in its own way.
+                Err(miss) if prefill.is_some() && may_be_of_prefill(miss.outcome) => {
+                    budget.failed(miss.outcome.may_have_cost());
                     refused_prefill = true;
                     self.round.again()
                 }
@@ -384,6 +391,10 @@ impl From<Loss> for Refusal {
         match loss {
             Loss::Denied(denial) => denial.into(),
             Loss::TooLong(limit) => Self::TooLarge(limit),
+            Loss::TooLate => Self::Upstream {
+                last: Outcome::Failed(FailureReason::Timeout),
+                retry_after: None,
+            },
             Loss::Unanswered(None) => Self::NoRoute,
             Loss::Unanswered(Some(last)) => Self::Upstream {
                 last: last.outcome,
@@ -416,6 +427,18 @@ impl Drop for Sent {
         if !self.is_told {
             self.tell("abandoned".into(), None);
         }
+    }
+}
+
+/// Whether this can be what an upstream makes of the beginning of an answer that it was given.
+fn may_be_of_prefill(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Garbled => true,
+        Outcome::Status(status) | Outcome::Told(status) => matches!(
+            status,
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::NOT_IMPLEMENTED
+        ),
+        Outcome::Complained(_) | Outcome::Failed(_) => false,
     }
 }
 

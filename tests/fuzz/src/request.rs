@@ -17,7 +17,7 @@ pub fn request(bytes: &[u8]) -> bool {
         .header("content-type", "application/json")
         .body(Body::arriving(Pieces(pieces)))
         .unwrap();
-    let answer = Bytes::from_static(br#"{"object":"chat.completion","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+    let answer = Bytes::from_static(br#"{"object":"chat.completion","choices":[{}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
     let played = play(request, "application/json", &[answer]);
 
     for asked in &played.asked {

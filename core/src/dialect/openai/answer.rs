@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{
     cut::cut,
-    event::{Choice, Delta, Event},
+    event::{Choice, Delta, Event, is_nothing},
     is_done,
     transcript::Transcript,
 };
@@ -28,8 +28,14 @@ const CALL: u64 = 16;
 /// What a whole answer cost, which comes in choices or does not; nothing if it says nothing that an answer says, or an error.
 pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
     let answer: Event<'_> = json::read(answer).ok()?;
-    let is_answer =
-        !in_choices || answer.choices.is_some() || answer.usage.is_some() || answer.error.is_some();
+    let is_answer = if in_choices {
+        answer.has_choices()
+    } else {
+        [answer.object, answer.data, answer.output, answer.usage]
+            .iter()
+            .any(Option::is_some)
+    };
+    let is_answer = is_answer || answer.error.is_some() || answer.is_error();
     is_answer.then(|| answer.usage.map(count).unwrap_or_default())
 }
 
@@ -46,6 +52,8 @@ pub struct Meter {
     /// The stream has said itself that it is over; with its last word; and that it has failed.
     over: bool,
     done: bool,
+    /// It is a response, which says that it is over in an event of its own.
+    responds: bool,
     pub(in crate::dialect) failed: bool,
     /// How many choices were asked for, and those that have begun.
     asked: usize,
@@ -120,6 +128,7 @@ impl Meter {
         let Some(data) = sse::data(event) else {
             return Verdict::Pass;
         };
+        let is_named_error = sse::name(event) == Some(b"error");
         if self.done {
             // Nothing is said after the last word.
             return Verdict::Keep;
@@ -127,7 +136,7 @@ impl Meter {
         if is_done(&data) {
             // Whoever never says of a choice whether it is over is taken at his word.
             let is_open = |choice: &Begun| choice.tells_end && !choice.is_finished;
-            if self.choices.iter().any(is_open) {
+            if self.choices.iter().any(is_open) || self.responds && !self.over {
                 return Verdict::Unfinished;
             }
             (self.over, self.done) = (true, true);
@@ -154,7 +163,10 @@ impl Meter {
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
             self.usage = count(raw);
         }
-        let fails = event.error.is_some()
+        let fails = event.error.is_some_and(|error| !is_nothing(error))
+            || event.is_error()
+            || is_named_error
+            || event.choices.iter().flatten().any(Choice::has_failed)
             || matches!(event.kind.as_deref(), Some("response.failed" | "error"));
         // Some say in the same event that a choice has finished: with an error.
         let choices = event.choices.iter().flatten();
@@ -165,6 +177,7 @@ impl Meter {
             }
         }
         if event.kind.is_some() {
+            self.responds = true;
             // The pieces of a response have numbers and names of their own, which nobody else can go on with.
             self.told = None;
         }
@@ -377,15 +390,15 @@ mod tests {
             cost(br#"{"usage":{"prompt_tokens":"1"}}"#),
             Some(Usage::default())
         );
-        assert_eq!(cost(b"{}"), Some(Usage::default()));
-        for broken in [&b""[..], b"<html>", b"{", b"\"x\"", b"null"] {
+        assert_eq!(cost(br#"{"data":[]}"#), Some(Usage::default()));
+        for broken in [&b""[..], b"{}", b"<html>", b"{", b"\"x\"", b"null"] {
             assert_eq!(cost(broken), None);
         }
         for (answer, is_one) in [
             (&br#"{"choices":[{}]}"#[..], true),
             (br#"{"error":{}}"#, true),
-            (br#"{"choices":[]}"#, true),
-            (br#"{"choices":null,"usage":{}}"#, true),
+            (br#"{"choices":[],"usage":{}}"#, false),
+            (br#"{"object":"error","message":"x"}"#, true),
             (br#"{"choices":null}"#, false),
             (br#"{"detail":"busy"}"#, false),
             (b"{}", false),

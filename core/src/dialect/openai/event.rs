@@ -1,8 +1,11 @@
 //! The events of a stream, and of a whole answer the same fields.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 /// An event of a stream; of all that it says, what the gateway acts on.
@@ -25,6 +28,16 @@ pub(super) struct Event<'a> {
     pub(super) item: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) code: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) message: Option<&'a RawValue>,
+    /// What it is.
+    #[serde(borrow, default)]
+    pub(super) object: Option<&'a RawValue>,
+    /// Of embeddings, and of responses: the answer.
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) output: Option<&'a RawValue>,
 }
 
 /// What an event says of one of the answers that were asked for.
@@ -39,47 +52,157 @@ pub(super) struct Choice<'a> {
     pub(super) delta: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) error: Option<&'a RawValue>,
+    /// Where an answer comes at once.
+    #[serde(borrow)]
+    pub(super) message: Option<&'a RawValue>,
 }
 
 /// What a chunk adds.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Delta<'a> {
-    #[serde(borrow)]
     pub(super) content: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) reasoning: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) refusal: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) function_call: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) tool_calls: Option<Vec<ToolCall<'a>>>,
-    #[serde(borrow)]
     pub(super) audio: Option<&'a RawValue>,
+    /// It says something besides, which is not known here.
+    pub(super) says_more: bool,
 }
 
 /// A piece of a call of a tool.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct ToolCall<'a> {
-    #[serde(borrow)]
     index: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) id: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) function: Function<'a>,
+    says_more: bool,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Function<'a> {
-    #[serde(borrow)]
     pub(super) name: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) arguments: Option<&'a RawValue>,
+    says_more: bool,
+}
+
+/// Something that is told field by field.
+trait Told<'a>: Default {
+    /// Takes a field; says whether it is known.
+    fn take(&mut self, name: &str, value: &'a RawValue) -> bool;
+
+    /// There is something that is not known.
+    fn says_more(&mut self);
+}
+
+impl<'a> Told<'a> for Delta<'a> {
+    fn take(&mut self, name: &str, value: &'a RawValue) -> bool {
+        let field = match name {
+            "content" => &mut self.content,
+            "reasoning_content" => &mut self.reasoning_content,
+            "reasoning" => &mut self.reasoning,
+            "refusal" => &mut self.refusal,
+            "function_call" => &mut self.function_call,
+            "audio" => &mut self.audio,
+            "tool_calls" => {
+                let calls: Option<Vec<ToolCall<'a>>> = serde_json::from_str(value.get()).ok();
+                self.says_more |= calls.iter().flatten().any(ToolCall::says_more);
+                let is_read = calls.is_some();
+                self.tool_calls = calls;
+                return is_read;
+            }
+            // Who makes the details of a thought makes it in words too.
+            "role" | "reasoning_details" => return true,
+            _ => return false,
+        };
+        *field = Some(value);
+        true
+    }
+
+    fn says_more(&mut self) {
+        self.says_more = true;
+    }
+}
+
+impl<'a> Told<'a> for ToolCall<'a> {
+    fn take(&mut self, name: &str, value: &'a RawValue) -> bool {
+        match name {
+            "index" => self.index = Some(value),
+            "id" => self.id = Some(value),
+            "type" => return value.get() == "\"function\"",
+            "function" => match serde_json::from_str(value.get()) {
+                Ok(function) => self.function = function,
+                Err(_) => return false,
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn says_more(&mut self) {
+        self.says_more = true;
+    }
+}
+
+impl<'a> Told<'a> for Function<'a> {
+    fn take(&mut self, name: &str, value: &'a RawValue) -> bool {
+        match name {
+            "name" => self.name = Some(value),
+            "arguments" => self.arguments = Some(value),
+            _ => return false,
+        }
+        true
+    }
+
+    fn says_more(&mut self) {
+        self.says_more = true;
+    }
+}
+
+/// Reads something that is told field by field.
+fn told<'de, T: Told<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Fields<T>(PhantomData<T>);
+
+    impl<'de, T: Told<'de>> Visitor<'de> for Fields<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+            let mut told = T::default();
+            while let Some((name, value)) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
+                if !told.take(&name, value) && !is_empty(value) {
+                    told.says_more();
+                }
+            }
+            Ok(told)
+        }
+    }
+
+    deserializer.deserialize_map(Fields(PhantomData))
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Delta<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        told::<Delta<'de>, D>(deserializer)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for ToolCall<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        told::<ToolCall<'de>, D>(deserializer)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Function<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        told::<Function<'de>, D>(deserializer)
+    }
 }
 
 impl Choice<'_> {
@@ -96,9 +219,42 @@ impl Choice<'_> {
     pub(super) fn is_finished(&self) -> bool {
         self.finish_reason.is_some_and(|raw| !is_empty(raw))
     }
+
+    /// Whether it says that this answer has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        let reason = self.finish_reason.map(RawValue::get);
+        matches!(
+            reason,
+            Some("\"error\"" | "\"insufficient_system_resource\"")
+        ) || self.error.is_some_and(|error| !is_nothing(error))
+    }
+
+    /// Whether it says that its provider did not want to go on.
+    pub(super) fn is_filtered(&self) -> bool {
+        let reason = self.finish_reason.map(RawValue::get);
+        reason == Some("\"content_filter\"")
+    }
+}
+
+impl Event<'_> {
+    /// Whether it has choices.
+    pub(super) fn has_choices(&self) -> bool {
+        self.choices
+            .as_ref()
+            .is_some_and(|choices| !choices.is_empty())
+    }
+
+    /// Whether it is nothing but an error: as those servers say it that do not say it inside of another object.
+    pub(super) fn is_error(&self) -> bool {
+        self.object.map(RawValue::get) == Some("\"error\"")
+    }
 }
 
 impl ToolCall<'_> {
+    fn says_more(&self) -> bool {
+        self.says_more || self.function.says_more
+    }
+
     pub(super) fn index(&self) -> u64 {
         number(self.index)
     }
@@ -119,4 +275,9 @@ pub(super) fn is_empty(raw: &RawValue) -> bool {
 /// Where providers leave a number out, there is only one thing to count.
 fn number(raw: Option<&RawValue>) -> u64 {
     raw.and_then(|raw| raw.get().parse().ok()).unwrap_or(0)
+}
+
+/// Whether it says that there is nothing, as some do of an error.
+pub(super) fn is_nothing(raw: &RawValue) -> bool {
+    is_empty(raw) || raw.get() == "false"
 }

@@ -15,7 +15,7 @@ mod whole;
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
 pub use length::Most;
-pub(crate) use opening::{Opening, complaint, opening, refused, told};
+pub(crate) use opening::{Opening, complaint, is_filtered, opening, refused, told};
 pub use request::{Asked, Malformed};
 pub use splice::{Splice, Spliced};
 pub(crate) use streamed::streamed;

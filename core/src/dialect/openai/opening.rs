@@ -11,7 +11,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    event::{Choice, Event, is_empty},
+    event::{Choice, Event, is_empty, is_nothing},
     is_done,
 };
 use crate::{dialect::json, sse, upstream::Complaint};
@@ -21,6 +21,8 @@ use crate::{dialect::json, sse, upstream::Complaint};
 pub(crate) enum Opening {
     /// Something for the caller.
     Content,
+    /// That its provider does not want to say anything.
+    Filtered,
     /// The end.
     End,
     /// Nothing: a comment, a role, an empty text.
@@ -57,7 +59,12 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
         ) => false,
         Some(_) => true,
     };
-    if of_response || event.choices.iter().flatten().any(Choice::says_something) {
+    let mut choices = event.choices.iter().flatten();
+    if of_response || choices.clone().any(Choice::has_words) {
+        Opening::Content
+    } else if choices.any(Choice::is_filtered) {
+        Opening::Filtered
+    } else if event.choices.iter().flatten().any(Choice::is_finished) {
         Opening::Content
     } else {
         Opening::Nothing
@@ -69,15 +76,14 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
 pub(crate) fn refused(event: &[u8]) -> Option<Bytes> {
     let data = sse::data(event)?;
     let read: Event<'_> = json::read(&data).ok()?;
-    let is_plain = read.kind.is_none() && read.choices.is_none() && read.error().is_some();
+    let is_plain = read.kind.is_none() && !read.has_choices() && read.error().is_some();
     is_plain.then(|| Bytes::copy_from_slice(&data))
 }
 
 /// The status that a whole answer would have had, if it is an error that came with success.
 pub(crate) fn told(answer: &[u8]) -> Option<StatusCode> {
     let answer: Event<'_> = json::read(answer).ok()?;
-    let error = answer.error()?;
-    answer.choices.is_none().then(|| error.status())
+    answer.error().map(|error| error.status())
 }
 
 /// What the error in `answer` says that the request is too much of, if it says so.
@@ -86,9 +92,22 @@ pub(crate) fn complaint(answer: &[u8]) -> Option<Complaint> {
     answer.error()?.complaint()
 }
 
+/// Whether `answer` says nothing but that its provider did not want to give one.
+pub(crate) fn is_filtered(answer: &[u8]) -> bool {
+    let Ok(answer) = json::read::<Event<'_>>(answer) else {
+        return false;
+    };
+    let choices = answer.choices.unwrap_or_default();
+    !choices.is_empty()
+        && choices
+            .iter()
+            .all(|choice| choice.is_filtered() && !choice.has_words())
+}
+
 /// What providers say of an error; of a code that is a number too, in some.
 struct Told {
     words: Vec<String>,
+    message: String,
     code: Option<u16>,
 }
 
@@ -101,13 +120,22 @@ struct Fields<'a> {
     status: Option<&'a RawValue>,
     #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
 }
 
 impl Event<'_> {
     fn error(&self) -> Option<Told> {
-        let is_null = |raw: &&RawValue| raw.get() == "null";
-        if let Some(error) = self.error.filter(|raw| !is_null(raw)) {
+        let errors = self.choices.iter().flatten().map(|choice| choice.error);
+        let mut errors = [self.error].into_iter().chain(errors).flatten();
+        if let Some(error) = errors.find(|raw| !is_nothing(raw)) {
             return Some(Told::read(error));
+        }
+        if self.is_error() {
+            return Some(Told::of([self.code]).with(self.message));
+        }
+        if self.choices.iter().flatten().any(Choice::has_failed) {
+            return Some(Told::of([]));
         }
         match self.kind.as_deref() {
             // The Responses API: the fields of the error are the event's own.
@@ -125,14 +153,11 @@ impl Event<'_> {
 }
 
 impl Choice<'_> {
-    fn says_something(&self) -> bool {
-        let delta = self.delta.map(RawValue::get);
+    fn has_words(&self) -> bool {
         let says =
-            delta.is_some_and(|delta| serde_json::from_str(delta).is_ok_and(|Piece { says }| says));
-        says || [self.text, self.finish_reason]
-            .into_iter()
-            .flatten()
-            .any(|raw| !is_empty(raw))
+            |raw: &RawValue| serde_json::from_str(raw.get()).is_ok_and(|Piece { says }| says);
+        let pieces = [self.delta, self.message].into_iter().flatten();
+        pieces.into_iter().any(says) || self.text.is_some_and(|raw| !is_empty(raw))
     }
 }
 
@@ -168,7 +193,13 @@ impl<'de> Deserialize<'de> for Piece {
 impl Told {
     fn read(error: &RawValue) -> Self {
         let fields: Fields<'_> = serde_json::from_str(error.get()).unwrap_or_default();
-        Self::of([fields.code, fields.status, fields.kind])
+        Self::of([fields.code, fields.status, fields.kind]).with(fields.message)
+    }
+
+    /// What is said for people to read counts only where there is no other word for it.
+    fn with(mut self, message: Option<&RawValue>) -> Self {
+        self.message = message.map_or_else(String::new, |raw| raw.get().to_ascii_lowercase());
+        self
     }
 
     fn of<'a>(said: impl IntoIterator<Item = Option<&'a RawValue>>) -> Self {
@@ -181,6 +212,7 @@ impl Told {
             .map(|raw| raw.trim_matches('"').to_ascii_lowercase());
         Self {
             words: words.collect(),
+            message: String::new(),
             code,
         }
     }
@@ -228,11 +260,20 @@ impl Told {
     }
 
     fn complaint(&self) -> Option<Complaint> {
+        let too_long = [
+            "maximum context length",
+            "context size",
+            "context window",
+            "input token count",
+            "prompt is too long",
+        ];
         if self.says(&[
             "context_length",
             "string_above_max_length",
             "context_window",
-        ]) {
+            "exceed_context_size",
+        ]) || too_long.iter().any(|part| self.message.contains(part))
+        {
             Some(Complaint::ContextLength)
         } else if self.says(&["content_filter", "content_policy", "responsibleai"]) {
             Some(Complaint::ContentFilter)
@@ -342,7 +383,20 @@ mod tests {
             (r#"{"error":null,"choices":[]}"#, None),
             // The Responses API says it of an answer that is one.
             (r#"{"error":null,"output":[]}"#, None),
-            (r#"{"choices":[],"error":{"type":"x"}}"#, None),
+            (r#"{"choices":[],"error":{"type":"x"}}"#, Some(500)),
+            (
+                r#"{"choices":[{"finish_reason":"error","error":{"code":502}}]}"#,
+                Some(502),
+            ),
+            (
+                r#"{"choices":[{"message":{"content":"x"},"finish_reason":"error"}]}"#,
+                Some(500),
+            ),
+            (
+                r#"{"object":"error","message":"the maximum context length is 4096 tokens","code":400}"#,
+                Some(400),
+            ),
+            (r#"{"choices":[{}],"error":false}"#, None),
             ("[]", None),
             ("", None),
         ] {

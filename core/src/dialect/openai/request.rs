@@ -150,7 +150,8 @@ impl Asked {
             } else {
                 0
             },
-            is_text: form.is_none_or(|raw| cost::kind(raw).is_some_and(|kind| kind == "text")),
+            is_text: !fields.has_grammar
+                && form.is_none_or(|raw| cost::kind(raw).is_some_and(|kind| kind == "text")),
             model,
             user,
             most,
@@ -192,9 +193,9 @@ impl Asked {
         self.stream || self.streams_upstream
     }
 
-    /// Whether targets stream an answer that its caller wants at once.
+    /// Whether a stream of it is to be put together, since its caller wants it at once: some stream what they were not asked to.
     pub fn is_assembled(&self) -> bool {
-        self.streams_upstream
+        !self.stream && self.choices > 0
     }
 
     /// Whether somebody can be asked to go on behind the beginning of its answer. Where that must be JSON, nobody knows what comes
@@ -402,6 +403,8 @@ struct Fields<'a> {
     reasoning: Option<&'a RawValue>,
     reasoning_effort: Option<&'a RawValue>,
     response_format: Option<&'a RawValue>,
+    /// Of those who serve models themselves: what the answer must be like.
+    has_grammar: bool,
 }
 
 struct Options<'a> {
@@ -428,6 +431,17 @@ enum Name {
     ReasoningEffort,
     ResponseFormat,
     IncludeUsage,
+    #[serde(
+        alias = "guided_json",
+        alias = "guided_regex",
+        alias = "guided_choice",
+        alias = "guided_grammar",
+        alias = "structured_outputs",
+        alias = "json_schema",
+        alias = "regex",
+        alias = "ebnf"
+    )]
+    Grammar,
     #[serde(other)]
     Other,
 }
@@ -465,6 +479,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         Name::Reasoning => (&mut fields.reasoning, "reasoning"),
                         Name::ReasoningEffort => (&mut fields.reasoning_effort, "reasoning_effort"),
                         Name::ResponseFormat => (&mut fields.response_format, "response_format"),
+                        Name::Grammar => {
+                            let grammar: &RawValue = access.next_value()?;
+                            fields.has_grammar |= grammar.get() != "null";
+                            continue;
+                        }
                         Name::IncludeUsage | Name::Other => {
                             access.next_value::<IgnoredAny>()?;
                             continue;

@@ -33,7 +33,14 @@ impl Whole {
         for (name, value) in event {
             match (name.as_str(), value) {
                 ("choices", Value::Array(choices)) => {
-                    for choice in choices {
+                    for mut choice in choices {
+                        // Where the number is left out, there is only one.
+                        let fields = choice.as_object_mut();
+                        if let Some(fields) = fields
+                            && !fields.get("index").is_some_and(Value::is_u64)
+                        {
+                            fields.insert("index".into(), 0.into());
+                        }
                         join_in(&mut self.choices, choice);
                     }
                 }
@@ -88,7 +95,11 @@ fn message(delta: Value) -> Value {
 fn join_in(list: &mut Vec<Value>, item: Value) {
     let index = |item: &Value| item.get("index").and_then(Value::as_u64);
     let number = index(&item);
-    let is_same = |other: &&mut Value| number.is_some() && index(other) == number;
+    if number.is_none() {
+        list.push(item);
+        return;
+    }
+    let is_same = |other: &&mut Value| index(other) == number;
     if let Some(known) = list.iter_mut().find(is_same) {
         join(known, item);
         return;
@@ -96,7 +107,7 @@ fn join_in(list: &mut Vec<Value>, item: Value) {
     // Its own lists may hold several pieces of one thing.
     let mut new = Value::Object(Map::new());
     join(&mut new, item);
-    let is_behind = |other: &Value| number.is_some() && index(other) > number;
+    let is_behind = |other: &Value| index(other) > number;
     let place = list.iter().position(is_behind);
     list.insert(place.unwrap_or(list.len()), new);
 }
