@@ -2,7 +2,19 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method, Uri, header::HOST, request::Parts};
+use http::{
+    HeaderMap, HeaderName, Method, Uri, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+    request::Parts,
+};
+
+use crate::body::Body;
+
+/// How long a WebSocket's key is: sixteen bytes, in base64.
+const KEY: usize = 24;
 
 /// A request's head.
 #[derive(Debug)]
@@ -23,11 +35,14 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Where the call came from, as the platform vouches for it.
     pub peer: Option<IpAddr>,
+    /// It asks that its connection become a WebSocket.
+    pub switches: bool,
 }
 
 impl Call {
     /// Reads the head of a request. The scheme of its URI, where it has one, is the platform's word.
     pub fn read(head: Parts, peer: Option<IpAddr>) -> Self {
+        let switches = asks_for_websocket(&head);
         let Parts {
             method,
             uri,
@@ -49,7 +64,13 @@ impl Call {
             query: uri.query().map(str::to_owned),
             headers,
             peer,
+            switches,
         }
+    }
+
+    /// What of `body` belongs to the call itself: of one that asks to switch nothing, since that is what comes afterwards.
+    pub(crate) fn content(&self, body: Body) -> Body {
+        if self.switches { Body::empty() } else { body }
     }
 
     /// Says what is wrong with it, if it could be read in two ways.
@@ -63,6 +84,32 @@ impl Call {
         }
         safe(&self.path)
     }
+}
+
+/// Whether a request asks, in so many words, that its connection become a WebSocket.
+///
+/// What is only half of that is an ordinary request, in which `upgrade` is an offer that may be left alone: if one between here
+/// and Dify read it otherwise than another, it could be made to pass on what nobody has looked at.
+pub fn asks_for_websocket(head: &Parts) -> bool {
+    let lists = |name: &HeaderName, token: &str| {
+        let values = head.headers.get_all(name).iter();
+        let tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        tokens
+            .map(<[u8]>::trim_ascii)
+            .any(|named| named.eq_ignore_ascii_case(token.as_bytes()))
+    };
+    let is = |name: &HeaderName, fits: &dyn Fn(&[u8]) -> bool| {
+        let mut values = head.headers.get_all(name).iter();
+        values.next().is_some_and(|value| fits(value.as_bytes())) && values.next().is_none()
+    };
+    head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && lists(&CONNECTION, "upgrade")
+        && is(&UPGRADE, &|value| value.eq_ignore_ascii_case(b"websocket"))
+        && is(&SEC_WEBSOCKET_VERSION, &|value| value == b"13")
+        && is(&SEC_WEBSOCKET_KEY, &|value| value.len() == KEY)
+        && !head.headers.contains_key(CONTENT_LENGTH)
+        && !head.headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// Whether `path` is `prefix` or lies below it, with a border between segments between them.

@@ -31,6 +31,7 @@ use crate::{
     route::{Access, Route, Service},
     search::{Search, search},
     tenure::Keeper,
+    tunnel::{self, Tunnel},
     usage::Usage,
     vigil::{PING, Vigil},
     visit::Visit,
@@ -46,15 +47,13 @@ pub struct Gateway {
 }
 
 /// Something for the caller.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one, and is taken apart at once"
-)]
 enum Found {
     /// An answer, from whoever could be asked if it breaks off.
     Reply(Reply, Option<Box<Pursuit>>),
     /// Nothing yet: it will be a stream, and its caller has waited long enough to be told that it goes on.
     Awaited(Search),
+    /// A connection that has become a WebSocket.
+    Switched(Reply, Tunnel),
 }
 
 /// Where the gateway's own paths begin.
@@ -95,6 +94,7 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let call = Call::read(head, peer);
         if below(OWN, &call.path) {
+            let body = call.content(body);
             return self.own(&call, body).await;
         }
         let mut visit = Visit::begin(self.platform.clone(), &call);
@@ -163,8 +163,9 @@ impl Gateway {
             ));
         }
         match &route.service {
-            Service::Models => intake::models(&self.config, call, path, body).await,
+            Service::Models => intake::models(&self.config, call, path, call.content(body)).await,
             Service::App(dify, app) => {
+                let body = call.content(body);
                 intake::app(&self.config, dify, app, call, path, body, wants_user).await
             }
             Service::Dify(dify) => {
@@ -252,6 +253,13 @@ impl Gateway {
         claims: Vec<Claim>,
         exchange: Exchange,
     ) -> Result<Found, Refusal> {
+        if exchange.switches {
+            let (reply, tunnel) = tunnel::open(&self.platform, visit, exchange).await?;
+            return Ok(match tunnel {
+                Some(tunnel) => Found::Switched(reply, tunnel),
+                None => Found::Reply(reply, None),
+            });
+        }
         let deadline = visit.record.time.after(exchange.timeouts.total);
         let trail = visit.trail.clone();
         let can_wait = exchange.can_be_awaited();
@@ -286,6 +294,7 @@ impl Gateway {
         let (reply, pursuit) = match found {
             Found::Reply(reply, pursuit) => (reply, pursuit),
             Found::Awaited(search) => return self.begin(visit, search),
+            Found::Switched(reply, tunnel) => return switch(visit, reply, tunnel),
         };
         let is_assembled = pursuit.as_deref().is_some_and(Pursuit::is_assembled);
         let (start, mut headers) = match reply {
@@ -393,6 +402,19 @@ impl Gateway {
         };
         response
     }
+}
+
+/// Hands on that the connection has become a WebSocket, and what passes then.
+fn switch(mut visit: Visit, reply: Reply, tunnel: Tunnel) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    visit.record.status = reply.status.as_u16();
+    visit.stamp(response.headers_mut());
+    if let Content::Untouched(body) = reply.content {
+        *response.body_mut() = tunnel.carry(visit, body);
+    }
+    response
 }
 
 /// Who is calling, if the route lets them in.

@@ -36,6 +36,7 @@
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
+//! | switch | a connection that becomes a WebSocket, for those who work on the same thing in Dify | `tunnel` |
 //! | part | what becomes of a run of Dify's whose caller has left | [`dialect::dify::Run`]; played by `relay` and `pursuit` |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
@@ -75,7 +76,7 @@
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
-//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay` · `gateway`. A test holds it.
+//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay tunnel` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -114,6 +115,7 @@ mod tenure;
 pub mod time;
 pub mod timeouts;
 mod trail;
+mod tunnel;
 pub mod upstream;
 pub mod usage;
 mod vigil;

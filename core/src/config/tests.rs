@@ -393,6 +393,28 @@ fn how_long_a_connection_may_take_is_no_matter_of_workers() {
 }
 
 #[test]
+fn websockets_are_none_of_spin() {
+    let document = serde_json::from_str(
+        r#"{"dify": {"main": {"api": "http://a", "websocket": "http://b"}},
+            "routes": [{"name": "r", "path": "/", "serve": "dify.main"}]}"#,
+    )
+    .unwrap();
+    for (runtime, switches) in [
+        (Runtime::Native, true),
+        (Runtime::Cloudflare, true),
+        (Runtime::Spin, false),
+    ] {
+        let built = Config::build(&document, None, runtime);
+        assert_eq!(built.is_ok(), switches, "{runtime:?}");
+        for problem in built.err().into_iter().flatten() {
+            let problem = problem.to_string();
+            let start = "dify.main.websocket: WebSocket is not available on Spin";
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+}
+
+#[test]
 fn the_url_of_a_store_may_be_a_secret_and_is_never_printed() {
     let url = "redis://:open-sesame@127.0.0.1";
     let secrets = BTreeMap::from([("REDIS_URL".to_owned(), url.to_owned())]);
