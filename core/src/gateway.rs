@@ -92,7 +92,8 @@ impl Gateway {
     /// Answers `request`, which came from `peer`: the address that the platform vouches for.
     pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let call = Call::read(head, peer);
+        let mut call = Call::read(head, peer);
+        self.config.proxies.look_behind(&mut call);
         if below(OWN, &call.path) {
             let body = call.content(body);
             return self.own(&call, body).await;

@@ -28,7 +28,7 @@
 //!
 //! | stage | what happens | decided in |
 //! |---|---|---|
-//! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] |
+//! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] as it was before [`proxies`] |
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
@@ -74,7 +74,7 @@
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `receipt trail` · `dialect` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
 //! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay tunnel` · `gateway`. A test holds it.
 
@@ -101,6 +101,7 @@ pub mod ledger;
 pub mod limit;
 mod patience;
 pub mod platform;
+pub mod proxies;
 mod pursuit;
 mod receipt;
 pub mod record;

@@ -23,6 +23,7 @@ use crate::{
     auth::{Digest, Keyring},
     dispatch::Model,
     limit::Limit,
+    proxies::Proxies,
     route::Route,
     upstream::Origin,
 };
@@ -38,6 +39,8 @@ pub struct Config {
     pub data_dir: String,
     /// The longest body that is accepted, in bytes.
     pub max_body: NonZeroU64,
+    /// Who is believed about where a call came from.
+    pub proxies: Proxies,
     /// What opens the gateway's own pages, if anything does.
     pub admin_key: Option<Digest>,
     /// What becomes of a request whose limits cannot be checked.

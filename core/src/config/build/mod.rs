@@ -24,7 +24,10 @@ use super::{
     Config, OnLedgerFailure, Problem, Runtime, Store, Value,
     read::{Field, Problems, Section},
 };
-use crate::auth::Keyring;
+use crate::{
+    auth::Keyring,
+    proxies::{Network, Proxies},
+};
 
 const MAX_BODY: NonZeroU64 = NonZeroU64::new(100_000_000).unwrap();
 /// The name in `"$NAME"`.
@@ -71,6 +74,7 @@ impl Builder<'_> {
             store: Store::Embedded,
             data_dir: ".tidegate".into(),
             max_body: MAX_BODY,
+            proxies: Proxies::default(),
             admin_key: None,
             on_ledger_failure: OnLedgerFailure::Refuse,
             limits: Vec::new(),
@@ -154,6 +158,10 @@ impl Builder<'_> {
         }
         if let Some(size) = section.field("max_body").and_then(|field| field.size()) {
             config.max_body = size;
+        }
+        if let Some(field) = section.field("proxies") {
+            let networks = field.list();
+            config.proxies.0 = networks.iter().filter_map(network).collect();
         }
         if let Some(store) = section.field("store").and_then(|field| self.store(&field)) {
             config.store = store;
@@ -249,6 +257,18 @@ impl Builder<'_> {
         }
         value.map(str::to_owned)
     }
+}
+
+/// Addresses of proxies.
+fn network(field: &Field<'_>) -> Option<Network> {
+    let text = field.text()?;
+    let network = Network::read(text);
+    if network.is_none() {
+        field.complain(format!(
+            "expected an address or a network such as `10.0.0.0/8`, found `{text}`"
+        ));
+    }
+    network
 }
 
 /// A host and a port, which may be zero: any that is free.
