@@ -3,7 +3,8 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
-    net::{IpAddr, TcpListener},
+    mem,
+    net::{IpAddr, SocketAddr, TcpListener},
     pin::pin,
     rc::Rc,
     sync::{Arc, mpsc},
@@ -11,18 +12,24 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, StatusCode, Uri, header::HOST, uri};
+use http::{
+    HeaderValue, Request, StatusCode, Uri,
+    header::HOST,
+    uri::{self, Scheme},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_core::{
     Gateway, Holdings, Platform, body::Body, call::asks_for_websocket, dice::Dice, health,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::{Builder, LocalOptions},
     sync::watch,
     time,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -158,6 +165,8 @@ struct Thread {
     pool: Rc<Pool>,
     work: Work,
     gateway: Rc<RefCell<Rc<Gateway>>>,
+    /// What callers are shown who come from now on.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Thread {
@@ -188,6 +197,7 @@ impl Thread {
             holdings,
             pool,
             work,
+            tls: source.tls.clone(),
             gateway: Rc::new(RefCell::new(gateway)),
         })
     }
@@ -205,13 +215,14 @@ impl Thread {
                 _ = prune.tick() => self.pool.prune(),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let callers = Callers {
+                        let caller = Caller {
+                            address: peer.ip().to_canonical(),
+                            tls: self.tls.clone(),
                             gateway: Rc::clone(&self.gateway),
                             stop: self.shared.stop.clone(),
                             work: self.work.clone(),
                         };
-                        let peer = peer.ip().to_canonical();
-                        self.work.begin(async move { callers.serve(stream, peer).await });
+                        self.work.begin(caller.meet(stream));
                     }
                     // The caller is gone already, or the process has no file descriptor left.
                     Err(_) => time::sleep(REFUSED).await,
@@ -225,6 +236,7 @@ impl Thread {
         let source = Arc::clone(&self.shared.source.borrow_and_update());
         if let Some(gateway) = build(&source, &self.platform, &self.holdings) {
             self.gateway.replace(gateway);
+            self.tls.clone_from(&source.tls);
         }
     }
 }
@@ -236,28 +248,51 @@ fn build(source: &Source, platform: &Platform, holdings: &Holdings) -> Option<Rc
     Some(Rc::new(gateway))
 }
 
-/// What a connection of a caller's needs.
-struct Callers {
+/// A caller who has come, and what he needs.
+struct Caller {
+    address: IpAddr,
+    tls: Option<Arc<ServerConfig>>,
     gateway: Rc<RefCell<Rc<Gateway>>>,
     stop: CancellationToken,
     work: Work,
 }
 
-impl Callers {
-    /// Serves one connection until either end closes it, or it becomes a WebSocket.
-    async fn serve(self, stream: TcpStream, peer: IpAddr) {
+impl Caller {
+    /// Serves one connection, by TLS if there is something to show.
+    async fn meet(mut self, stream: TcpStream) {
         // Without it answers come later, and they come.
         let _ = stream.set_nodelay(true);
+        let Some(config) = self.tls.take() else {
+            return self.serve(stream, None).await;
+        };
+        let Ok(here) = stream.local_addr() else {
+            return;
+        };
+        let accepted = TlsAcceptor::from(config).accept(stream);
+        let accepted = time::timeout(HEAD_TIME, accepted);
+        // Whoever does not speak it, or not to us, hears that from TLS itself.
+        if let Some(Ok(Ok(stream))) = self.stop.run_until_cancelled(accepted).await {
+            self.serve(stream, Some(here)).await;
+        }
+    }
+
+    /// Serves one connection until either end closes it, or it becomes a WebSocket; `secured` is where it came to by TLS.
+    async fn serve<S>(self, stream: S, secured: Option<SocketAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let Self {
+            address,
             gateway,
             stop,
             work,
+            ..
         } = self;
         let service = service_fn(move |request: Request<Incoming>| {
             let (gateway, work) = (Rc::clone(&gateway.borrow()), work.clone());
-            let (caller, request) = inbound(request);
+            let (caller, request) = inbound(request, secured);
             async move {
-                let answer = gateway.serve(request, Some(peer)).await;
+                let answer = gateway.serve(request, Some(address)).await;
                 Ok::<_, Infallible>(match caller {
                     Some(caller) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer
                         .map(|body| {
@@ -288,7 +323,10 @@ impl Callers {
 }
 
 /// The request for the gateway; and the caller's end of its connection, if it asks that this switch.
-fn inbound(request: Request<Incoming>) -> (Option<tunnel::Caller>, Request<Body>) {
+fn inbound(
+    request: Request<Incoming>,
+    secured: Option<SocketAddr>,
+) -> (Option<tunnel::Caller>, Request<Body>) {
     let (head, incoming) = request.into_parts();
     let switches = asks_for_websocket(&head);
     let mut request = Request::from_parts(head, incoming);
@@ -298,7 +336,12 @@ fn inbound(request: Request<Incoming>) -> (Option<tunnel::Caller>, Request<Body>
     } else {
         (None, request.map(Inbound::body))
     };
-    (caller, in_origin_form(request))
+    let request = in_origin_form(request);
+    let request = match secured {
+        Some(here) => by_tls(request, here),
+        None => request,
+    };
+    (caller, request)
 }
 
 /// The request as if it had come in origin form: an authority in its target takes the place of `host`, and a scheme, which the
@@ -317,9 +360,37 @@ fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
+/// The request as one that came to `here` by TLS, which the scheme of its target says.
+fn by_tls(mut request: Request<Body>, here: SocketAddr) -> Request<Body> {
+    let mut parts = mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    // What a caller says in `host` goes before it. A link's own addresses have a part that no URI has.
+    let here = SocketAddr::new(here.ip(), here.port());
+    parts.authority = here.to_string().parse().ok();
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_by_tls_says_so_in_its_target() {
+        for (here, target, expected) in [
+            (
+                "127.0.0.1:8443",
+                "/v1/models?a=b",
+                "https://127.0.0.1:8443/v1/models?a=b",
+            ),
+            ("[::1]:8443", "/", "https://[::1]:8443/"),
+            ("[fe80::1%3]:8443", "/x", "https://[fe80::1]:8443/x"),
+        ] {
+            let request = Request::get(target).body(Body::empty()).unwrap();
+            let request = by_tls(request, here.parse().unwrap());
+            assert_eq!(request.uri().to_string(), expected);
+        }
+    }
 
     #[test]
     fn a_target_with_an_authority_becomes_a_path_and_a_host() {

@@ -393,6 +393,36 @@ fn how_long_a_connection_may_take_is_no_matter_of_workers() {
 }
 
 #[test]
+fn a_certificate_is_shown_by_the_binary_alone() {
+    let build = |tls: &str, runtime| {
+        let document = format!(r#"{{"gateway": {{"tls": {tls}}}, "routes": []}}"#);
+        let document = serde_json::from_str(&document).unwrap();
+        Config::build(&document, None, runtime).map_err(|problems| {
+            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            told.join("; ")
+        })
+    };
+    let both = r#"{"certificate": "a.pem", "key": "b.pem"}"#;
+    let tls = build(both, Runtime::Native).unwrap().tls.unwrap();
+    assert_eq!((&*tls.certificate, &*tls.key), ("a.pem", "b.pem"));
+    for runtime in [Runtime::Cloudflare, Runtime::Spin] {
+        let problem = build(both, runtime).unwrap_err();
+        assert!(
+            problem.starts_with("gateway.tls: `tls` is not available on the edge"),
+            "{problem}"
+        );
+    }
+    for (tls, expected) in [
+        (r#"{"key": "b"}"#, "gateway.tls: `certificate` is missing"),
+        (r#"{"certificate": "b"}"#, "gateway.tls: `key` is missing"),
+        ("true", "gateway.tls: "),
+    ] {
+        let problem = build(tls, Runtime::Native).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[test]
 fn websockets_are_none_of_spin() {
     let document = serde_json::from_str(
         r#"{"dify": {"main": {"api": "http://a", "websocket": "http://b"}},

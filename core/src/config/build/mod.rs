@@ -21,7 +21,7 @@ use self::{
     origins::{Installations, Origins, nowhere},
 };
 use super::{
-    Config, OnLedgerFailure, Problem, Runtime, Store, Value,
+    Config, OnLedgerFailure, Problem, Runtime, Store, Tls, Value,
     read::{Field, Problems, Section},
 };
 use crate::{
@@ -71,6 +71,7 @@ impl Builder<'_> {
         let mut root = root.section()?;
         let mut config = Config {
             listen: None,
+            tls: None,
             store: Store::Embedded,
             data_dir: ".tidegate".into(),
             max_body: MAX_BODY,
@@ -153,6 +154,7 @@ impl Builder<'_> {
 
     fn gateway(&self, section: &mut Section<'_>, config: &mut Config) {
         config.listen = section.field("listen").and_then(|field| listen(&field));
+        config.tls = section.field("tls").and_then(|field| self.tls(&field));
         if let Some(field) = section.field("admin_key") {
             config.admin_key = self.digest(&field);
         }
@@ -180,6 +182,21 @@ impl Builder<'_> {
             };
         }
         config.limits = limits(section, "gateway");
+    }
+
+    fn tls(&self, field: &Field<'_>) -> Option<Tls> {
+        if self.runtime != Runtime::Native {
+            field.complain("`tls` is not available on the edge, where the platform ends TLS before the gateway is called");
+            return None;
+        }
+        let mut section = field.section()?;
+        let mut path = |name| section.required(name)?.text().map(str::to_owned);
+        let (certificate, key) = (path("certificate"), path("key"));
+        section.finish();
+        Some(Tls {
+            certificate: certificate?,
+            key: key?,
+        })
     }
 
     fn store(&self, field: &Field<'_>) -> Option<Store> {
