@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::{
-    HeaderMap, HeaderName, Method, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
         TRANSFER_ENCODING, UPGRADE,
@@ -91,25 +91,26 @@ impl Call {
 /// What is only half of that is an ordinary request, in which `upgrade` is an offer that may be left alone: if one between here
 /// and Dify read it otherwise than another, it could be made to pass on what nobody has looked at.
 pub fn asks_for_websocket(head: &Parts) -> bool {
-    let lists = |name: &HeaderName, token: &str| {
-        let values = head.headers.get_all(name).iter();
-        let tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        tokens
-            .map(<[u8]>::trim_ascii)
-            .any(|named| named.eq_ignore_ascii_case(token.as_bytes()))
-    };
-    let is = |name: &HeaderName, fits: &dyn Fn(&[u8]) -> bool| {
+    let only = |name: HeaderName| {
         let mut values = head.headers.get_all(name).iter();
-        values.next().is_some_and(|value| fits(value.as_bytes())) && values.next().is_none()
+        let first = values.next().filter(|_| values.next().is_none());
+        first.map_or(&b""[..], HeaderValue::as_bytes)
     };
+    let mut connection = head.headers.get_all(CONNECTION).iter();
     head.method == Method::GET
         && head.version == Version::HTTP_11
-        && lists(&CONNECTION, "upgrade")
-        && is(&UPGRADE, &|value| value.eq_ignore_ascii_case(b"websocket"))
-        && is(&SEC_WEBSOCKET_VERSION, &|value| value == b"13")
-        && is(&SEC_WEBSOCKET_KEY, &|value| value.len() == KEY)
+        && connection.any(|value| names(value.as_bytes(), b"upgrade"))
+        && only(UPGRADE).eq_ignore_ascii_case(b"websocket")
+        && only(SEC_WEBSOCKET_VERSION) == b"13"
+        && only(SEC_WEBSOCKET_KEY).len() == KEY
         && !head.headers.contains_key(CONTENT_LENGTH)
         && !head.headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether `name` stands in a `list`.
+fn names(list: &[u8], name: &[u8]) -> bool {
+    let mut names = list.split(|byte| *byte == b',');
+    names.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(name))
 }
 
 /// Whether `path` is `prefix` or lies below it, with a border between segments between them.

@@ -3,7 +3,7 @@
 //! Whoever calls can write any header, so what a proxy says of a caller counts only where it is a proxy that was configured: the
 //! address is the last one in `x-forwarded-for` that is no such proxy's, since each of them adds the one it was called from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::HeaderMap;
 
@@ -93,10 +93,15 @@ fn number(address: IpAddr) -> u128 {
 
 /// An address as proxies write it, some of them with a port.
 fn address(text: &str) -> Option<IpAddr> {
-    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse().ok().or_else(with_port)?;
-    Some(IpAddr::to_canonical(&address))
+    let bare = match text.strip_prefix('[') {
+        Some(text) => text.split(']').next()?,
+        // More colons than one are an address of version 6.
+        None if text.matches(':').count() == 1 => text.split(':').next()?,
+        None => text,
+    };
+    bare.parse()
+        .ok()
+        .map(|address: IpAddr| address.to_canonical())
 }
 
 /// What stands in the list `name`, the last first.
