@@ -107,6 +107,11 @@ impl Body {
         }
     }
 
+    /// Whether it is the platform's own, and closed.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.0, Kind::Foreign(_))
+    }
+
     /// The bytes, if all of them are here already.
     pub fn into_whole(self) -> Result<Bytes, Self> {
         match self.0 {

@@ -2,7 +2,19 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method, Uri, header::HOST, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+    request::Parts,
+};
+
+use crate::body::Body;
+
+/// How long a WebSocket's key is: sixteen bytes, in base64.
+const KEY: usize = 24;
 
 /// A request's head.
 #[derive(Debug)]
@@ -23,11 +35,14 @@ pub struct Call {
     pub headers: HeaderMap,
     /// Where the call came from, as the platform vouches for it.
     pub peer: Option<IpAddr>,
+    /// It asks that its connection become a WebSocket.
+    pub switches: bool,
 }
 
 impl Call {
     /// Reads the head of a request. The scheme of its URI, where it has one, is the platform's word.
     pub fn read(head: Parts, peer: Option<IpAddr>) -> Self {
+        let switches = asks_for_websocket(&head);
         let Parts {
             method,
             uri,
@@ -49,7 +64,13 @@ impl Call {
             query: uri.query().map(str::to_owned),
             headers,
             peer,
+            switches,
         }
+    }
+
+    /// What of `body` belongs to the call itself: of one that asks to switch nothing, since that is what comes afterwards.
+    pub(crate) fn content(&self, body: Body) -> Body {
+        if self.switches { Body::empty() } else { body }
     }
 
     /// Says what is wrong with it, if it could be read in two ways.
@@ -63,6 +84,33 @@ impl Call {
         }
         safe(&self.path)
     }
+}
+
+/// Whether a request asks, in so many words, that its connection become a WebSocket.
+///
+/// What is only half of that is an ordinary request, in which `upgrade` is an offer that may be left alone: if one between here
+/// and Dify read it otherwise than another, it could be made to pass on what nobody has looked at.
+pub fn asks_for_websocket(head: &Parts) -> bool {
+    let only = |name: HeaderName| {
+        let mut values = head.headers.get_all(name).iter();
+        let first = values.next().filter(|_| values.next().is_none());
+        first.map_or(&b""[..], HeaderValue::as_bytes)
+    };
+    let mut connection = head.headers.get_all(CONNECTION).iter();
+    head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && connection.any(|value| names(value.as_bytes(), b"upgrade"))
+        && only(UPGRADE).eq_ignore_ascii_case(b"websocket")
+        && only(SEC_WEBSOCKET_VERSION) == b"13"
+        && only(SEC_WEBSOCKET_KEY).len() == KEY
+        && !head.headers.contains_key(CONTENT_LENGTH)
+        && !head.headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether `name` stands in a `list`.
+fn names(list: &[u8], name: &[u8]) -> bool {
+    let mut names = list.split(|byte| *byte == b',');
+    names.any(|listed| listed.trim_ascii().eq_ignore_ascii_case(name))
 }
 
 /// Whether `path` is `prefix` or lies below it, with a border between segments between them.

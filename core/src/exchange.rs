@@ -42,6 +42,8 @@ pub(crate) struct Exchange {
     pub(crate) run: Option<Run>,
     /// Set once a payload of undeclared length has turned out longer than this.
     pub(crate) exceeded: Rc<Cell<Option<u64>>>,
+    /// It asks that the connection become a WebSocket; its payload is then what the caller sends once it has.
+    pub(crate) switches: bool,
 }
 
 /// What is sent with it.

@@ -31,6 +31,7 @@ use crate::{
     route::{Access, Route, Service},
     search::{Search, search},
     tenure::Keeper,
+    tunnel::{self, Tunnel},
     usage::Usage,
     vigil::{PING, Vigil},
     visit::{ATTEMPTS, Visit},
@@ -46,15 +47,13 @@ pub struct Gateway {
 }
 
 /// Something for the caller.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one, and is taken apart at once"
-)]
 enum Found {
     /// An answer, from whoever could be asked if it breaks off.
     Reply(Reply, Option<Box<Pursuit>>),
     /// Nothing yet: it will be a stream, and its caller has waited long enough to be told that it goes on.
     Awaited(Search),
+    /// A connection that has become a WebSocket.
+    Switched(Reply, Tunnel),
 }
 
 /// How long after its time a stream is left that its caller does not read.
@@ -96,8 +95,10 @@ impl Gateway {
     /// Answers `request`, which came from `peer`: the address that the platform vouches for.
     pub async fn serve(&self, request: Request<Body>, peer: Option<IpAddr>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let call = Call::read(head, peer);
+        let mut call = Call::read(head, peer);
+        self.config.proxies.look_behind(&mut call);
         if below(OWN, &call.path) {
+            let body = call.content(body);
             return self.own(&call, body).await;
         }
         let mut visit = Visit::begin(self.platform.clone(), &call);
@@ -166,8 +167,9 @@ impl Gateway {
             ));
         }
         match &route.service {
-            Service::Models => intake::models(&self.config, call, path, body).await,
+            Service::Models => intake::models(&self.config, call, path, call.content(body)).await,
             Service::App(dify, app) => {
+                let body = call.content(body);
                 intake::app(&self.config, dify, app, call, path, body, wants_user).await
             }
             Service::Dify(dify) => {
@@ -255,6 +257,13 @@ impl Gateway {
         claims: Vec<Claim>,
         exchange: Exchange,
     ) -> Result<Found, Refusal> {
+        if exchange.switches {
+            let (reply, tunnel) = tunnel::open(&self.platform, visit, exchange).await?;
+            return Ok(match tunnel {
+                Some(tunnel) => Found::Switched(reply, tunnel),
+                None => Found::Reply(reply, None),
+            });
+        }
         let deadline = visit.record.time.after(exchange.timeouts.total);
         let trail = visit.trail.clone();
         let can_wait = exchange.can_be_awaited();
@@ -290,6 +299,7 @@ impl Gateway {
         let (reply, pursuit) = match found {
             Found::Reply(reply, pursuit) => (reply, pursuit),
             Found::Awaited(search) => return self.begin(visit, search),
+            Found::Switched(reply, tunnel) => return switch(visit, reply, tunnel),
         };
         let is_assembled = pursuit.as_deref().is_some_and(Pursuit::is_assembled);
         let (start, mut headers) = match reply {
@@ -412,6 +422,19 @@ impl Gateway {
         };
         response
     }
+}
+
+/// Hands on that the connection has become a WebSocket, and what passes then.
+fn switch(mut visit: Visit, reply: Reply, tunnel: Tunnel) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    visit.record.status = reply.status.as_u16();
+    visit.stamp(response.headers_mut());
+    if let Content::Untouched(body) = reply.content {
+        *response.body_mut() = tunnel.carry(visit, body);
+    }
+    response
 }
 
 /// Who is calling, if the route lets them in.

@@ -109,6 +109,12 @@ pub(crate) fn to_dify(call: &Call) -> HeaderMap {
     headers
 }
 
+/// Makes of `headers` those of a request, or of its answer, by which a connection becomes a WebSocket.
+pub(crate) fn ask_to_switch(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
 fn port<'a>(authority: &'a str, scheme: &str) -> &'a str {
     let otherwise = if scheme == "https" { "443" } else { "80" };
     let written = authority

@@ -17,7 +17,7 @@ use crate::{
     },
     dispatch::{Retry, Target},
     exchange::{Exchange, Payload, Reading, Terms},
-    headers::{is_type, strip_keys, to_dify, to_provider},
+    headers::{ask_to_switch, is_type, strip_keys, to_dify, to_provider},
     refusal::Refusal,
     timeouts::Timeouts,
     upstream::Origin,
@@ -69,6 +69,7 @@ pub(crate) async fn models(
         user: None,
         cost: None,
         run: None,
+        switches: false,
         exceeded: Rc::default(),
     };
     let is_json = call.method == Method::POST && is_type(&call.headers, "application/json");
@@ -219,16 +220,31 @@ pub(crate) async fn installation(
         Reading::Untouched { cookies: true }
     };
     let wants_user = wants_user && dify::is_service(path);
-    let (user, body) = named_user(config, call, body, wants_user).await?;
-    let exchange = to_installation(
+    let switches = call.switches && dify::is_socket(path);
+    if switches && !installation.switches {
+        return Err(Refusal::Upgrade);
+    }
+    let (content, afterwards) = if switches {
+        ask_to_switch(&mut headers);
+        (Body::empty(), body)
+    } else {
+        (call.content(body), Body::empty())
+    };
+    let (user, content) = named_user(config, call, content, wants_user).await?;
+    let mut exchange = to_installation(
         config,
         call,
         path,
         headers,
         reading,
         (&origin.name, origin),
-        (user, body),
+        (user, content),
     )?;
+    if switches {
+        exchange.payload = Payload::Once(afterwards);
+        exchange.timeouts = Timeouts::SOCKET;
+        exchange.switches = true;
+    }
     Ok(Errand::Ask(Box::new(exchange)))
 }
 
@@ -259,14 +275,6 @@ fn to_installation(
     (name, origin): (&Rc<str>, &Rc<Origin>),
     (user, body): (Option<String>, Body),
 ) -> Result<Exchange, Refusal> {
-    // Any other upgrade is an offer, which may be left alone.
-    if call
-        .headers
-        .get(header::UPGRADE)
-        .is_some_and(|offer| offer.as_bytes().eq_ignore_ascii_case(b"websocket"))
-    {
-        return Err(Refusal::Upgrade);
-    }
     let exceeded = Rc::default();
     let body = bounded(body, &call.headers, config.max_body.get(), &exceeded)?;
     let cost = (reading == Reading::Run).then(|| Cost {
@@ -287,6 +295,7 @@ fn to_installation(
         user,
         cost,
         run: None,
+        switches: false,
         exceeded,
     })
 }

@@ -28,7 +28,7 @@
 //!
 //! | stage | what happens | decided in |
 //! |---|---|---|
-//! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] |
+//! | find the route | the first that matches host, path, headers and method | [`route`], on a [`call`] as it was before [`proxies`] |
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
@@ -36,6 +36,7 @@
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
+//! | switch | a connection that becomes a WebSocket, for those who work on the same thing in Dify | `tunnel` |
 //! | part | what becomes of a run of Dify's whose caller has left | [`dialect::dify::Run`]; played by `relay` and `pursuit` |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
@@ -73,9 +74,9 @@
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `receipt trail` · `dialect` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
-//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay` · `gateway`. A test holds it.
+//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay tunnel` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -100,6 +101,7 @@ pub mod ledger;
 pub mod limit;
 mod patience;
 pub mod platform;
+pub mod proxies;
 mod pursuit;
 mod receipt;
 pub mod record;
@@ -114,6 +116,7 @@ mod tenure;
 pub mod time;
 pub mod timeouts;
 mod trail;
+mod tunnel;
 pub mod upstream;
 pub mod usage;
 mod vigil;

@@ -41,6 +41,9 @@ pub trait Upstream {
     /// A new connection may take as long as `connect` says, where the platform can be told so. If it takes longer, that is a
     /// [`FailureReason::Connect`](crate::upstream::FailureReason::Connect): the upstream has seen nothing.
     ///
+    /// With `upgrade` it asks to switch the connection: its body is then what is sent once that has happened, after the answer
+    /// 101, whose body is what comes. The end of either is the end of both.
+    ///
     /// Redirects are answers, never followed. Dropping the future or the answer's body ends the exchange. The
     /// answer's body fails if the upstream breaks off; it never ends as if it were whole.
     async fn send(

@@ -33,7 +33,7 @@ pub enum Refusal {
     NoModel(String),
     /// The method does not fit the path; these do.
     Method(&'static str),
-    /// The connection is to become a WebSocket.
+    /// The connection is to become a WebSocket, and the runtime has none.
     Upgrade,
     /// The body is longer than this many bytes.
     TooLarge(u64),
@@ -78,9 +78,8 @@ impl Refusal {
     /// The status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UnsafePath(_) | Self::Malformed(_) | Self::BrokenBody | Self::Upgrade => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::UnsafePath(_) | Self::Malformed(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -150,7 +149,7 @@ impl Refusal {
             Self::NoRoute => "nothing is served here".into(),
             Self::NoModel(name) => format!("no model is named `{name}`").into(),
             Self::Method(_) => "this method is not served here".into(),
-            Self::Upgrade => "WebSocket is not available".into(),
+            Self::Upgrade => "WebSocket is not available on this runtime".into(),
             Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
             Self::LimitExceeded(Standing {
                 scope,

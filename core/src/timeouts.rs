@@ -38,6 +38,14 @@ impl Timeouts {
         total: Duration::from_secs(3_600),
     };
 
+    /// Of a WebSocket of Dify's, which says every 25 seconds that it is still there. It lasts as long as both sides want it to.
+    pub const SOCKET: Self = Self {
+        connect: CONNECT,
+        first_token: Duration::from_secs(60),
+        idle: Duration::from_secs(120),
+        total: Duration::MAX,
+    };
+
     /// How long one attempt may take until it is known what comes of it, if so much is `left` of the total. A whole answer comes
     /// at once: as long as there are `others` to ask, half of the time is theirs.
     pub fn attempt(&self, is_stream: bool, left: Duration, others: bool) -> Duration {

@@ -9,7 +9,7 @@ use crate::{
     call::Call,
     dialect::Dialect,
     limit::Standing,
-    platform::Platform,
+    platform::{Clock, Platform},
     record::{Closing, Ending, Record},
     refusal::{Refusal, whole_seconds},
     time::Timestamp,
@@ -69,6 +69,11 @@ impl Visit {
             degraded: false,
             budget: Budget::default(),
         }
+    }
+
+    /// What tells the time.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.platform.clock
     }
 
     /// Notes what a limit, or the ledger, has said against it.

@@ -347,6 +347,8 @@ const EVERYTHING: &str = r#"
 listen     = "127.0.0.1:8080"
 admin_key  = "$TIDEGATE_ADMIN_KEY"
 max_body   = "100MB"
+tls        = { certificate = "tls/fullchain.pem", key = "tls/privkey.pem" }
+proxies    = ["10.0.0.0/8", "::1"]
 store      = "embedded"
 data_dir   = ".tidegate"
 on_ledger_failure = "refuse"

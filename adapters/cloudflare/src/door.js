@@ -10,6 +10,11 @@ export function respond(status, head, body) {
   return new Response(body ?? null, { status, headers: headers(head, 1), encodeBody: 'manual' });
 }
 
+// `answer` is an upstream's that has switched.
+export function switched({ webSocket }, head) {
+  return new Response(null, { status: 101, headers: headers(head, 1), webSocket });
+}
+
 // The headers in the lines of `head` from `start`. A plain object is what the runtime takes up fastest; only a name that
 // stands there twice, a `set-cookie`, needs more.
 export function headers(head, start) {

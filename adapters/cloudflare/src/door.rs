@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, net::IpAddr};
 
-use http::{Method, Uri, header};
+use http::{HeaderValue, Method, Uri, header};
 use serde_json::json;
 use tidegate_core::{Body, config::Problem};
 use wasm_bindgen::prelude::*;
@@ -13,6 +13,7 @@ use crate::{
     caller::Caller,
     head,
     head::Lines,
+    socket::Socket,
     stream::Outgoing,
 };
 
@@ -29,7 +30,11 @@ impl Door {
         let mut lines = Lines::new(request_head(&request));
         let method = Method::from_bytes(&lines.next()?).ok()?;
         let uri = Uri::from_maybe_shared(lines.next()?).ok()?;
-        let headers = lines.headers()?;
+        let mut headers = lines.headers()?;
+        if headers.contains_key(header::UPGRADE) {
+            // It stands for both: whatever a caller has to do with the connection is between him and the runtime.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         let peer = headers
             .get("cf-connecting-ip")
             .and_then(|peer| peer.to_str().ok()?.parse().ok());
@@ -51,9 +56,13 @@ impl Door {
 
 /// Turns `response` into the runtime's own; what has to be streamed from Rust ends when `caller` leaves.
 pub(crate) fn close(response: http::Response<Body>, caller: &Caller) -> Result<Response, JsValue> {
-    let (parts, body) = response.into_parts();
     let mut text = String::with_capacity(512);
-    head::write(&parts.headers, &mut text);
+    head::write(response.headers(), &mut text);
+    let response = match Socket::taken(response) {
+        Ok(answer) => return switched(&answer, &text),
+        Err(response) => response,
+    };
+    let (parts, body) = response.into_parts();
     respond(
         parts.status.as_u16(),
         &text,
@@ -99,6 +108,9 @@ fn refuse(status: u16, error: &serde_json::Value) -> Result<Response, JsValue> {
 extern "C" {
     #[wasm_bindgen(js_name = requestHead)]
     fn request_head(request: &Request) -> String;
+
+    #[wasm_bindgen(catch)]
+    fn switched(answer: &JsValue, head: &str) -> Result<Response, JsValue>;
 
     #[wasm_bindgen(catch)]
     fn respond(status: u16, head: &str, body: &JsValue) -> Result<Response, JsValue>;

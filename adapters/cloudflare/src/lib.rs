@@ -17,6 +17,8 @@
 //!   UTF-8 with a replacement for what is not.
 //! * A caller who leaves without a reset is noticed at the next write to him. Streams end by the core's timeouts
 //!   whatever the caller does.
+//! * A WebSocket is carried by the runtime once it is open. Its record is written and its place within limits given back then,
+//!   and nothing bounds how long it may be silent but its two ends.
 //! * Cloudflare writes `accept-encoding` itself, and decodes for a caller who cannot. Bodies pass through here as they are:
 //!   nothing is decoded or encoded between an upstream and the core.
 
@@ -31,6 +33,7 @@ mod journal;
 mod ledger;
 mod promised;
 mod settings;
+mod socket;
 mod stream;
 mod tasks;
 mod upstream;

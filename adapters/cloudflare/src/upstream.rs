@@ -33,6 +33,7 @@ use crate::{
     head,
     head::Lines,
     promised::promised,
+    socket::Socket,
     stream::Outgoing,
     text,
 };
@@ -64,8 +65,12 @@ impl Upstream for Fetch {
                 detail: "the head of the answer is malformed".into(),
             });
         };
-        let body = WorkersBody::of(answer, &headers, Some(exchange))
-            .map_or_else(Body::empty, Body::foreign);
+        let body = if status == StatusCode::SWITCHING_PROTOCOLS {
+            Socket::of(answer, exchange)
+        } else {
+            WorkersBody::of(answer, &headers, Some(exchange))
+                .map_or_else(Body::empty, Body::foreign)
+        };
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;

@@ -7,7 +7,7 @@ use std::{
     pin::pin,
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,24 +20,6 @@ use crate::{failed::Failed, say::say, source::Source};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A file, and how it looked before it was read for the first time: what changes from then on is read again.
-pub(crate) struct Watched {
-    path: PathBuf,
-    read: Option<Appearance>,
-}
-
-/// What a changed file does not share with the one before: when it was written, and its length.
-type Appearance = (Option<SystemTime>, u64);
-
-impl Watched {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            read: appearance(path),
-        }
-    }
-}
 
 /// What the process is told by signals.
 pub(crate) struct Signals {
@@ -61,7 +43,7 @@ impl Signals {
 pub(crate) struct Control {
     pub(crate) signals: Signals,
     /// The configuration's file, if there is one to read again.
-    pub(crate) file: Option<Watched>,
+    pub(crate) file: Option<PathBuf>,
     /// Whether the end of standard input is the end.
     pub(crate) until_stdin_closes: bool,
     /// Where a new configuration goes.
@@ -74,8 +56,7 @@ impl Control {
         let mut closed = pin!(stdin_closed(self.until_stdin_closes));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut read = self.file.as_ref().and_then(|file| file.read);
-        let mut seen = read;
+        let (mut seen, mut refused) = (None, None);
         loop {
             let asked = tokio::select! {
                 _ = self.signals.terminate.recv() => return,
@@ -84,19 +65,27 @@ impl Control {
                 _ = self.signals.hangup.recv() => true,
                 _ = look.tick() => false,
             };
-            let Some(Watched { path: file, .. }) = &self.file else {
+            let Some(file) = &self.file else {
                 continue;
             };
-            let now = appearance(file);
+            let (now, read) = {
+                let source = self.source.borrow();
+                (source.look(), source.appearance.clone())
+            };
             // A file that is not there is being replaced, and one that changes between two looks is being written.
-            let settled = now.is_some() && now == mem::replace(&mut seen, now);
-            if asked || settled && now != read {
-                read = now;
+            let settled = now.is_some() && now == mem::replace(&mut seen, now.clone());
+            if asked || settled && now != read && now != refused {
                 match self.reload(file) {
-                    Ok(()) => say(format_args!("tidegate: {} was read again", file.display())),
-                    Err(failed) => say(format_args!(
-                        "{failed}\ntidegate: what was read before stays"
-                    )),
+                    Ok(()) => {
+                        refused = None;
+                        say(format_args!("tidegate: {} was read again", file.display()));
+                    }
+                    Err(failed) => {
+                        refused = now;
+                        say(format_args!(
+                            "{failed}\ntidegate: what was read before stays"
+                        ));
+                    }
                 }
             }
         }
@@ -115,11 +104,6 @@ impl Control {
         self.source.send_replace(Arc::new(source));
         Ok(())
     }
-}
-
-fn appearance(file: &Path) -> Option<Appearance> {
-    let metadata = file.metadata().ok()?;
-    Some((metadata.modified().ok(), metadata.len()))
 }
 
 /// Resolves when standard input ends; never, if that is not asked for.

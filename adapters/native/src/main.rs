@@ -31,6 +31,7 @@ mod server;
 mod source;
 mod tasks;
 mod tls;
+mod tunnel;
 mod upstream;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{self, IsTerminal},
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::Duration,
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     arguments,
-    control::{Control, Signals, Watched},
+    control::{Control, Signals},
     failed::Failed,
     journal::{Format, Writer},
     ledger::Place,
@@ -41,7 +41,6 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
     };
     let format = format(terminal)?;
     let file = &arguments.config;
-    let watched = Watched::new(file);
     let source = Source::read(file)?;
     let config = source
         .config()
@@ -55,14 +54,19 @@ pub(crate) fn serve(arguments: &arguments::Serve) -> Result<(), Failed> {
         .as_deref()
         .or(config.listen.as_deref())
         .unwrap_or(LISTEN);
+    let scheme = if source.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     // The ledger first: who cannot have it must not take callers from the one who has.
     let serving = Serving::prepare(source, &config.store, &directory, format)?;
     let (address, listeners) = listen(address)?;
     serving.run(
         listeners,
-        Some(watched),
+        Some(file.clone()),
         arguments.until_stdin_closes,
-        || say(format_args!("listening on http://{address}")),
+        || say(format_args!("listening on {scheme}://{address}")),
     )
 }
 
@@ -113,7 +117,7 @@ impl Serving {
     pub(crate) fn run(
         self,
         listeners: Vec<TcpListener>,
-        file: Option<Watched>,
+        file: Option<PathBuf>,
         until_stdin_closes: bool,
         ready: impl FnOnce(),
     ) -> Result<(), Failed> {

@@ -3,7 +3,8 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
-    net::{IpAddr, TcpListener},
+    mem,
+    net::{IpAddr, SocketAddr, TcpListener},
     pin::pin,
     rc::Rc,
     sync::{Arc, mpsc},
@@ -11,16 +12,24 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Uri, header::HOST, uri};
-use hyper::{server::conn::http1, service::service_fn};
+use http::{
+    HeaderValue, Request, StatusCode, Uri,
+    header::HOST,
+    uri::{self, Scheme},
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_core::{Gateway, Holdings, Platform, body::Body, dice::Dice, health};
+use tidegate_core::{
+    Gateway, Holdings, Platform, body::Body, call::asks_for_websocket, dice::Dice, health,
+};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::{Builder, LocalOptions},
     sync::watch,
     time,
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -30,6 +39,7 @@ use crate::{
     ledger::Place,
     source::Source,
     tasks::LocalTasks,
+    tunnel,
     upstream::{HyperUpstream, Pool},
 };
 
@@ -111,20 +121,40 @@ fn run(
     runtime.block_on(async {
         let listener =
             tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
-        let tasks = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let thread = Thread::new(shared, tasks.clone(), cut.clone())?;
+        let work = Work::default();
+        let thread = Thread::new(shared, work.clone())?;
         // Whoever waits for this has given up if it cannot be sent.
         let _ = serving.send(Ok(()));
         thread.accept(listener).await;
-        tasks.close();
-        if time::timeout(PATIENCE, tasks.wait()).await.is_err() {
-            // Callers first: what they were still getting ends by that, and then its record can be written.
-            cut.cancel();
-            let _ = time::timeout(LAST_RECORDS, tasks.wait()).await;
-        }
+        work.end().await;
         Ok(())
     })
+}
+
+/// What a thread has begun, and how long that may go on when the process is to end.
+#[derive(Clone, Default)]
+struct Work {
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl Work {
+    /// Works on `work` until it is over or cut off.
+    fn begin(&self, work: impl Future<Output = ()> + 'static) {
+        let cut = self.cut.clone();
+        let cut_off = async move { cut.run_until_cancelled_owned(work).await };
+        drop(self.tasks.spawn_local(cut_off));
+    }
+
+    /// Waits until all of it is over, and cuts off what takes too long.
+    async fn end(self) {
+        self.tasks.close();
+        if time::timeout(PATIENCE, self.tasks.wait()).await.is_err() {
+            // Callers first: what they were still getting ends by that, and then its record can be written.
+            self.cut.cancel();
+            let _ = time::timeout(LAST_RECORDS, self.tasks.wait()).await;
+        }
+    }
 }
 
 struct Thread {
@@ -133,18 +163,19 @@ struct Thread {
     /// What the thread holds of accounts, whatever the configuration.
     holdings: Holdings,
     pool: Rc<Pool>,
-    tasks: TaskTracker,
-    cut: CancellationToken,
+    work: Work,
     gateway: Rc<RefCell<Rc<Gateway>>>,
+    /// What callers are shown who come from now on.
+    tls: Option<Arc<ServerConfig>>,
 }
 
 impl Thread {
-    fn new(shared: Shared, tasks: TaskTracker, cut: CancellationToken) -> Result<Self, String> {
+    fn new(shared: Shared, work: Work) -> Result<Self, String> {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
         let pool = Rc::new(Pool::default());
         let clock = Rc::new(SystemClock);
-        let tracked = Rc::new(LocalTasks(tasks.clone()));
+        let tracked = Rc::new(LocalTasks(work.tasks.clone()));
         let dice = Rc::new(RefCell::new(Dice::new(seed)));
         let platform = Platform {
             upstream: Rc::new(HyperUpstream::new(Rc::clone(&pool))),
@@ -165,8 +196,8 @@ impl Thread {
             platform,
             holdings,
             pool,
-            tasks,
-            cut,
+            work,
+            tls: source.tls.clone(),
             gateway: Rc::new(RefCell::new(gateway)),
         })
     }
@@ -184,10 +215,14 @@ impl Thread {
                 _ = prune.tick() => self.pool.prune(),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        let stop = self.shared.stop.clone();
-                        let served = connection(stream, peer.ip().to_canonical(), Rc::clone(&self.gateway), stop);
-                        let cut = self.cut.clone();
-                        drop(self.tasks.spawn_local(async move { cut.run_until_cancelled_owned(served).await }));
+                        let caller = Caller {
+                            address: peer.ip().to_canonical(),
+                            tls: self.tls.clone(),
+                            gateway: Rc::clone(&self.gateway),
+                            stop: self.shared.stop.clone(),
+                            work: self.work.clone(),
+                        };
+                        self.work.begin(caller.meet(stream));
                     }
                     // The caller is gone already, or the process has no file descriptor left.
                     Err(_) => time::sleep(REFUSED).await,
@@ -201,6 +236,7 @@ impl Thread {
         let source = Arc::clone(&self.shared.source.borrow_and_update());
         if let Some(gateway) = build(&source, &self.platform, &self.holdings) {
             self.gateway.replace(gateway);
+            self.tls.clone_from(&source.tls);
         }
     }
 }
@@ -212,35 +248,100 @@ fn build(source: &Source, platform: &Platform, holdings: &Holdings) -> Option<Rc
     Some(Rc::new(gateway))
 }
 
-/// Serves one caller's connection until either end closes it.
-async fn connection(
-    stream: TcpStream,
-    peer: IpAddr,
+/// A caller who has come, and what he needs.
+struct Caller {
+    address: IpAddr,
+    tls: Option<Arc<ServerConfig>>,
     gateway: Rc<RefCell<Rc<Gateway>>>,
     stop: CancellationToken,
-) {
-    // Without it answers come later, and they come.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let gateway = Rc::clone(&gateway.borrow());
-        let request = in_origin_form(request.map(Inbound::body));
-        async move { Ok::<_, Infallible>(gateway.serve(request, Some(peer)).await) }
-    });
-    // `half_close` stays off: a caller who closes has left, and what it asked for is dropped.
-    let mut served = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
-            .max_buf_size(HEAD)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    tokio::select! {
-        // What goes wrong with a connection is on the record of the request that it carried.
-        _ = &mut served => return,
-        () = stop.cancelled() => {}
+    work: Work,
+}
+
+impl Caller {
+    /// Serves one connection, by TLS if there is something to show.
+    async fn meet(mut self, stream: TcpStream) {
+        // Without it answers come later, and they come.
+        let _ = stream.set_nodelay(true);
+        let Some(config) = self.tls.take() else {
+            return self.serve(stream, None).await;
+        };
+        let Ok(here) = stream.local_addr() else {
+            return;
+        };
+        let accepted = TlsAcceptor::from(config).accept(stream);
+        let accepted = time::timeout(HEAD_TIME, accepted);
+        // Whoever does not speak it, or not to us, hears that from TLS itself.
+        if let Some(Ok(Ok(stream))) = self.stop.run_until_cancelled(accepted).await {
+            self.serve(stream, Some(here)).await;
+        }
     }
-    served.as_mut().graceful_shutdown();
-    let _ = served.await;
+
+    /// Serves one connection until either end closes it, or it becomes a WebSocket; `secured` is where it came to by TLS.
+    async fn serve<S>(self, stream: S, secured: Option<SocketAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self {
+            address,
+            gateway,
+            stop,
+            work,
+            ..
+        } = self;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (gateway, work) = (Rc::clone(&gateway.borrow()), work.clone());
+            let (caller, request) = inbound(request, secured);
+            async move {
+                let answer = gateway.serve(request, Some(address)).await;
+                Ok::<_, Infallible>(match caller {
+                    Some(caller) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer
+                        .map(|body| {
+                            work.begin(caller.carry(body));
+                            Body::empty()
+                        }),
+                    _ => answer,
+                })
+            }
+        });
+        // `half_close` stays off: a caller who closes has left, and what it asked for is dropped.
+        let mut served = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIME)
+                .max_buf_size(HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+        );
+        tokio::select! {
+            // What goes wrong with a connection is on the record of the request that it carried.
+            _ = &mut served => return,
+            () = stop.cancelled() => {}
+        }
+        served.as_mut().graceful_shutdown();
+        let _ = served.await;
+    }
+}
+
+/// The request for the gateway; and the caller's end of its connection, if it asks that this switch.
+fn inbound(
+    request: Request<Incoming>,
+    secured: Option<SocketAddr>,
+) -> (Option<tunnel::Caller>, Request<Body>) {
+    let (head, incoming) = request.into_parts();
+    let switches = asks_for_websocket(&head);
+    let mut request = Request::from_parts(head, incoming);
+    let (caller, request) = if switches {
+        let (caller, body) = tunnel::Caller::of(&mut request);
+        (Some(caller), request.map(|_| body))
+    } else {
+        (None, request.map(Inbound::body))
+    };
+    let request = in_origin_form(request);
+    let request = match secured {
+        Some(here) => by_tls(request, here),
+        None => request,
+    };
+    (caller, request)
 }
 
 /// The request as if it had come in origin form: an authority in its target takes the place of `host`, and a scheme, which the
@@ -259,9 +360,37 @@ fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
     request
 }
 
+/// The request as one that came to `here` by TLS, which the scheme of its target says.
+fn by_tls(mut request: Request<Body>, here: SocketAddr) -> Request<Body> {
+    let mut parts = mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    // What a caller says in `host` goes before it. A link's own addresses have a part that no URI has.
+    let here = SocketAddr::new(here.ip(), here.port());
+    parts.authority = here.to_string().parse().ok();
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    request
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_by_tls_says_so_in_its_target() {
+        for (here, target, expected) in [
+            (
+                "127.0.0.1:8443",
+                "/v1/models?a=b",
+                "https://127.0.0.1:8443/v1/models?a=b",
+            ),
+            ("[::1]:8443", "/", "https://[::1]:8443/"),
+            ("[fe80::1%3]:8443", "/x", "https://[fe80::1]:8443/x"),
+        ] {
+            let request = Request::get(target).body(Body::empty()).unwrap();
+            let request = by_tls(request, here.parse().unwrap());
+            assert_eq!(request.uri().to_string(), expected);
+        }
+    }
 
     #[test]
     fn a_target_with_an_authority_becomes_a_path_and_a_host() {

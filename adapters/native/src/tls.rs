@@ -1,12 +1,18 @@
-//! Whom to believe on the other side of TLS.
+//! TLS on both sides: whom to believe, and what to show.
 
 use std::{
     env,
     error::Error,
+    fs,
+    path::Path,
     sync::{Arc, OnceLock},
 };
 
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 
 use crate::upstream::describe;
 
@@ -16,6 +22,26 @@ pub(crate) fn client() -> Result<Arc<ClientConfig>, String> {
     CONFIG
         .get_or_init(|| believe(roots()?).map_err(|error| describe(&*error)))
         .clone()
+}
+
+/// What callers are shown: the certificate and the key in these files, which must belong together.
+pub(crate) fn server(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
+    let read = |file| fs::read(file).map_err(|error| at(file, &error));
+    let certificates = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| at(certificate, &error))?;
+    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| at(key, &error))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map(|builder| builder.with_no_client_auth())
+        .and_then(|builder| builder.with_single_cert(certificates, secret))
+        .map_err(|error| at(certificate, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn at(file: &Path, problem: &(dyn Error + 'static)) -> String {
+    format!("{}: {}", file.display(), describe(problem))
 }
 
 fn believe(roots: RootCertStore) -> Result<Arc<ClientConfig>, Box<dyn Error>> {

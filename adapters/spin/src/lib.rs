@@ -4,6 +4,9 @@
 //! them, so nothing here panics and nothing blocks. Every file translates between one interface of the host
 //! and one port of the core; what to do is the core's to say.
 //!
+//! A connection cannot become a WebSocket here: WASI's HTTP has no way to switch one. Whoever asks for that at Dify's `/socket.io`
+//! hears 501, and Socket.IO goes on by one request after another; a configuration with `websocket` is refused.
+//!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
 
 mod ambient;

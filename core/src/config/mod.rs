@@ -23,6 +23,7 @@ use crate::{
     auth::{Digest, Keyring},
     dispatch::Model,
     limit::Limit,
+    proxies::Proxies,
     route::Route,
     upstream::Origin,
 };
@@ -32,12 +33,16 @@ use crate::{
 pub struct Config {
     /// Where to listen; native only.
     pub listen: Option<String>,
+    /// What callers are shown who come by TLS; native only. Without it they come by plain HTTP.
+    pub tls: Option<Tls>,
     /// Where accounts are kept.
     pub store: Store,
     /// Where the embedded store lies, relative to the configuration file; native only.
     pub data_dir: String,
     /// The longest body that is accepted, in bytes.
     pub max_body: NonZeroU64,
+    /// Who is believed about where a call came from.
+    pub proxies: Proxies,
     /// What opens the gateway's own pages, if anything does.
     pub admin_key: Option<Digest>,
     /// What becomes of a request whose limits cannot be checked.
@@ -52,6 +57,15 @@ pub struct Config {
     pub default_provider: Option<Rc<Origin>>,
     /// Where requests come in, in order.
     pub routes: Vec<Route>,
+}
+
+/// The files of a certificate, relative to the configuration file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tls {
+    /// The certificate and those that vouch for it, as PEM.
+    pub certificate: String,
+    /// Its private key, as PEM.
+    pub key: String,
 }
 
 /// Where accounts are kept.

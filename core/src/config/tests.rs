@@ -393,6 +393,58 @@ fn how_long_a_connection_may_take_is_no_matter_of_workers() {
 }
 
 #[test]
+fn a_certificate_is_shown_by_the_binary_alone() {
+    let build = |tls: &str, runtime| {
+        let document = format!(r#"{{"gateway": {{"tls": {tls}}}, "routes": []}}"#);
+        let document = serde_json::from_str(&document).unwrap();
+        Config::build(&document, None, runtime).map_err(|problems| {
+            let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            told.join("; ")
+        })
+    };
+    let both = r#"{"certificate": "a.pem", "key": "b.pem"}"#;
+    let tls = build(both, Runtime::Native).unwrap().tls.unwrap();
+    assert_eq!((&*tls.certificate, &*tls.key), ("a.pem", "b.pem"));
+    for runtime in [Runtime::Cloudflare, Runtime::Spin] {
+        let problem = build(both, runtime).unwrap_err();
+        assert!(
+            problem.starts_with("gateway.tls: `tls` is not available on the edge"),
+            "{problem}"
+        );
+    }
+    for (tls, expected) in [
+        (r#"{"key": "b"}"#, "gateway.tls: `certificate` is missing"),
+        (r#"{"certificate": "b"}"#, "gateway.tls: `key` is missing"),
+        ("true", "gateway.tls: "),
+    ] {
+        let problem = build(tls, Runtime::Native).unwrap_err();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
+#[test]
+fn websockets_are_none_of_spin() {
+    let document = serde_json::from_str(
+        r#"{"dify": {"main": {"api": "http://a", "websocket": "http://b"}},
+            "routes": [{"name": "r", "path": "/", "serve": "dify.main"}]}"#,
+    )
+    .unwrap();
+    for (runtime, switches) in [
+        (Runtime::Native, true),
+        (Runtime::Cloudflare, true),
+        (Runtime::Spin, false),
+    ] {
+        let built = Config::build(&document, None, runtime);
+        assert_eq!(built.is_ok(), switches, "{runtime:?}");
+        for problem in built.err().into_iter().flatten() {
+            let problem = problem.to_string();
+            let start = "dify.main.websocket: WebSocket is not available on Spin";
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+}
+
+#[test]
 fn the_url_of_a_store_may_be_a_secret_and_is_never_printed() {
     let url = "redis://:open-sesame@127.0.0.1";
     let secrets = BTreeMap::from([("REDIS_URL".to_owned(), url.to_owned())]);

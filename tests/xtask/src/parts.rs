@@ -205,7 +205,7 @@ fn scenarios(runtime: &str, counts: &mut Counts) -> Result<(), String> {
 
 fn wrangler(counts: &mut Counts) -> Result<(), String> {
     run("node")
-        .words("--test --test-reporter=spec harness.test.mjs isolates.test.mjs")
+        .words("--test --test-reporter=spec harness.test.mjs isolates.test.mjs socket.test.mjs")
         .within("tests/workerd")
         .with_artefacts()
         .count(counts)

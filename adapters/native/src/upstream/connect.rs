@@ -79,7 +79,9 @@ impl Connector {
     }
 }
 
-async fn handshake<S: Read + Write + Unpin + 'static>(stream: S) -> Result<Connection, Failure> {
+async fn handshake<S: Read + Write + Unpin + Send + 'static>(
+    stream: S,
+) -> Result<Connection, Failure> {
     let (sender, driver) = http1::Builder::new()
         .max_buf_size(HEAD)
         .handshake::<_, Body>(stream)
@@ -87,7 +89,7 @@ async fn handshake<S: Read + Write + Unpin + 'static>(stream: S) -> Result<Conne
         .map_err(|error| broken(&error))?;
     Ok(Connection::new(sender, async move {
         // What goes wrong is told to whoever waits for the answer.
-        let _ = driver.await;
+        let _ = driver.with_upgrades().await;
     }))
 }
 

@@ -10,6 +10,7 @@ use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1::SendRequest},
+    upgrade::{OnUpgrade, Upgraded},
 };
 use tidegate_core::body::Body;
 use tokio::task::yield_now;
@@ -55,6 +56,16 @@ impl Connection {
         .await;
         yield_now().await;
         answer
+    }
+
+    /// What it becomes once its answer has said that it switches.
+    pub(super) async fn switch(mut self, switched: OnUpgrade) -> hyper::Result<Upgraded> {
+        let mut switched = pin!(switched);
+        poll_fn(|cx| {
+            drive(&mut self.driver, cx);
+            switched.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Moves what bytes can be moved.

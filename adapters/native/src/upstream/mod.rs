@@ -3,8 +3,11 @@
 use std::{error::Error, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderValue, Request, Response, Uri, Version, header::HOST};
-use hyper::body::Incoming;
+use http::{
+    HeaderValue, Request, Response, StatusCode, Uri, Version,
+    header::{HOST, UPGRADE},
+};
+use hyper::{body::Incoming, upgrade};
 use tidegate_core::{
     body::Body,
     platform::Upstream,
@@ -21,6 +24,8 @@ use connect::Connector;
 use connection::Connection;
 use pool::Origin;
 pub(crate) use pool::Pool;
+
+use crate::tunnel;
 
 /// How a thread asks upstreams: over connections of its own.
 pub(crate) struct HyperUpstream {
@@ -39,10 +44,13 @@ impl Upstream for HyperUpstream {
             return Err(connect("the upstream's URI has no scheme or host"));
         };
         let target = request.uri().clone();
-        let request = in_origin_form(request, &origin)?;
+        let mut request = in_origin_form(request, &origin)?;
+        // What comes afterwards is no part of the question.
+        let switches = request.headers().contains_key(UPGRADE);
+        let afterwards = switches.then(|| std::mem::take(request.body_mut()));
         let request = match self.pool.take(&origin) {
             Some(mut connection) => match connection.send(request).await {
-                Ok(response) => return Ok(self.answer(origin, connection, response)),
+                Ok(response) => return self.answer(origin, connection, response, afterwards).await,
                 // It was closed while it lay idle, and nothing of the request has been sent.
                 Err(mut error) => match error.take_message() {
                     Some(request) => request,
@@ -53,7 +61,7 @@ impl Upstream for HyperUpstream {
         };
         let mut connection = self.connector.connect(&target, connect_within).await?;
         match connection.send(request).await {
-            Ok(response) => Ok(self.answer(origin, connection, response)),
+            Ok(response) => self.answer(origin, connection, response, afterwards).await,
             Err(error) => Err(broken(&error.into_error())),
         }
     }
@@ -68,15 +76,23 @@ impl HyperUpstream {
         }
     }
 
-    fn answer(
+    async fn answer(
         &self,
         origin: Origin,
         connection: Connection,
-        response: Response<Incoming>,
-    ) -> Response<Body> {
+        mut response: Response<Incoming>,
+        afterwards: Option<Body>,
+    ) -> Result<Response<Body>, Failure> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(afterwards) = afterwards
+        {
+            let switched = connection.switch(upgrade::on(&mut response)).await;
+            let stream = switched.map_err(|error| broken(&error))?;
+            return Ok(response.map(|_| tunnel::upstream(stream, afterwards)));
+        }
         let idle_time = pool::idle_time(response.headers());
         let lease = pool::Lease::new(&self.pool, origin, connection, idle_time);
-        response.map(|incoming| Answer::body(incoming, lease))
+        Ok(response.map(|incoming| Answer::body(incoming, lease)))
     }
 }
 

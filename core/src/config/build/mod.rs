@@ -21,10 +21,13 @@ use self::{
     origins::{Installations, Origins, nowhere},
 };
 use super::{
-    Config, OnLedgerFailure, Problem, Runtime, Store, Value,
+    Config, OnLedgerFailure, Problem, Runtime, Store, Tls, Value,
     read::{Field, Problems, Section},
 };
-use crate::auth::Keyring;
+use crate::{
+    auth::Keyring,
+    proxies::{Network, Proxies},
+};
 
 const MAX_BODY: NonZeroU64 = NonZeroU64::new(100_000_000).unwrap();
 /// The name in `"$NAME"`.
@@ -68,9 +71,11 @@ impl Builder<'_> {
         let mut root = root.section()?;
         let mut config = Config {
             listen: None,
+            tls: None,
             store: Store::Embedded,
             data_dir: ".tidegate".into(),
             max_body: MAX_BODY,
+            proxies: Proxies::default(),
             admin_key: None,
             on_ledger_failure: OnLedgerFailure::Refuse,
             limits: Vec::new(),
@@ -149,11 +154,16 @@ impl Builder<'_> {
 
     fn gateway(&self, section: &mut Section<'_>, config: &mut Config) {
         config.listen = section.field("listen").and_then(|field| listen(&field));
+        config.tls = section.field("tls").and_then(|field| self.tls(&field));
         if let Some(field) = section.field("admin_key") {
             config.admin_key = self.digest(&field);
         }
         if let Some(size) = section.field("max_body").and_then(|field| field.size()) {
             config.max_body = size;
+        }
+        if let Some(field) = section.field("proxies") {
+            let networks = field.list();
+            config.proxies.0 = networks.iter().filter_map(network).collect();
         }
         if let Some(store) = section.field("store").and_then(|field| self.store(&field)) {
             config.store = store;
@@ -172,6 +182,21 @@ impl Builder<'_> {
             };
         }
         config.limits = limits(section, "gateway");
+    }
+
+    fn tls(&self, field: &Field<'_>) -> Option<Tls> {
+        if self.runtime != Runtime::Native {
+            field.complain("`tls` is not available on the edge, where the platform ends TLS before the gateway is called");
+            return None;
+        }
+        let mut section = field.section()?;
+        let mut path = |name| section.required(name)?.text().map(str::to_owned);
+        let (certificate, key) = (path("certificate"), path("key"));
+        section.finish();
+        Some(Tls {
+            certificate: certificate?,
+            key: key?,
+        })
     }
 
     fn store(&self, field: &Field<'_>) -> Option<Store> {
@@ -249,6 +274,18 @@ impl Builder<'_> {
         }
         value.map(str::to_owned)
     }
+}
+
+/// Addresses of proxies.
+fn network(field: &Field<'_>) -> Option<Network> {
+    let text = field.text()?;
+    let network = Network::read(text);
+    if network.is_none() {
+        field.complain(format!(
+            "expected an address or a network such as `10.0.0.0/8`, found `{text}`"
+        ));
+    }
+    network
 }
 
 /// A host and a port, which may be zero: any that is free.

@@ -8,7 +8,7 @@ use super::{Builder, limits::limits};
 use crate::{
     auth::Digest,
     config::{
-        Kind,
+        Kind, Runtime,
         read::{Field, Section, nearest, unavailable},
     },
     dialect::dify::{App, Installation, OnAbort},
@@ -115,7 +115,13 @@ impl Builder<'_> {
         let api = service(&mut section, "api").unwrap_or_else(|| Rc::new(nowhere(&scope)));
         let web = service(&mut section, "web");
         let plugin_daemon = service(&mut section, "plugin_daemon");
-        section.unavailable("websocket");
+        let websocket = service(&mut section, "websocket");
+        let switches = self.runtime != Runtime::Spin;
+        if !switches && let Some(field) = section.field("websocket") {
+            field.complain(
+                "WebSocket is not available on Spin, whose HTTP has no way to switch a connection",
+            );
+        }
         let mut apps = Apps::new();
         for (key, field) in section
             .field("apps")
@@ -127,9 +133,11 @@ impl Builder<'_> {
         }
         section.finish();
         let installation = Installation {
+            websocket: websocket.unwrap_or_else(|| api.clone()),
             api,
             web,
             plugin_daemon,
+            switches,
         };
         Some((Rc::new(installation), apps))
     }

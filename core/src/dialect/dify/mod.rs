@@ -3,7 +3,7 @@
 mod abort;
 mod answer;
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
@@ -20,6 +20,10 @@ pub struct Installation {
     pub web: Option<Rc<Origin>>,
     /// The plugin daemon, if it is served.
     pub plugin_daemon: Option<Rc<Origin>>,
+    /// Who keeps those up to date who work on the same thing.
+    pub websocket: Rc<Origin>,
+    /// Whether the runtime can have a connection become a WebSocket.
+    pub switches: bool,
 }
 
 /// An app of an installation.
@@ -36,7 +40,7 @@ pub struct App {
 }
 
 /// What the API server answers; the rest is the web application's, and `/e` the plugin daemon's.
-const API: [&str; 8] = [
+const API: [&str; 7] = [
     "/console/api",
     "/api",
     "/v1",
@@ -44,8 +48,16 @@ const API: [&str; 8] = [
     "/files",
     "/mcp",
     "/triggers",
-    "/socket.io",
 ];
+
+/// Where Socket.IO is: by WebSocket, or by one request after another.
+const SOCKET: &str = "/socket.io";
+
+/// What the API server says of its own inside to whoever reaches it: its proxy never leads there.
+const INSIDE: [&str; 2] = ["/threads", "/db-pool-stat"];
+
+/// Whether it is well, which the web application may say of itself.
+const HEALTH: &str = "/health";
 
 /// Where endpoints of plugins are.
 const PLUGINS: &str = "/e";
@@ -57,15 +69,33 @@ impl Installation {
             Some(&self.api)
         } else if below(PLUGINS, path) {
             self.plugin_daemon.as_ref()
+        } else if is_socket(path) {
+            Some(&self.websocket)
         } else {
-            self.web.as_ref()
+            let path = read(path);
+            let inside = |prefix| below(prefix, &path);
+            let web = self.web.as_ref()?;
+            let is_api = web.base.authority() == self.api.base.authority();
+            let is_inside = INSIDE.into_iter().any(inside) || is_api && inside(HEALTH);
+            (!is_inside).then_some(web)
         }
     }
+}
+
+/// The path as a server reads it, with its escapes resolved, up to the first character that a form would part it at.
+fn read(path: &str) -> Cow<'_, str> {
+    let mut pairs = form_urlencoded::parse(path.as_bytes());
+    pairs.next().map(|(read, _)| read).unwrap_or_default()
 }
 
 /// Whether the path is an endpoint of a plugin, which must be told by which address it was called.
 pub fn is_plugin(path: &str) -> bool {
     below(PLUGINS, path)
+}
+
+/// Whether a connection can become a WebSocket there.
+pub fn is_socket(path: &str) -> bool {
+    below(SOCKET, path)
 }
 
 /// The path of the service API: below `/v1`, whether or not the caller wrote that.
@@ -130,6 +160,56 @@ mod tests {
             ("/chat-messages", false),
         ] {
             assert_eq!(is_run(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn each_path_goes_where_its_own_proxy_has_it() {
+        let origin = |name: &str, base| {
+            Rc::new(Origin {
+                name: name.into(),
+                base: http::Uri::from_static(base),
+                keys: Vec::new(),
+                prefill: None,
+            })
+        };
+        let apart = |web| Installation {
+            api: origin("api", "http://api:5001"),
+            web: Some(origin("web", web)),
+            plugin_daemon: Some(origin("plugins", "http://plugins:5002")),
+            websocket: origin("websocket", "http://socket:5001"),
+            switches: true,
+        };
+        let (own, shared) = (apart("http://web:3000"), apart("http://api:5001/web"));
+        for (path, expected, where_shared) in [
+            ("/console/api/setup", "api", "api"),
+            ("/api/site", "api", "api"),
+            ("/v1/info", "api", "api"),
+            ("/openapi/v1", "api", "api"),
+            ("/files/1/preview", "api", "api"),
+            ("/mcp/server/x/mcp", "api", "api"),
+            ("/triggers/webhook/x", "api", "api"),
+            ("/e/hook", "plugins", "plugins"),
+            ("/socket.io/", "websocket", "websocket"),
+            ("/socket.iox", "web", "web"),
+            ("/explore", "web", "web"),
+            ("/apps", "web", "web"),
+            ("/", "web", "web"),
+            ("/.well-known/acme-challenge/x", "web", "web"),
+            ("/health", "web", ""),
+            ("/%68ealth", "web", ""),
+            ("/healthy", "web", "web"),
+            ("/threads", "", ""),
+            ("/%74hreads", "", ""),
+            ("/threads/1", "", ""),
+            ("/threadsafe", "web", "web"),
+            ("/db-pool-stat", "", ""),
+            ("/db%2Dpool-stat", "", ""),
+        ] {
+            for (installation, expected) in [(&own, expected), (&shared, where_shared)] {
+                let served = installation.serves(path).map(|origin| &*origin.name);
+                assert_eq!(served.unwrap_or_default(), expected, "{path}");
+            }
         }
     }
 
