@@ -73,7 +73,7 @@
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth record health` · `receipt trail` · `dialect` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit overload upstream call` · `auth record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
 //! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay` · `gateway`. A test holds it.
 
@@ -98,6 +98,7 @@ mod holdings;
 mod intake;
 pub mod ledger;
 pub mod limit;
+pub mod overload;
 mod patience;
 pub mod platform;
 mod pursuit;
