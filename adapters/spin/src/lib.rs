@@ -5,6 +5,10 @@
 //! and one port of the core; what to do is the core's to say.
 //!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
+//!
+//! So is how many calls a Dify bears (`overload`). An instance carries sixteen at once at most, and Spin starts another one when
+//! more come: each of them counts its own, so that what several let in together is learnt only from how late Dify's answers become.
+//! A number that holds for all of them is `limits = [{ concurrent = … }]` of the app, which the ledger keeps.
 
 mod ambient;
 mod body;

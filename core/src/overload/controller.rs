@@ -185,21 +185,20 @@ impl Controller {
             return;
         }
         let late = self.late();
-        let mut delays = std::mem::take(&mut self.delays);
+        let mut delays = Vec::new();
         let ages = self.awaited.iter().map(|sent| millis(now.since(*sent)));
-        let heard = delays.len();
-        delays.extend(ages.filter(|age| *age as f64 > late));
+        let overdue = ages.filter(|age| *age as f64 > late);
+        for delay in self.delays.iter().copied().chain(overdue) {
+            delays.insert(delays.partition_point(|other| *other < delay), delay);
+        }
         if delays.len() < ENOUGH {
-            delays.truncate(heard);
-            self.delays = delays;
             return;
         }
-        delays.sort_unstable();
         if let Some(median) = delays.get(delays.len() / 2) {
             self.adjust(*median as f64);
         }
-        delays.clear();
-        (self.delays, self.next) = (delays, 0);
+        self.delays.clear();
+        self.next = 0;
         self.since = Some(now);
         self.peak = self.in_progress;
     }

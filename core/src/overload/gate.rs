@@ -62,14 +62,13 @@ impl Gate {
             let controller = controller(&mut self.valves, valve);
             controller.keep_to(valve.settings.bounds);
         }
-        let wait = way.valves.iter().map(|valve| valve.settings.wait).min();
         self.shares.change(who, |share| share.waiting += 1);
         self.queue.join(Waiting {
             ticket,
             who: who.clone(),
             priority,
             valves: way.valves.clone(),
-            until: now.after(wait.unwrap_or_default().max(Duration::from_millis(1))),
+            until: now.after(way.wait()),
         });
         self.go_on(now);
         for valve in way.valves.iter() {

@@ -45,6 +45,14 @@ pub struct Way {
     pub valves: Arc<[Valve]>,
 }
 
+impl Way {
+    /// How long a call may wait on it.
+    pub fn wait(&self) -> Duration {
+        let waits = self.valves.iter().map(|valve| valve.settings.wait);
+        waits.min().unwrap_or_default()
+    }
+}
+
 /// What holds for all calls of one kind.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Valve {

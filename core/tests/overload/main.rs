@@ -13,6 +13,9 @@
     reason = "a test tells what went wrong by failing"
 )]
 
+#[path = "../streams/clock.rs"]
+mod clock;
+mod gateway;
 mod machine;
 mod world;
 
