@@ -218,8 +218,9 @@ impl Controller {
         } else if is_used {
             self.limit = self.limit * (1.0 + 0.06 * spare) + 0.5;
         }
-        let (least, most) = (self.bounds.least, self.bounds.most.max(self.bounds.least));
-        self.limit = self.limit.clamp(f64::from(least), f64::from(most));
+        // Not `clamp`: it can print its bounds, and what prints floating numbers weighs nine kilobytes on the edge.
+        let (least, most) = (f64::from(self.bounds.least), f64::from(self.bounds.most));
+        self.limit = self.limit.min(most).max(least);
     }
 }
 
