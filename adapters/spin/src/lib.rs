@@ -6,9 +6,9 @@
 //!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
 //!
-//! So is how many calls a Dify bears (`overload`). An instance carries sixteen at once at most, and Spin starts another one when
-//! more come: each of them counts its own, so that what several let in together is learnt only from how late Dify's answers become.
-//! A number that holds for all of them is `limits = [{ concurrent = … }]` of the app, which the ledger keeps.
+//! So is how many calls a Dify bears (`overload`). Calls that come at once are spread over instances, each of which counts its own
+//! and carries sixteen at most: what they let in together is bounded only by how late Dify's answers become for all of them. A
+//! number that holds is `limits = [{ concurrent = … }]` of the app, which the ledger keeps.
 
 mod ambient;
 mod body;
