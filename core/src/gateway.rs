@@ -218,12 +218,9 @@ impl Gateway {
             return Ok(());
         };
         let valves = way.valves.clone();
-        let clock = &self.platform.clock;
-        let came = clock.now();
-        let who = asker.whom().into();
-        let passed = Passage::through(&self.holdings, clock, way, who, priority).await;
-        let waited = millis(clock.now().since(came));
-        visit.record.waited_ms = Some(waited).filter(|waited| *waited > 0);
+        let (clock, who) = (&self.platform.clock, asker.whom().into());
+        let (waited, passed) = Passage::through(&self.holdings, clock, way, who, priority).await;
+        visit.record.waited_ms = waited.map(millis);
         match (passed, valves.first()) {
             (Err(retry_after), Some(valve)) => Err(Refusal::Crowded {
                 scope: valve.name.clone(),

@@ -51,14 +51,15 @@ pub(crate) enum Sign {
 }
 
 impl Passage {
-    /// A call of `who` goes this `way`. If there is no room soon, after how long it may come again.
+    /// A call of `who` goes this `way`: for how long it has waited, if it had to; and if there was no room soon, after how long it may
+    /// come again.
     pub(crate) async fn through(
         holdings: &Holdings,
         clock: &Rc<dyn Clock>,
         way: Way,
         who: Arc<str>,
         priority: Priority,
-    ) -> Result<Self, Duration> {
+    ) -> (Option<Duration>, Result<Self, Duration>) {
         let wait = way.wait();
         let arrive = |gate: &mut Gate| gate.arrive(&way, &who, priority, clock.now());
         let (ticket, mut standing) = arrive(holdings.gates().of(&way.gate));
@@ -69,7 +70,12 @@ impl Passage {
             who,
             stage: Stage::Waits(ticket),
         };
-        let until = clock.now().after(wait);
+        if standing == Standing::In {
+            passage.stage = Stage::In;
+            return (None, Ok(passage));
+        }
+        let came = clock.now();
+        let until = came.after(wait);
         let stands = async {
             while standing == Standing::Waits {
                 let pause = passage.with(|gate, _| gate.waiting().clamp(SOONEST, LATEST));
@@ -80,15 +86,19 @@ impl Passage {
             standing
         };
         let stands = within(&**clock, wait + GRACE, stands).await;
-        match stands {
-            Some(Standing::In) => passage.stage = Stage::In,
+        let waited = Some(clock.now().since(came));
+        let passed = match stands {
+            Some(Standing::In) => {
+                passage.stage = Stage::In;
+                Ok(passage)
+            }
             Some(Standing::Out(again)) => {
                 passage.stage = Stage::Out;
-                return Err(again);
+                Err(again)
             }
-            Some(Standing::Waits) | None => return Err(GRACE),
-        }
-        Ok(passage)
+            Some(Standing::Waits) | None => Err(GRACE),
+        };
+        (waited, passed)
     }
 
     /// It is sent now; `is_soon`: its answer begins as soon as the upstream gets to it.
