@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
 
-use crate::limit::Limit;
+use crate::{limit::Limit, overload::Priority};
 
 /// The headers that may carry a key, in the order in which they are looked at. `authorization` carries it after `Bearer`.
 pub const KEY_HEADERS: [HeaderName; 3] = [
@@ -21,6 +21,8 @@ pub struct Consumer {
     pub name: Rc<str>,
     /// What holds for everything that this consumer asks.
     pub limits: Vec<Limit>,
+    /// Before whom it goes where not all can; if it is not said, the route says.
+    pub priority: Option<Priority>,
 }
 
 /// Whether one of the keys in the headers is the one with this hash; nothing, if there is no key.
@@ -170,6 +172,7 @@ mod tests {
             let consumer = Rc::new(Consumer {
                 name: name.into(),
                 limits: Vec::new(),
+                priority: None,
             });
             ring.add(Digest::of(format!("key-of-{name}").as_bytes()), consumer);
         }

@@ -8,6 +8,7 @@ use crate::{
     admission::{Bill, Denial},
     claim::{AHEAD, STEP},
     dialect::{Meter, openai::Estimate},
+    passage::Passage,
     record::{Counted, Ending},
     tenure::{Extension, Tenure},
     time::Timestamp,
@@ -34,6 +35,8 @@ pub(crate) struct Budget {
     /// The last event, where the stream may have to be ended for it.
     pub(crate) last: Option<Bytes>,
     pub(crate) extension: Option<Extension>,
+    /// Its place among those whom the upstream bears.
+    pub(crate) passage: Option<Passage>,
 }
 
 impl Budget {
@@ -67,6 +70,11 @@ impl Budget {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether nothing is held.
+    pub(crate) fn is_none(&self) -> bool {
+        self.tenure.is_none() && self.passage.is_none()
     }
 
     /// The request has begun to cost something: until more is known, all that it holds.
@@ -133,6 +141,7 @@ impl Budget {
         self.extension = None;
         self.tenure = Tenure::default();
         self.lost.clear();
+        self.passage = None;
     }
 
     fn settle(&self, measured: Option<u64>, passed: u64, is_whole: bool) -> Counted {

@@ -12,6 +12,7 @@ use crate::{
         openai::{Asked, Estimate},
     },
     dispatch::{Hedge, Retry, Target},
+    overload::Way,
     timeouts::Timeouts,
     upstream::Prefill,
     usage::Usage,
@@ -40,6 +41,10 @@ pub(crate) struct Exchange {
     pub(crate) cost: Option<Cost>,
     /// What is known of a run that does not end with its caller's leaving.
     pub(crate) run: Option<Run>,
+    /// What it has to pass before it is put to anybody.
+    pub(crate) way: Option<Way>,
+    /// Whether its answer begins as soon as whoever is asked gets to it, however long it takes then.
+    pub(crate) is_soon: bool,
     /// Set once a payload of undeclared length has turned out longer than this.
     pub(crate) exceeded: Rc<Cell<Option<u64>>>,
     /// It asks that the connection become a WebSocket; its payload is then what the caller sends once it has.

@@ -21,6 +21,8 @@ use crate::{
     holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit},
+    overload::Priority,
+    passage::Passage,
     patience::within,
     platform::Platform,
     pursuit::{Loss, Pursuit},
@@ -31,6 +33,7 @@ use crate::{
     route::{Access, Route, Service},
     search::{Search, search},
     tenure::Keeper,
+    time::millis,
     tunnel::{self, Tunnel},
     usage::Usage,
     vigil::{PING, Vigil},
@@ -82,6 +85,7 @@ impl Gateway {
         if holdings.keep_to(&config, || config.every_limit()) {
             let (targets, origins) = config.all_targets();
             holdings.health().keep_only(&targets, &origins);
+            holdings.gates().forget_idle();
         }
         let keeper = Keeper::new(Desk::new(platform.clone(), holdings.clone()));
         Self {
@@ -147,6 +151,9 @@ impl Gateway {
                 asker.user = user.as_deref();
                 let claims = Claim::all(limits, asker, exchange.cost);
                 self.admit(visit, &claims).await?;
+                let priority = consumer.and_then(|consumer| consumer.priority);
+                let priority = priority.or(route.priority).unwrap_or_default();
+                self.pass(visit, &mut exchange, asker, priority).await?;
                 self.dispatch(visit, claims, *exchange).await
             }
         }
@@ -202,6 +209,34 @@ impl Gateway {
         visit.budget.forgiving = self.is_forgiving();
         visit.budget.tenure = self.keeper.keep(admission.held);
         Ok(())
+    }
+
+    /// Waits until whoever is asked has room for it, where not everybody is let in.
+    async fn pass(
+        &self,
+        visit: &mut Visit,
+        exchange: &mut Exchange,
+        asker: Asker<'_>,
+        priority: Priority,
+    ) -> Result<(), Refusal> {
+        let Some(way) = exchange.way.take() else {
+            return Ok(());
+        };
+        let valves = way.valves.clone();
+        let (clock, who) = (&self.platform.clock, asker.whom().into());
+        let (waited, passed) = Passage::through(&self.holdings, clock, way, who, priority).await;
+        visit.record.waited_ms = waited.map(millis);
+        match (passed, valves.first()) {
+            (Err(retry_after), Some(valve)) => Err(Refusal::Crowded {
+                scope: valve.name.clone(),
+                over: valve.settings.over,
+                retry_after,
+            }),
+            (passed, _) => {
+                visit.budget.passage = passed.ok();
+                Ok(())
+            }
+        }
     }
 
     fn is_forgiving(&self) -> bool {
@@ -265,6 +300,9 @@ impl Gateway {
             });
         }
         let deadline = visit.record.time.after(exchange.timeouts.total);
+        if let Some(passage) = &mut visit.budget.passage {
+            passage.sent(exchange.is_soon);
+        }
         let trail = visit.trail.clone();
         let can_wait = exchange.can_be_awaited();
         let (keeper, holdings) = (&self.keeper, &self.holdings);
@@ -412,7 +450,7 @@ impl Gateway {
                     visit.budget.failed(false);
                 }
                 let budget = mem::take(&mut visit.budget);
-                if budget.tenure.is_none() {
+                if budget.is_none() {
                     body
                 } else {
                     body.with(budget)

@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     dice::Dice,
-    health::{Health, Shared},
+    health::{self, Health},
     limit::{Limit, Purse, Purses, Quota},
+    overload::{self, Gates},
     time::Timestamp,
 };
 
@@ -24,7 +25,9 @@ struct Inside {
     me: u32,
     trip: Cell<u64>,
     /// What is known of those whom it asks.
-    health: Shared,
+    health: health::Shared,
+    /// What is in progress where not everybody is let in.
+    gates: overload::Shared,
     /// What the holdings are kept under.
     configuration: RefCell<Option<Rc<dyn Any>>>,
     /// What is allowed since a configuration took the place of another one, by the names that limits give to their accounts: a
@@ -35,16 +38,17 @@ struct Inside {
 impl Holdings {
     /// Nothing yet, held by an isolate whose number is drawn.
     pub fn new(dice: &mut Dice) -> Self {
-        Self::knowing(Shared::default(), dice)
+        Self::knowing(health::Shared::default(), overload::Shared::default(), dice)
     }
 
-    /// Nothing yet, of somebody who asks beside others who know `health`.
-    pub fn knowing(health: Shared, dice: &mut Dice) -> Self {
+    /// Nothing yet, of somebody who asks beside others who know `health`, and go through the same `gates`.
+    pub fn knowing(health: health::Shared, gates: overload::Shared, dice: &mut Dice) -> Self {
         Self(Rc::new(Inside {
             purses: RefCell::new(Purses::new(dice.roll())),
             me: dice.roll() as u32,
             trip: Cell::new(25),
             health,
+            gates,
             configuration: RefCell::default(),
             quotas: RefCell::default(),
         }))
@@ -72,6 +76,10 @@ impl Holdings {
 
     pub(crate) fn health(&self) -> MutexGuard<'_, Health> {
         self.0.health.lock()
+    }
+
+    pub(crate) fn gates(&self) -> MutexGuard<'_, Gates> {
+        self.0.gates.lock()
     }
 
     pub(crate) fn purses(&self) -> &RefCell<Purses> {

@@ -70,6 +70,8 @@ pub(crate) async fn models(
         cost: None,
         run: None,
         switches: false,
+        way: None,
+        is_soon: false,
         exceeded: Rc::default(),
     };
     let is_json = call.method == Method::POST && is_type(&call.headers, "application/json");
@@ -168,10 +170,12 @@ pub(crate) async fn app(
     } else {
         Reading::Service
     };
-    let on_abort = app.on_abort.filter(|_| reading == Reading::Run);
-    // Whoever stops a run must name the user who began it.
-    let wants_user = wants_user || on_abort == Some(OnAbort::Stop);
-    let (user, body) = named_user(config, call, body, wants_user).await?;
+    let is_run = reading == Reading::Run;
+    let on_abort = app.on_abort.filter(|_| is_run);
+    let runs = app.runs.as_ref().filter(|_| is_run);
+    // Whoever stops a run must name the user who began it; and only of a stream it is known how soon it begins.
+    let wants_user = wants_user || on_abort == Some(OnAbort::Stop) || runs.is_some();
+    let (user, is_soon, body) = told(config, call, body, wants_user).await?;
     let mut exchange = to_installation(
         config,
         call,
@@ -181,6 +185,8 @@ pub(crate) async fn app(
         (&app.name, &installation.api),
         (user, body),
     )?;
+    exchange.way = runs.or_else(|| installation.part(&path)).cloned();
+    exchange.is_soon = is_soon && runs.is_some();
     exchange.run = on_abort.map(|on_abort| Run {
         path,
         user: exchange.user.clone(),
@@ -219,7 +225,9 @@ pub(crate) async fn installation(
     } else {
         Reading::Untouched { cookies: true }
     };
-    let wants_user = wants_user && dify::is_service(path);
+    let runs = installation.runs.as_ref();
+    let runs = runs.filter(|_| reading == Reading::Run);
+    let wants_user = wants_user && dify::is_service(path) || runs.is_some();
     let switches = call.switches && dify::is_socket(path);
     if switches && !installation.switches {
         return Err(Refusal::Upgrade);
@@ -230,7 +238,7 @@ pub(crate) async fn installation(
     } else {
         (call.content(body), Body::empty())
     };
-    let (user, content) = named_user(config, call, content, wants_user).await?;
+    let (user, is_soon, content) = told(config, call, content, wants_user).await?;
     let mut exchange = to_installation(
         config,
         call,
@@ -245,25 +253,29 @@ pub(crate) async fn installation(
         exchange.timeouts = Timeouts::SOCKET;
         exchange.switches = true;
     }
+    exchange.way = runs.or_else(|| installation.part(path)).cloned();
+    exchange.is_soon = is_soon && runs.is_some();
     Ok(Errand::Ask(Box::new(exchange)))
 }
 
-/// The user whom a call to Dify's service API names, if anybody wants to know: in its body, if that is JSON, else in its query.
-async fn named_user(
+/// The user whom a call to Dify's service API names, in its body, if that is JSON, else in its query; and whether its body asks for
+/// a stream. Nothing, unless somebody wants to know.
+async fn told(
     config: &Config,
     call: &Call,
     body: Body,
-    wants_user: bool,
-) -> Result<(Option<String>, Body), Refusal> {
-    if !wants_user {
-        return Ok((None, body));
+    wants: bool,
+) -> Result<(Option<String>, bool, Body), Refusal> {
+    if !wants {
+        return Ok((None, false, body));
     }
     let of_query = || call.query.as_deref().and_then(dify::user_of_query);
     if !is_type(&call.headers, "application/json") {
-        return Ok((of_query(), body));
+        return Ok((of_query(), false, body));
     }
     let body = read(body, config.max_body.get()).await?;
-    Ok((dify::user_of_body(&body).or_else(of_query), body.into()))
+    let (user, is_streamed) = dify::told_by_body(&body);
+    Ok((user.or_else(of_query), is_streamed, body.into()))
 }
 
 fn to_installation(
@@ -296,6 +308,8 @@ fn to_installation(
         cost,
         run: None,
         switches: false,
+        way: None,
+        is_soon: false,
         exceeded,
     })
 }

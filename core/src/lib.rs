@@ -32,6 +32,7 @@
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
+//! | pass | where a Dify bears only so many, it waits for its turn, or is told when to come again | [`overload`]; played by `passage` |
 //! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` and `pursuit`, by `search` while its caller waits |
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
@@ -72,10 +73,11 @@
 //!
 //! # What is not here
 //!
-//! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`].* *No stage is stubbed:
+//! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`]*, and
+//! [`overload`], which counts what is in progress here and promises nothing. *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse` · `limit upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
-//! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission` · `refusal tenure` · `budget` ·
+//! floor*, from the ground: `time timeouts body dice usage sse` · `limit overload upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
+//! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission passage` · `refusal tenure` · `budget` ·
 //! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay tunnel` · `gateway`. A test holds it.
 
 mod admin;
@@ -99,6 +101,8 @@ mod holdings;
 mod intake;
 pub mod ledger;
 pub mod limit;
+pub mod overload;
+mod passage;
 mod patience;
 pub mod platform;
 pub mod proxies;

@@ -37,6 +37,9 @@ pub struct Record {
     /// The code of the refusal, if the answer was the gateway's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<&'static str>,
+    /// For how many milliseconds it has waited until the upstream had room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_ms: Option<u64>,
     /// Whether the answer was a stream.
     pub stream: bool,
     /// Milliseconds until the first byte of the answer's body, or its end if it had none.
@@ -74,6 +77,7 @@ impl Record {
             attempts: Vec::new(),
             status: 0,
             refusal: None,
+            waited_ms: None,
             stream: false,
             first_byte_ms: 0,
             total_ms: 0,

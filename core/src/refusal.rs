@@ -11,6 +11,7 @@ use crate::{
     body::Body,
     dialect::{Dialect, openai::Malformed},
     limit::{Standing, Unit},
+    overload::Over,
     upstream::{FailureReason, Outcome},
 };
 
@@ -41,6 +42,15 @@ pub enum Refusal {
     LimitExceeded(Standing),
     /// A limit has no room, and neither has the queue before it; or the request has waited there for as long as it may.
     Shed(Standing),
+    /// The upstream bears no more, and the queue before it has no room; or the request has waited there for as long as it may.
+    Crowded {
+        /// Whose calls they are: `dify.main/support`, say.
+        scope: Box<str>,
+        /// What is said of it.
+        over: Over,
+        /// After how long there will be room.
+        retry_after: Duration,
+    },
     /// The request may cost more tokens than a limit allows in all.
     TooCostly {
         /// Whose limit: `consumer web`, say.
@@ -84,8 +94,14 @@ impl Refusal {
             Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) | Self::TooCostly { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::LimitExceeded(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Shed(_) | Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
+            Self::LimitExceeded(_)
+            | Self::Crowded {
+                over: Over::TooMany,
+                ..
+            } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Crowded { .. } | Self::Shed(_) | Self::NoLedger => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -110,7 +126,7 @@ impl Refusal {
             Self::Upgrade => "upgrade_unsupported",
             Self::TooLarge(_) => "body_too_large",
             Self::LimitExceeded(_) => "limit_exceeded",
-            Self::Shed(_) => "shed",
+            Self::Shed(_) | Self::Crowded { .. } => "shed",
             Self::TooCostly { .. } => "too_many_tokens",
             Self::NoLedger => "ledger_unavailable",
             Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
@@ -132,7 +148,11 @@ impl Refusal {
             Self::MissingKey | Self::InvalidKey => "unauthorized",
             Self::NoRoute => "not_found",
             Self::TooLarge(_) => "file_too_large",
-            Self::LimitExceeded(_) => "too_many_requests",
+            Self::LimitExceeded(_)
+            | Self::Crowded {
+                over: Over::TooMany,
+                ..
+            } => "too_many_requests",
             _ => self.code(),
         }
     }
@@ -175,6 +195,9 @@ impl Refusal {
             Self::Shed(Standing { scope, .. }) => {
                 format!("the {scope} is busy, and so is the queue before it").into()
             }
+            Self::Crowded { scope, .. } => {
+                format!("{scope} has as much to do as it can, and no room for more").into()
+            }
             Self::NoLedger => "limits cannot be checked at the moment".into(),
             Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
                 "the upstream takes no more requests at the moment".into()
@@ -200,6 +223,7 @@ impl Refusal {
                 ..
             }) => Some(RETRY_AFTER),
             Self::LimitExceeded(standing) => Some(standing.reset),
+            Self::Crowded { retry_after, .. } => Some(*retry_after),
             Self::Upstream { retry_after, .. } => retry_after.or_else(|| {
                 (self.status() == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER)
             }),

@@ -11,6 +11,7 @@ use crate::{
         dify::{App, Installation},
     },
     limit::Limit,
+    overload::Priority,
 };
 
 /// A way in.
@@ -26,6 +27,8 @@ pub struct Route {
     pub access: Access,
     /// What holds for all of them together.
     pub limits: Vec<Limit>,
+    /// Before whom they go where not all can, if it is said.
+    pub priority: Option<Priority>,
 }
 
 /// Which requests a route takes: all of these must hold.

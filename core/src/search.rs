@@ -2,11 +2,15 @@
 
 use std::{future::Future, pin::Pin};
 
+use http::StatusCode;
+
 use crate::{
-    answer::Reply,
+    answer::{Content, Reply},
     budget::Budget,
     dispatch::Target,
+    passage::Sign,
     pursuit::{Loss, Pursuit},
+    upstream::{FailureReason, Outcome},
 };
 
 /// A search under way.
@@ -24,10 +28,30 @@ pub(crate) struct Searched {
 pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
     Box::pin(async move {
         let found = pursuit.answer(&mut budget).await;
+        if let Some(passage) = &mut budget.passage {
+            passage.answered(crowd(&found));
+        }
         Searched {
             pursuit,
             budget,
             found,
         }
     })
+}
+
+/// What an answer, or none, says of how much whoever was asked has to do.
+fn crowd(found: &Result<(Reply, Target), Loss>) -> Sign {
+    let outcome = match found {
+        Ok((reply, _)) if matches!(reply.content, Content::Stream(..)) => return Sign::Begun,
+        Ok((reply, _)) => reply.outcome(),
+        Err(Loss::Unanswered(Some(miss))) => miss.outcome,
+        Err(_) => return Sign::Other,
+    };
+    let busy = StatusCode::TOO_MANY_REQUESTS.as_u16();
+    let is_busy = |status: StatusCode| status == busy || (502..=504).contains(&status.as_u16());
+    match outcome {
+        Outcome::Failed(FailureReason::Timeout | FailureReason::Broken) => Sign::Overloaded,
+        outcome if outcome.status().is_some_and(is_busy) => Sign::Overloaded,
+        _ => Sign::Other,
+    }
 }

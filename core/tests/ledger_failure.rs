@@ -65,7 +65,9 @@ impl Ledger for Half {
 impl Upstream for Half {
     async fn send(&self, _: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         *self.asked.borrow_mut() += 1;
-        Ok(Response::new(Body::from(String::from(r#"{"choices":[{}]}"#))))
+        Ok(Response::new(Body::from(String::from(
+            r#"{"choices":[{}]}"#,
+        ))))
     }
 }
 

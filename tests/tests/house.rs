@@ -357,6 +357,7 @@ limits     = [{ tokens = 500, per = "1m" }]
 [[consumers]]
 name   = "web"
 keys   = ["$WEB_KEY"]
+priority = "high"
 limits = [{ requests = 60, per = "1m" }, { tokens = 200_000, per = "1h" }, { concurrent = 8 }]
 
 [[issuers]]
@@ -389,11 +390,14 @@ api           = "http://dify-api:5001"
 web           = "http://dify-web:3000"
 plugin_daemon = "http://dify-plugin-daemon:5002"
 websocket     = "http://dify-api-websocket:5001"
+overload      = "auto"
+permits       = { console = 64, service = 128, webapp = 128, files = 32, plugins = 32 }
 
 [dify.main.apps.support]
 key      = "$DIFY_SUPPORT_KEY"
 limits   = [{ concurrent = 10, queue = 50, wait = "20s" }]
 on_abort = "stop"
+overload = { start = 16, least = 4, most = 1000, queue = 200, wait = "1500ms", over = "429" }
 
 [[routes]]
 name = "llm"
@@ -407,6 +411,7 @@ path = "/agents"
 method = ["GET", "POST"]
 headers = { app-id = "support" }
 serve = "dify.main/support"
+priority = "low"
 limits = [{ requests = 1, per = "1m", by = "header:x-user" }]
 cache  = { ttl = "10m" }
 guards = ["no-secrets"]

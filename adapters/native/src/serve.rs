@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::{config::Store, health};
+use tidegate_core::{config::Store, health, overload};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -132,6 +132,7 @@ impl Serving {
             source,
             stop: stop.clone(),
             health: health::Shared::default(),
+            gates: overload::Shared::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -20,7 +20,7 @@ use http::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_core::{
-    Gateway, Holdings, Platform, body::Body, call::asks_for_websocket, dice::Dice, health,
+    Gateway, Holdings, Platform, body::Body, call::asks_for_websocket, dice::Dice, health, overload,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) lines: Lines,
     /// What they have learnt of those whom they ask.
     pub(crate) health: health::Shared,
+    /// What is in progress at those who bear only so much.
+    pub(crate) gates: overload::Shared,
     /// The configuration; a new one is built when it changes.
     pub(crate) source: watch::Receiver<Arc<Source>>,
     /// Ends them.
@@ -188,7 +190,11 @@ impl Thread {
             dice,
         };
         let source = Arc::clone(&shared.source.borrow());
-        let holdings = Holdings::knowing(shared.health.clone(), &mut platform.dice.borrow_mut());
+        let holdings = Holdings::knowing(
+            shared.health.clone(),
+            shared.gates.clone(),
+            &mut platform.dice.borrow_mut(),
+        );
         let gateway =
             build(&source, &platform, &holdings).ok_or("the configuration cannot be built")?;
         Ok(Self {

@@ -8,6 +8,10 @@
 //! hears 501, and Socket.IO goes on by one request after another; a configuration with `websocket` is refused.
 //!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
+//!
+//! So is how many calls a Dify bears (`overload`). Calls that come at once are spread over instances, each of which counts its own
+//! and carries sixteen at most: what they let in together is bounded only by how late Dify's answers become for all of them. A
+//! number that holds is `limits = [{ concurrent = … }]` of the app, which the ledger keeps.
 
 mod ambient;
 mod body;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use http::StatusCode;
 
 use super::*;
-use crate::{dispatch::Reason, timeouts::Timeouts, upstream::Complaint};
+use crate::{dispatch::Reason, route::Service, timeouts::Timeouts, upstream::Complaint};
 
 /// A document that uses everything there is.
 const FULL: &str = r#"{
@@ -300,6 +300,46 @@ fn each_problem_is_named() {
             "`a b` cannot be the name",
         ),
         (
+            r#"{"dify": {"m": {"api": "http://h", "overload": "always"}}}"#,
+            "dify.m.overload: expected one of `auto`",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "overload": {"start": 3, "least": 5}}}}"#,
+            "dify.m.overload: expected `least` to be at most `start`",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "overload": {"most": 10001}}}}"#,
+            "dify.m.overload.most: expected at most 10000",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "overload": {"queue": 1001}}}}"#,
+            "dify.m.overload.queue: expected at most 1000",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "overload": {"wait": "61s"}}}}"#,
+            "dify.m.overload.wait: expected to wait for at most 60s",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "overload": {"over": "430"}}}}"#,
+            "dify.m.overload.over: expected one of `429`, `503`",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP", "overload": {"limit": 3}}}}}}"#,
+            "dify.m.apps.a.overload.limit: unknown key",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "permits": {"consle": 3}}}}"#,
+            "dify.m.permits.consle: unknown key; did you mean `console`?",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "permits": {"files": 0}}}}"#,
+            "dify.m.permits.files: expected a whole number of one or more",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "priority": "higher"}]}"#,
+            "routes[0].priority: expected one of `high`",
+        ),
+        (
             r#"{"telemetry": {"prompts": false}}"#,
             "telemetry: `telemetry` is not available yet",
         ),
@@ -579,5 +619,56 @@ fn timeouts_and_reasons_are_read_and_what_makes_no_sense_is_refused() {
             problems.iter().any(|problem| problem.contains(expected)),
             "{problems:?}"
         );
+    }
+}
+
+#[test]
+fn what_is_not_said_of_overload_keeps_to_what_is() {
+    use crate::overload::{Bounds, Settings};
+    for (said, start, least, most) in [
+        (r#""auto""#, 16, 4, 1_000),
+        ("{}", 16, 4, 1_000),
+        (r#"{"start": 2}"#, 2, 2, 1_000),
+        (r#"{"start": 2000}"#, 2_000, 4, 2_000),
+        (r#"{"least": 50}"#, 50, 50, 1_000),
+        (r#"{"least": 5000}"#, 5_000, 5_000, 5_000),
+        (r#"{"most": 3}"#, 3, 3, 3),
+        (r#"{"most": 10}"#, 10, 4, 10),
+    ] {
+        let config = build(&format!(
+            r#"{{"dify": {{"m": {{"api": "http://h", "overload": {said}, "apps": {{"a": {{"key": "$APP"}}}}}}}},
+                "routes": [{{"name": "r", "serve": "dify.m/a"}}]}}"#
+        ))
+        .unwrap();
+        let Service::App(installation, app) = &config.routes[0].service else {
+            panic!("it serves an app");
+        };
+        let bounds = Bounds { start, least, most };
+        let expected = Settings {
+            bounds,
+            ..Settings::AUTO
+        };
+        let way = app.runs.as_ref().unwrap();
+        assert_eq!(way.valves[0].settings, expected, "{said}");
+        assert_eq!(&*way.gate, "dify.m");
+        let files = installation.part("/files/x").unwrap();
+        assert_eq!(files.valves[0].settings.bounds, Bounds::fixed(128));
+        assert_eq!(&*files.gate, "dify.m:files");
+        assert!(installation.part("/").is_none());
+    }
+}
+
+#[test]
+fn parts_are_held_apart_where_it_is_said_and_not_where_nothing_is() {
+    for (said, runs, parts) in [("", false, 0), (r#", "permits": {"files": 3}"#, false, 5)] {
+        let config = build(&format!(
+            r#"{{"dify": {{"m": {{"api": "http://h"{said}}}}}, "routes": [{{"name": "r", "serve": "dify.m"}}]}}"#
+        ))
+        .unwrap();
+        let Service::Dify(installation) = &config.routes[0].service else {
+            panic!("it serves all of it");
+        };
+        assert_eq!(installation.runs.is_some(), runs);
+        assert_eq!(installation.parts.len(), parts);
     }
 }

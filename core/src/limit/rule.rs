@@ -81,6 +81,14 @@ pub struct Asker<'a> {
     pub user: Option<&'a str>,
 }
 
+impl Asker<'_> {
+    /// Who calls; or from where, if that is not known.
+    pub(crate) fn whom(&self) -> String {
+        let from = || format!("from {}", self.address.map(network).unwrap_or_default());
+        self.consumer.map_or_else(from, str::to_owned)
+    }
+}
+
 impl Unit {
     /// The name in the configuration.
     pub fn name(self) -> &'static str {

@@ -381,7 +381,9 @@ struct Slow(Rc<Time>);
 impl Upstream for Slow {
     async fn send(&self, _: Request<Body>, _: Duration) -> Result<Response<Body>, Failure> {
         self.0.until(self.0.ms() + 10_000).await;
-        Ok(Response::new(Body::from(String::from(r#"{"choices":[{}]}"#))))
+        Ok(Response::new(Body::from(String::from(
+            r#"{"choices":[{}]}"#,
+        ))))
     }
 }
 

@@ -126,6 +126,7 @@ mod tests {
             attempts: vec![attempt("a/m", "503", 2), attempt("b/m", "200", 9)],
             status: 200,
             refusal: None,
+            waited_ms: None,
             stream: true,
             first_byte_ms: 12,
             total_ms: 40,

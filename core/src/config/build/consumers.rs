@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Builder, limits::limits};
+use super::{Builder, limits::limits, overload::priority};
 use crate::{
     auth::{Consumer, Digest, Keyring},
     config::read::Field,
@@ -23,10 +23,12 @@ impl Builder<'_> {
             &mut section,
             &format!("consumer {}", name.unwrap_or_default()),
         );
+        let priority = priority(&mut section);
         section.finish();
         let consumer = Rc::new(Consumer {
             name: name?.into(),
             limits,
+            priority,
         });
         for key in keys.iter().flat_map(Field::list) {
             let Some(digest) = self.digest(&key) else {

@@ -4,6 +4,7 @@ mod consumers;
 mod limits;
 mod models;
 mod origins;
+mod overload;
 mod routes;
 
 use std::{

@@ -4,7 +4,11 @@ use std::rc::Rc;
 
 use http::{HeaderValue, Uri};
 
-use super::{Builder, limits::limits};
+use super::{
+    Builder,
+    limits::limits,
+    overload::{overload, permits, way},
+};
 use crate::{
     auth::Digest,
     config::{
@@ -12,6 +16,7 @@ use crate::{
         read::{Field, Section, nearest, unavailable},
     },
     dialect::dify::{App, Installation, OnAbort},
+    overload::Settings,
     upstream::{Origin, OriginKey, Prefill},
 };
 
@@ -122,13 +127,15 @@ impl Builder<'_> {
                 "WebSocket is not available on Spin, whose HTTP has no way to switch a connection",
             );
         }
+        let runs = overload(&mut section);
+        let parts = permits(&mut section, &scope, runs);
         let mut apps = Apps::new();
         for (key, field) in section
             .field("apps")
             .map(|field| field.named())
             .unwrap_or_default()
         {
-            let app = self.app(&format!("{scope}/{}", key.name), &field);
+            let app = self.app(&scope, &key.name, runs, &field);
             apps.push((key.name.clone(), Rc::new(app)));
         }
         section.finish();
@@ -138,16 +145,21 @@ impl Builder<'_> {
             web,
             plugin_daemon,
             switches,
+            runs: way(&scope, &[(&scope, runs)]),
+            parts,
         };
         Some((Rc::new(installation), apps))
     }
 
-    fn app(&self, name: &str, field: &Field<'_>) -> App {
+    /// Reads an app of the installation `scope`, under which all `runs` fall.
+    fn app(&self, scope: &str, name: &str, runs: Option<Settings>, field: &Field<'_>) -> App {
+        let name = format!("{scope}/{name}");
         let mut app = App {
-            name: name.into(),
+            name: name.as_str().into(),
             authorization: HeaderValue::from_static(""),
             limits: Vec::new(),
             on_abort: None,
+            runs: None,
         };
         let Some(mut section) = field.section() else {
             return app;
@@ -164,7 +176,9 @@ impl Builder<'_> {
                 _ => OnAbort::Drain,
             });
         }
-        app.limits = limits(&mut section, name);
+        app.limits = limits(&mut section, &name);
+        let own = overload(&mut section);
+        app.runs = way(scope, &[(&name, own), (scope, runs)]);
         section.finish();
         app
     }

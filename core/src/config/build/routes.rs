@@ -6,6 +6,7 @@ use super::{
     Builder,
     limits::limits,
     origins::{Installations, find},
+    overload::priority,
 };
 use crate::{
     config::{
@@ -47,6 +48,7 @@ impl Builder<'_> {
             section.unavailable(name);
         }
         let limits = limits(&mut section, &format!("route {}", name.unwrap_or_default()));
+        let priority = priority(&mut section);
         section.finish();
         let access = if access == Some("public") {
             Access::Public
@@ -59,6 +61,7 @@ impl Builder<'_> {
             service: service?,
             access,
             limits,
+            priority,
         })
     }
 }

@@ -2,14 +2,16 @@
 
 mod abort;
 mod answer;
+mod part;
 
 use std::{borrow::Cow, rc::Rc};
 
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
 use http::HeaderValue;
+pub use part::Part;
 
-use crate::{call::below, dialect::json, limit::Limit, upstream::Origin};
+use crate::{call::below, dialect::json, limit::Limit, overload::Way, upstream::Origin};
 
 /// A Dify installation: several services behind one address.
 #[derive(Debug)]
@@ -24,6 +26,10 @@ pub struct Installation {
     pub websocket: Rc<Origin>,
     /// Whether the runtime can have a connection become a WebSocket.
     pub switches: bool,
+    /// What a call passes first that runs an app; nothing, if all are let in.
+    pub runs: Option<Way>,
+    /// What any other call passes first, where parts are held apart.
+    pub parts: Vec<(Part, Way)>,
 }
 
 /// An app of an installation.
@@ -37,6 +43,8 @@ pub struct App {
     pub limits: Vec<Limit>,
     /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.
     pub on_abort: Option<OnAbort>,
+    /// What a call passes first that runs it; nothing, if all are let in.
+    pub runs: Option<Way>,
 }
 
 /// What the API server answers; the rest is the web application's, and `/e` the plugin daemon's.
@@ -79,6 +87,13 @@ impl Installation {
             let is_inside = INSIDE.into_iter().any(inside) || is_api && inside(HEALTH);
             (!is_inside).then_some(web)
         }
+    }
+
+    /// What a call to `path` passes first that runs no app.
+    pub fn part(&self, path: &str) -> Option<&Way> {
+        let part = Part::of(path)?;
+        let mut parts = self.parts.iter();
+        parts.find(|(other, _)| *other == part).map(|(_, way)| way)
     }
 }
 
@@ -134,13 +149,17 @@ pub(crate) fn user_of_query(query: &str) -> Option<String> {
     Some(user.into_owned())
 }
 
-/// The user whom a body of JSON names.
-pub(crate) fn user_of_body(body: &[u8]) -> Option<String> {
+/// The user whom a body of JSON names, and whether it asks for a stream.
+pub(crate) fn told_by_body(body: &[u8]) -> (Option<String>, bool) {
     #[derive(serde::Deserialize)]
-    struct Named {
+    struct Told {
         user: Option<String>,
+        response_mode: Option<String>,
     }
-    json::read::<Named>(body).ok()?.user
+    json::read::<Told>(body).map_or((None, false), |told| {
+        let mode = told.response_mode.as_deref();
+        (told.user, mode == Some("streaming"))
+    })
 }
 
 #[cfg(test)]

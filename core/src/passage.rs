@@ -1,0 +1,157 @@
+//! A call's way through the gate before its upstream.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use crate::{
+    holdings::Holdings,
+    overload::{Controller, Gate, Priority, Standing, Way},
+    patience::within,
+    platform::Clock,
+    time::Timestamp,
+};
+
+/// How often those ask who wait, in milliseconds: together about once in each of them, as long as few wait.
+const SOONEST: usize = 10;
+const LATEST: usize = 100;
+
+/// How much longer than it may somebody waits whose clock is set back meanwhile.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Who has passed a gate. When this is dropped, however the call ends, the place is free.
+pub(crate) struct Passage {
+    holdings: Holdings,
+    clock: Rc<dyn Clock>,
+    way: Way,
+    who: Arc<str>,
+    stage: Stage,
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// It waits, and asks by this number.
+    Waits(u64),
+    /// It is in.
+    In,
+    /// It was sent, and something is to come of it soon.
+    Sent(Timestamp),
+    /// It was sent away.
+    Out,
+}
+
+/// What has come of a call, as far as it says something of the crowd.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sign {
+    /// The first event of its answer is there.
+    Begun,
+    /// The upstream has too much to do: it says so, or nothing.
+    Overloaded,
+    /// Anything else.
+    Other,
+}
+
+impl Passage {
+    /// A call of `who` goes this `way`: for how long it has waited, if it had to; and if there was no room soon, after how long it may
+    /// come again.
+    pub(crate) async fn through(
+        holdings: &Holdings,
+        clock: &Rc<dyn Clock>,
+        way: Way,
+        who: Arc<str>,
+        priority: Priority,
+    ) -> (Option<Duration>, Result<Self, Duration>) {
+        let wait = way.wait();
+        let arrive = |gate: &mut Gate| gate.arrive(&way, &who, priority, clock.now());
+        let (ticket, mut standing) = arrive(holdings.gates().of(&way.gate));
+        let mut passage = Self {
+            holdings: holdings.clone(),
+            clock: clock.clone(),
+            way,
+            who,
+            stage: Stage::Waits(ticket),
+        };
+        if standing == Standing::In {
+            passage.stage = Stage::In;
+            return (None, Ok(passage));
+        }
+        let came = clock.now();
+        let until = came.after(wait);
+        let stands = async {
+            while standing == Standing::Waits {
+                let pause = passage.with(|gate, _| gate.waiting().clamp(SOONEST, LATEST));
+                let pause = Duration::from_millis(pause as u64);
+                clock.sleep(pause.min(until.since(clock.now()))).await;
+                standing = passage.with(|gate, now| gate.ask(ticket, now));
+            }
+            standing
+        };
+        let stands = within(&**clock, wait + GRACE, stands).await;
+        let waited = Some(clock.now().since(came));
+        let passed = match stands {
+            Some(Standing::In) => {
+                passage.stage = Stage::In;
+                Ok(passage)
+            }
+            Some(Standing::Out(again)) => {
+                passage.stage = Stage::Out;
+                Err(again)
+            }
+            Some(Standing::Waits) | None => Err(GRACE),
+        };
+        (waited, passed)
+    }
+
+    /// It is sent now; `is_soon`: its answer begins as soon as the upstream gets to it.
+    pub(crate) fn sent(&mut self, is_soon: bool) {
+        if is_soon {
+            let now = self.clock.now();
+            self.stage = Stage::Sent(now);
+            self.tell(|controller, now| controller.began(now));
+        }
+    }
+
+    /// This has come of it.
+    pub(crate) fn answered(&mut self, sign: Sign) {
+        match (self.stage, sign) {
+            (Stage::Sent(sent), Sign::Begun) => {
+                self.tell(|controller, now| controller.first_event(sent, now));
+            }
+            (Stage::Sent(sent), Sign::Overloaded) => {
+                self.tell(|controller, now| controller.overloaded(sent, now));
+            }
+            (Stage::In, Sign::Overloaded) => {
+                self.tell(|controller, now| controller.overloaded(now, now));
+            }
+            (Stage::Sent(sent), Sign::Other) => {
+                self.tell(|controller, now| controller.given_up(sent, now));
+            }
+            (Stage::In | Stage::Waits(_) | Stage::Out, _) => return,
+        }
+        self.stage = Stage::In;
+    }
+
+    fn tell(&self, word: impl Fn(&mut Controller, Timestamp)) {
+        self.with(|gate, now| {
+            gate.tell_all(&self.way.valves, now, |controller| word(controller, now));
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Gate, Timestamp) -> T) -> T {
+        let now = self.clock.now();
+        work(self.holdings.gates().of(&self.way.gate), now)
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        // Whoever leaves before there is an answer says something by that, if he has waited for long.
+        self.answered(Sign::Other);
+        match self.stage {
+            Stage::Waits(ticket) => self.with(|gate, now| gate.leave(ticket, now)),
+            Stage::In | Stage::Sent(_) => {
+                self.with(|gate, now| gate.ended(&self.who, &self.way.valves, now));
+            }
+            Stage::Out => {}
+        }
+    }
+}
