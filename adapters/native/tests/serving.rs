@@ -297,8 +297,7 @@ fn bad_requests_are_refused_and_the_next_one_is_answered() {
     }
 }
 
-const FINE: &str =
-    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+const FINE: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 16\r\n\r\n{\"choices\":[{}]}";
 
 const CHAT: &str = "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer k\r\n\
     content-type: application/json\r\ncontent-length: 29\r\n\r\n{\"model\":\"m\", \"messages\": []}";

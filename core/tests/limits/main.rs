@@ -547,7 +547,7 @@ proptest! {
             *byte = *noise;
         }
         let mut stored = whole[..1].to_vec();
-        stored.extend(crc32fast::hash(&body).to_le_bytes());
+        stored.extend(crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&body).to_le_bytes());
         stored.extend(body);
         if let Ok(mut account) = Account::from_bytes(&stored) {
             for (number, now) in [0, 1_000_000, u64::MAX].into_iter().enumerate() {

@@ -198,6 +198,8 @@ mod tests {
             plugin_daemon: Some(origin("plugins", "http://plugins:5002")),
             websocket: origin("websocket", "http://socket:5001"),
             switches: true,
+            runs: None,
+            parts: Vec::new(),
         };
         let (own, shared) = (apart("http://web:3000"), apart("http://api:5001/web"));
         for (path, expected, where_shared) in [
