@@ -39,7 +39,7 @@ fn an_upstream_is_asked_if_its_certificate_is_believed() {
     fs::write(&believed, certificate).unwrap();
     let answer = ask(dir.path(), upstream, &believed);
     assert!(
-        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"alpn\":\"http/1.1\"}"),
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"choices\":[{}],\"alpn\":\"http/1.1\"}"),
         "{answer}"
     );
 
@@ -120,7 +120,7 @@ fn upstream() -> (SocketAddr, String) {
                 // Who does not believe the certificate ends it here.
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
                 let agreed = stream.get_ref().1.alpn_protocol().map(String::from_utf8_lossy).unwrap_or_default();
-                let body = format!("{{\"alpn\":\"{agreed}\"}}");
+                let body = format!("{{\"choices\":[{{}}],\"alpn\":\"{agreed}\"}}");
                 let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:";
                 let answer = format!("{head} {}\r\n\r\n{body}", body.len());
                 let _ = stream.read(&mut [0; 16 << 10]).await.unwrap();
