@@ -55,7 +55,7 @@ pub(crate) struct Stream {
 }
 
 /// What a stream starts with.
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "the large one is the usual one, and is taken apart at once"
 )]

@@ -39,7 +39,8 @@ fn an_upstream_is_asked_if_its_certificate_is_believed() {
     fs::write(&believed, certificate).unwrap();
     let answer = ask(dir.path(), upstream, &believed);
     assert!(
-        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("{\"choices\":[{}],\"alpn\":\"http/1.1\"}"),
+        answer.starts_with("HTTP/1.1 200 OK\r\n")
+            && answer.ends_with("{\"choices\":[{}],\"alpn\":\"http/1.1\"}"),
         "{answer}"
     );
 
