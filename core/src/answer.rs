@@ -266,7 +266,8 @@ impl From<Failure> for Miss {
         Self {
             outcome: Outcome::Failed(failure.reason),
             retry_after: None,
-            is_no_sign: false,
+            // Whoever closes what lies idle is well.
+            is_no_sign: failure.reason == FailureReason::Stale,
             detail: Some(failure.detail),
         }
     }

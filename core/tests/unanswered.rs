@@ -257,8 +257,7 @@ impl Upstream for Half {
         if !self.answers.get() {
             pending::<()>().await;
         }
-        let usage =
-            r#"{"usage":{"prompt_tokens":1000,"completion_tokens":4000,"total_tokens":5000}}"#;
+        let usage = r#"{"choices":[{}],"usage":{"prompt_tokens":1000,"completion_tokens":4000,"total_tokens":5000}}"#;
         let mut response = Response::new(Body::from(String::from(usage)));
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert("content-type", json);

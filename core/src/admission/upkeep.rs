@@ -39,7 +39,8 @@ impl Desk {
         held.into_iter().filter_map(settle).collect()
     }
 
-    /// Tells the ledger what has become of units of `claims`. What a purse says is numbered, so it is said as soon as it is put in words.
+    /// Tells the ledger what has become of units of `claims`; of those that lie in one purse once, since that owes nothing afterwards:
+    /// no account may stand twice in one posting. What a purse says is numbered, so it is said as soon as it is put in words.
     pub(crate) async fn tell(&self, claims: Vec<Claim>) {
         let now = self.now();
         let tell = |claim: Claim| {
