@@ -266,8 +266,7 @@ impl From<Failure> for Miss {
         Self {
             outcome: Outcome::Failed(failure.reason),
             retry_after: None,
-            // Whoever closes what lies idle is well.
-            is_no_sign: failure.reason == FailureReason::Stale,
+            is_no_sign: false,
             detail: Some(failure.detail),
         }
     }

@@ -102,7 +102,7 @@ impl Record {
 pub struct Attempt {
     /// Which.
     pub target: String,
-    /// What it did: a status, or `connect`, `broken`, `stale`, `timeout`, `garbled`; or that nobody waited for it: `outpaced` by somebody
+    /// What it did: a status, or `connect`, `broken`, `timeout`, `garbled`; or that nobody waited for it: `outpaced` by somebody
     /// else, or `abandoned` by the caller.
     pub outcome: String,
     /// Milliseconds until that was known.

@@ -12,7 +12,7 @@ use crate::{
     holdings::Holdings,
     platform::Platform,
     time::Timestamp,
-    upstream::{Complaint, FailureReason, Outcome},
+    upstream::{Complaint, Outcome},
 };
 
 /// How long a key is left alone that its provider does not take, where that does not say for how long.
@@ -46,8 +46,6 @@ struct Turn {
     before: usize,
     began: Timestamp,
     is_noted: bool,
-    /// It is asked once more, over another connection.
-    is_again: bool,
 }
 
 /// Whom to ask.
@@ -83,25 +81,16 @@ impl Round {
 
     /// Whom to ask, given what the last one did; nobody, if it is enough.
     ///
-    /// Where a key was refused, or is used up, the same target is asked with the next one; where a connection had been closed, over
-    /// another one. That is no other attempt.
+    /// Where a key was refused, or is used up, the same target is asked with the next one: that is no other attempt.
     pub(crate) fn next(&mut self, last: Option<&Miss>) -> Option<Question> {
         let now = self.platform.clock.now();
-        if let (Some(turn), Some(last), true) = (self.turn.take(), last, self.is_repeatable) {
-            let is_stale = last.outcome == Outcome::Failed(FailureReason::Stale);
-            if is_stale && !turn.is_again {
-                let question = self.question(turn.place, turn.target, turn.before, now);
-                if let Some(turn) = &mut self.turn {
-                    turn.is_again = true;
-                }
-                return Some(question);
-            }
-            if blames_key(last.outcome)
-                && turn.before + 1 < turn.target.origin.keys.len()
-                && self.has_fresh_key(&turn.target, now)
-            {
-                return Some(self.question(turn.place, turn.target, turn.before + 1, now));
-            }
+        if let (Some(turn), Some(last)) = (self.turn.take(), last)
+            && self.is_repeatable
+            && blames_key(last.outcome)
+            && turn.before + 1 < turn.target.origin.keys.len()
+            && self.has_fresh_key(&turn.target, now)
+        {
+            return Some(self.question(turn.place, turn.target, turn.before + 1, now));
         }
         let last = last.map(|miss| miss.outcome);
         self.pass_by(now);
@@ -303,7 +292,6 @@ impl Round {
             before,
             began: now,
             is_noted: false,
-            is_again: false,
         });
         question
     }

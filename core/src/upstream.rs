@@ -67,8 +67,7 @@ impl Outcome {
             | Self::Told(_)
             | Self::Complained(_)
             | Self::Failed(FailureReason::Connect) => false,
-            Self::Failed(FailureReason::Broken | FailureReason::Stale | FailureReason::Timeout)
-            | Self::Garbled => true,
+            Self::Failed(FailureReason::Broken | FailureReason::Timeout) | Self::Garbled => true,
         }
     }
 }
@@ -89,9 +88,6 @@ pub enum FailureReason {
     Connect,
     /// The connection broke, or what came was not HTTP. The upstream may have begun to work.
     Broken,
-    /// It had been used before, and was closed without a word of an answer: most likely as the request was on its way. Not every
-    /// platform can tell.
-    Stale,
     /// Nothing came in time.
     Timeout,
 }
@@ -129,7 +125,6 @@ impl fmt::Display for Outcome {
             Self::Complained(Complaint::ContentFilter) => f.write_str("content_filter"),
             Self::Failed(FailureReason::Connect) => f.write_str("connect"),
             Self::Failed(FailureReason::Broken) => f.write_str("broken"),
-            Self::Failed(FailureReason::Stale) => f.write_str("stale"),
             Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),
             Self::Garbled => f.write_str("garbled"),
         }

@@ -151,7 +151,6 @@ impl Upstream for Faulty {
         let status = match self.roll(0, 19) {
             0 => return Err(failure(FailureReason::Connect)),
             1 => return Err(failure(FailureReason::Broken)),
-            18 => return Err(failure(FailureReason::Stale)),
             2 => {
                 clock.sleep(Duration::from_secs(1_000_000)).await;
                 500

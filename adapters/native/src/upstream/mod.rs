@@ -1,6 +1,6 @@
 //! HTTP out: hyper's connections, kept open for the next request.
 
-use std::{error::Error, io::ErrorKind, rc::Rc, time::Duration};
+use std::{error::Error, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
 use http::{
@@ -54,11 +54,7 @@ impl Upstream for HyperUpstream {
                 // It was closed while it lay idle, and nothing of the request has been sent.
                 Err(mut error) => match error.take_message() {
                     Some(request) => request,
-                    None => {
-                        // Whoever has closed one has closed them all.
-                        self.pool.forget(&origin);
-                        return Err(lost(&error.into_error()));
-                    }
+                    None => return Err(broken(&error.into_error())),
                 },
             },
             None => request,
@@ -118,26 +114,6 @@ fn connect(detail: &str) -> Failure {
     Failure {
         reason: FailureReason::Connect,
         detail: detail.into(),
-    }
-}
-
-/// What has become of a request over a connection that had been used before: if nothing has come of its answer, it was most likely
-/// closed meanwhile.
-fn lost(error: &hyper::Error) -> Failure {
-    let is_closed = |error: &std::io::Error| {
-        matches!(
-            error.kind(),
-            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
-        )
-    };
-    let cause = error.source().and_then(|cause| cause.downcast_ref());
-    if error.is_incomplete_message() || cause.is_some_and(is_closed) {
-        Failure {
-            reason: FailureReason::Stale,
-            detail: describe(error),
-        }
-    } else {
-        broken(error)
     }
 }
 

@@ -101,11 +101,6 @@ impl Pool {
         None
     }
 
-    /// Closes all that lead to `origin`.
-    pub(super) fn forget(&self, origin: &Origin) {
-        self.idle.borrow_mut().remove(origin);
-    }
-
     fn put(&self, origin: Origin, connection: Connection, idle_time: Duration) {
         let mut idle = self.idle.borrow_mut();
         let waiting = idle.entry(origin).or_default();

@@ -60,21 +60,6 @@ async fn a_pooled_connection_that_was_closed_is_replaced_unnoticed() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_connection_that_is_closed_at_the_moment_of_the_next_request_is_stale() {
-    LocalSet::new()
-        .run_until(async {
-            let upstream = Scripted::start(vec![vec![FINE, ""], vec![FINE]]).await;
-            let ours = ours();
-            assert_eq!(ours.text(&upstream).await, "ok");
-            let failure = ours.ask(&upstream).await.err().unwrap();
-            assert_eq!(failure.reason, FailureReason::Stale, "{failure:?}");
-            assert_eq!(ours.text(&upstream).await, "ok");
-            assert_eq!(upstream.connections.get(), 2);
-        })
-        .await;
-}
-
-#[tokio::test(flavor = "current_thread")]
 async fn a_connection_lies_idle_for_less_than_its_upstream_keeps_it() {
     LocalSet::new()
         .run_until(async {
