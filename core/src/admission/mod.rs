@@ -142,7 +142,8 @@ impl Desk {
                 if rounds > 1 {
                     self.step_aside().await;
                 }
-                self.attempt(claims, &line, forgiving, rounds > 0).await
+                let apart = rounds > 0 || tries < TRIES;
+                self.attempt(claims, &line, forgiving, apart).await
             };
             // What is given up goes on by itself, and gives back what it gets.
             let tried = match (within(clock, left, attempt).await, refused.take()) {

@@ -54,7 +54,7 @@ impl Tally {
         } else {
             self.is_out = true;
             self.is_shed |= claim.limit.queue.is_some();
-            self.is_certain |= balance.again >= balance.until;
+            self.is_certain |= balance.is_certain();
         }
         let longer = |other: &Standing| other.reset >= standing.reset;
         if !self.refused.as_ref().is_some_and(longer) {

@@ -5,7 +5,7 @@ use std::mem;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Adjustment, Balance, Entry, Parcel, Posting, Promise, Settled, Take},
+    entry::{Adjustment, Balance, Entry, Parcel, Posting, Promise, RETURNS, Settled, Take},
     lease::{self, Situation, Terms},
     peers::{Hearing, Peers},
     queue::Queue,
@@ -375,9 +375,10 @@ impl Account {
         if quota.is_concurrent() {
             return now;
         }
-        // What was taken just now may lie in the bucket that runs, and may come back as well: from whoever was let in here and
-        // refused elsewhere.
-        let coming_back = self.ring.recent(quota, now) > 0 || self.ring.promised() > 0;
+        // What was taken just now may come back as well, from whoever was let in here and refused elsewhere; and what has come too
+        // late to be used.
+        let lately = Timestamp(now.0.saturating_sub(RETURNS));
+        let coming_back = self.ring.recent(quota, lately) > 0 || self.ring.promised() > 0;
         if coming_back {
             until.min(Timestamp(now.0.saturating_add(RETURNS)))
         } else {
@@ -404,9 +405,6 @@ impl Account {
         }
     }
 }
-
-/// How soon to ask again where others hold units that may come back, in milliseconds.
-const RETURNS: u64 = 1_000;
 
 fn sum(units: &[(u64, u64)]) -> u64 {
     units

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::quota::Quota;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, millis};
 
 /// An entry, and the name of the account that it is for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -166,7 +166,15 @@ pub struct Balance {
     pub queued: Option<u32>,
 }
 
+/// For how long after it was held a unit may come back that was not spent, in milliseconds; and how soon to ask again for it.
+pub(super) const RETURNS: u64 = 1_000;
+
 impl Balance {
+    /// Whether what is refused will not be had soon, whatever others give back.
+    pub(crate) fn is_certain(&self) -> bool {
+        !self.granted && millis(self.again.since(self.at)) > RETURNS
+    }
+
     /// Units that are held now, or will be, because of what was asked.
     pub(super) fn taken(&self) -> u64 {
         let parcels = self.promises.iter().map(|promise| &promise.parcel);

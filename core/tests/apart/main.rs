@@ -27,7 +27,7 @@ use std::{
 use async_trait::async_trait;
 use futures::channel::oneshot;
 use http::{Request, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate_core::{
     Body, Config, Gateway, Platform,
     config::Runtime,
@@ -131,7 +131,7 @@ const WORLDS: [World; 10] = [
 
 #[test]
 fn as_many_come_in_as_the_tightest_limit_allows() {
-    let seeds = std::env::var("TIDEGATE_SEEDS").map_or(100, |seeds| seeds.parse().unwrap());
+    let seeds = seeds();
     let mut wrong = Vec::new();
     for world in WORLDS {
         let limits = world.requests.iter().chain(world.concurrent);
@@ -156,6 +156,24 @@ fn as_many_come_in_as_the_tightest_limit_allows() {
         );
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn short_windows_let_in_as_many_one_after_the_other() {
+    let limits = json!([{"requests": 2, "per": "2s"}, {"requests": 4, "per": "1h"}]);
+    for trip in [5, 15, 50] {
+        for seed in 1..=seeds() {
+            let stage = Stage::with(World { trip, ..WORLD }, &limits, seed);
+            for _ in 0..2 {
+                for number in 0..6 {
+                    stage.come(number, 2_400);
+                }
+                stage.time.run();
+                let let_in = stage.outcome.take().let_in;
+                assert_eq!(let_in, 2, "trip {trip}, seed {seed}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -213,6 +231,10 @@ fn nobody_waits_longer_than_five_seconds_for_the_ledger() {
     }
 }
 
+fn seeds() -> u64 {
+    std::env::var("TIDEGATE_SEEDS").map_or(100, |seeds| seeds.parse().unwrap())
+}
+
 /// What came of it.
 #[derive(Default)]
 struct Outcome {
@@ -247,12 +269,16 @@ struct Stage {
 
 impl Stage {
     fn of(world: World, seed: u64) -> Self {
+        Self::with(world, &limits(world), seed)
+    }
+
+    fn with(world: World, limits: &Value, seed: u64) -> Self {
         let time = Time::at(1_800_000_000_000);
         let dice = |salt: u64| {
             let seed = u128::from(seed) << 64 | u128::from(salt);
             Rc::new(RefCell::new(Dice::new(seed.to_le_bytes())))
         };
-        let config = Rc::new(config(world));
+        let config = Rc::new(config(limits));
         let ledger = Rc::new(Apart {
             accounts: Rc::default(),
             asked: Cell::new(0),
@@ -301,7 +327,7 @@ impl Stage {
     }
 }
 
-fn config(world: World) -> Config {
+fn limits(world: World) -> Value {
     let requests = world.requests.iter().zip(1..);
     let mut limits: Vec<_> = requests
         .map(|(limit, hours)| json!({"requests": limit, "per": format!("{hours}h")}))
@@ -312,6 +338,10 @@ fn config(world: World) -> Config {
             .iter()
             .map(|limit| json!({"concurrent": limit})),
     );
+    json!(limits)
+}
+
+fn config(limits: &Value) -> Config {
     let document = json!({
         "providers": {"p": {"dialect": "openai", "base_url": "http://p/v1"}},
         "models": {"m": {"targets": ["p/m"]}},
