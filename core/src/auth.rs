@@ -20,7 +20,7 @@ pub struct Consumer {
     /// The name in the configuration.
     pub name: Rc<str>,
     /// What holds for everything that this consumer asks.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Rc<Limit>>,
     /// Before whom it goes where not all can; if it is not said, the route says.
     pub priority: Option<Priority>,
 }

@@ -26,7 +26,7 @@ const LENIENT: u64 = 256;
 /// What a request needs of one account.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
-    pub(crate) limit: Limit,
+    pub(crate) limit: Rc<Limit>,
     pub(crate) account: Rc<str>,
     /// What it needs.
     pub(crate) units: u64,
@@ -57,11 +57,11 @@ pub(crate) enum Answer {
 impl Claim {
     /// What a request of `asker` needs of each of `limits`; `cost`, if it is counted in tokens.
     pub(crate) fn all<'a>(
-        limits: impl IntoIterator<Item = &'a Limit>,
+        limits: impl IntoIterator<Item = &'a Rc<Limit>>,
         asker: Asker<'_>,
         cost: Option<Cost>,
     ) -> Vec<Self> {
-        let claim = |limit: &Limit| {
+        let claim = |limit: &Rc<Limit>| {
             let (units, more) = match limit.unit {
                 Unit::Requests | Unit::Concurrent => (1, 0),
                 Unit::Tokens(overrun) => cost?.units(overrun, limit.quota.limit.get()),

@@ -128,7 +128,7 @@ impl Gateway {
             headers: &call.headers,
             user: None,
         };
-        let told_apart = |limit: &&&Limit| limit.by != By::User;
+        let told_apart = |limit: &&&Rc<Limit>| limit.by != By::User;
         let known = Claim::all(limits.iter().filter(told_apart).copied(), asker, None);
         if let Some(standing) = self.keeper.desk().denied(&known) {
             return Err(visit.limited(Denial::Limited(standing)));
@@ -186,7 +186,11 @@ impl Gateway {
     }
 
     /// Every limit that a call falls under, the narrowest first.
-    fn limits<'a>(&'a self, route: &'a Route, consumer: Option<&'a Consumer>) -> Vec<&'a Limit> {
+    fn limits<'a>(
+        &'a self,
+        route: &'a Route,
+        consumer: Option<&'a Consumer>,
+    ) -> Vec<&'a Rc<Limit>> {
         let of_consumer = consumer.map_or(&[][..], |consumer| &consumer.limits);
         let limits = of_consumer.iter().chain(route.all_limits());
         limits.chain(&self.config.limits).collect()

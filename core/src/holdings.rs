@@ -56,7 +56,7 @@ impl Holdings {
 
     /// From now on everybody keeps to the `limits` of `configuration`, whoever came under another one as well. Whether there was
     /// another one.
-    pub(crate) fn keep_to<'a, T: Any, L: Iterator<Item = &'a Limit>>(
+    pub(crate) fn keep_to<'a, T: Any, L: Iterator<Item = &'a Rc<Limit>>>(
         &self,
         configuration: &Rc<T>,
         limits: impl FnOnce() -> L,
@@ -67,7 +67,7 @@ impl Holdings {
             if Rc::as_ptr(before).addr() == Rc::as_ptr(configuration).addr() {
                 return false;
             }
-            let quota = |limit: &Limit| (limit.account.clone(), limit.quota);
+            let quota = |limit: &Rc<Limit>| (limit.account.clone(), limit.quota);
             self.0.quotas.replace(limits().map(quota).collect());
         }
         *kept = Some(configuration.clone());

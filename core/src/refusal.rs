@@ -171,16 +171,19 @@ impl Refusal {
             Self::Method(_) => "this method is not served here".into(),
             Self::Upgrade => "WebSocket is not available on this runtime".into(),
             Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
-            Self::LimitExceeded(Standing {
-                scope,
-                unit: Unit::Requests,
-                ..
-            }) => format!("the limit on requests of the {scope} is used up").into(),
-            Self::LimitExceeded(Standing {
-                scope,
-                unit: Unit::Tokens(_),
-                ..
-            }) => format!("the limit on tokens of the {scope} is used up").into(),
+            Self::LimitExceeded(standing) => match standing.unit() {
+                Unit::Concurrent => format!(
+                    "the {} has {} requests in progress, and no room for more",
+                    standing.scope(),
+                    standing.allowed()
+                ),
+                unit => format!(
+                    "the limit on {} of the {} is used up",
+                    unit.name(),
+                    standing.scope()
+                ),
+            }
+            .into(),
             Self::TooCostly {
                 scope,
                 limit,
@@ -189,10 +192,8 @@ impl Refusal {
                 format!("the request may cost {tokens} tokens, and the {scope} has {limit} in all")
                     .into()
             }
-            Self::LimitExceeded(Standing { scope, limit, .. }) => {
-                format!("the {scope} has {limit} requests in progress, and no room for more").into()
-            }
-            Self::Shed(Standing { scope, .. }) => {
+            Self::Shed(standing) => {
+                let scope = standing.scope();
                 format!("the {scope} is busy, and so is the queue before it").into()
             }
             Self::Crowded { scope, .. } => {
@@ -217,11 +218,10 @@ impl Refusal {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             // Nobody knows when a request that is in progress ends.
-            Self::Shed(_)
-            | Self::LimitExceeded(Standing {
-                unit: Unit::Concurrent,
-                ..
-            }) => Some(RETRY_AFTER),
+            Self::Shed(_) => Some(RETRY_AFTER),
+            Self::LimitExceeded(standing) if standing.unit() == Unit::Concurrent => {
+                Some(RETRY_AFTER)
+            }
             Self::LimitExceeded(standing) => Some(standing.reset),
             Self::Crowded { retry_after, .. } => Some(*retry_after),
             Self::Upstream { retry_after, .. } => retry_after.or_else(|| {
@@ -314,7 +314,10 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroU64, rc::Rc};
+
     use super::*;
+    use crate::limit::{By, Limit, Quota};
 
     fn text(refusal: &Refusal, dialect: Dialect) -> String {
         String::from_utf8(
@@ -342,10 +345,10 @@ mod tests {
     }
 
     fn standing(unit: Unit, reset: u64) -> Standing {
+        let limit = NonZeroU64::new(3).unwrap();
+        let quota = Quota { limit, per: 0 };
         Standing {
-            scope: "route x".into(),
-            unit,
-            limit: 3,
+            limit: Rc::new(Limit::new("route x", unit, quota, By::Everybody, None)),
             remaining: 0,
             reset: Duration::from_millis(reset),
         }

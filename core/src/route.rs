@@ -26,7 +26,7 @@ pub struct Route {
     /// Who may come in.
     pub access: Access,
     /// What holds for all of them together.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Rc<Limit>>,
     /// Before whom they go where not all can, if it is said.
     pub priority: Option<Priority>,
 }
@@ -75,7 +75,7 @@ pub enum Access {
 
 impl Route {
     /// The limits of what it serves, and its own.
-    pub(crate) fn all_limits(&self) -> impl Iterator<Item = &Limit> {
+    pub(crate) fn all_limits(&self) -> impl Iterator<Item = &Rc<Limit>> {
         let of_app = match &self.service {
             Service::App(_, app) => &app.limits[..],
             Service::Models | Service::Dify(_) => &[],

@@ -146,9 +146,10 @@ impl Visit {
             say(DEGRADED, "ledger");
         }
         if let Some(standing) = &self.standing {
-            let name = format!("{} {}", standing.scope, standing.unit.name());
-            say(LIMIT, &name);
-            headers.insert(LIMIT_OF, standing.limit.into());
+            if let Some(label) = &standing.limit.label {
+                headers.insert(LIMIT, label.clone());
+            }
+            headers.insert(LIMIT_OF, standing.allowed().into());
             headers.insert(REMAINING, standing.remaining.into());
             headers.insert(RESET, whole_seconds(standing.reset).into());
         }

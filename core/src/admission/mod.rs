@@ -77,8 +77,8 @@ impl fmt::Display for Denial {
             Self::Limited(standing) | Self::Shed(standing) => write!(
                 f,
                 "the limit on {} of the {} is used up",
-                standing.unit.name(),
-                standing.scope
+                standing.unit().name(),
+                standing.scope()
             ),
             Self::Unknown(fault) => write!(f, "ledger: {fault}"),
         }
@@ -192,7 +192,7 @@ impl Desk {
         apart: bool,
     ) -> Try {
         let now = self.now();
-        let mut held = Vec::new();
+        let mut held = Vec::with_capacity(claims.len());
         let mut missing = Vec::new();
         for claim in claims {
             let draw = self.with(claim, now, |purse| {
@@ -418,9 +418,7 @@ fn silent() -> Fault {
 /// What a caller is told of a limit.
 fn standing(claim: &Claim, purse: &Purse, now: Timestamp) -> Standing {
     Standing {
-        scope: claim.limit.scope.clone(),
-        unit: claim.limit.unit,
-        limit: claim.limit.quota.limit.get(),
+        limit: claim.limit.clone(),
         remaining: purse.remaining(),
         // Tokens are held for more than they turn out to be: most come back long before they leave the window.
         reset: if claim.is_on_tokens() {

@@ -48,7 +48,7 @@ pub struct Config {
     /// What becomes of a request whose limits cannot be checked.
     pub on_ledger_failure: OnLedgerFailure,
     /// What holds for everybody together.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Rc<Limit>>,
     /// Who may call.
     pub keyring: Keyring,
     /// The models by the names that callers use.
@@ -142,7 +142,7 @@ impl Config {
     }
 
     /// Every limit that is configured.
-    pub(crate) fn every_limit(&self) -> impl Iterator<Item = &Limit> {
+    pub(crate) fn every_limit(&self) -> impl Iterator<Item = &Rc<Limit>> {
         let of_consumers = self.keyring.consumers().flat_map(|one| &one.limits);
         let of_routes = self.routes.iter().flat_map(Route::all_limits);
         let mut seen = BTreeSet::new();

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, num::NonZeroU64, rc::Rc, time::Duration};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use super::quota::Quota;
@@ -12,6 +12,8 @@ use super::quota::Quota;
 pub struct Limit {
     /// Whose it is, for the caller to read: `route llm`.
     pub scope: Rc<str>,
+    /// What it is called on an answer: `route llm requests`. Nothing, where its scope has letters that no header can carry.
+    pub label: Option<HeaderValue>,
     /// What is counted.
     pub unit: Unit,
     /// For whom it is counted apart.
@@ -104,6 +106,7 @@ impl Limit {
     /// A limit of `quota` on `unit`, counted for `scope`.
     pub fn new(scope: &str, unit: Unit, quota: Quota, by: By, queue: Option<Queueing>) -> Self {
         let name = format!("{scope} {}", unit.name());
+        let label = HeaderValue::from_str(&name).ok();
         let account = match (&by, quota.per) {
             (By::Everybody, 0) => name,
             (By::Everybody, per) => format!("{name} {per}"),
@@ -111,6 +114,7 @@ impl Limit {
         };
         Self {
             scope: scope.into(),
+            label,
             unit,
             by,
             quota,
@@ -183,12 +187,8 @@ impl std::fmt::Display for By {
 /// What a caller is told of the limits that it has passed: those of the tightest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Standing {
-    /// Whose limit: `consumer web`.
-    pub scope: Rc<str>,
-    /// What it counts.
-    pub unit: Unit,
-    /// Units that are allowed in a window.
-    pub limit: u64,
+    /// Which limit.
+    pub limit: Rc<Limit>,
     /// Units that are left.
     pub remaining: u64,
     /// How long until the whole limit is free again; for a refusal, until there is room.
@@ -196,6 +196,21 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Whose limit: `consumer web`.
+    pub fn scope(&self) -> &str {
+        &self.limit.scope
+    }
+
+    /// What it counts.
+    pub fn unit(&self) -> Unit {
+        self.limit.unit
+    }
+
+    /// Units that are allowed in a window.
+    pub fn allowed(&self) -> u64 {
+        self.limit.quota.limit.get()
+    }
+
     /// The tighter of both: the one with less left, then the one that takes longer.
     pub fn tighter(self, other: Self) -> Self {
         let key = |standing: &Self| (standing.remaining, std::cmp::Reverse(standing.reset));

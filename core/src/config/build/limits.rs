@@ -1,6 +1,6 @@
 //! What is allowed.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, rc::Rc};
 
 use http::HeaderName;
 
@@ -19,12 +19,12 @@ const WAIT: u64 = 20_000;
 const LONGEST_WAIT: u64 = 600_000;
 
 /// The limits of a section, counted for `scope`.
-pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Limit> {
+pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Rc<Limit>> {
     let fields = section
         .field("limits")
         .map(|field| field.list())
         .unwrap_or_default();
-    let mut limits: Vec<Limit> = Vec::new();
+    let mut limits: Vec<Rc<Limit>> = Vec::new();
     for field in fields {
         let Some(limit) = limit(&field, scope) else {
             continue;
@@ -32,7 +32,7 @@ pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Limit> {
         if limits.iter().any(|other| other.account == limit.account) {
             field.complain("another limit here counts the same in the same window");
         }
-        limits.push(limit);
+        limits.push(Rc::new(limit));
     }
     limits
 }

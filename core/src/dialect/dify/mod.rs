@@ -40,7 +40,7 @@ pub struct App {
     /// The whole `authorization` header that opens it.
     pub authorization: HeaderValue,
     /// What holds for everything that is asked of it.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Rc<Limit>>,
     /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.
     pub on_abort: Option<OnAbort>,
     /// What a call passes first that runs it; nothing, if all are let in.

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memmem;
+use memchr::memchr2_iter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -47,14 +47,14 @@ impl Estimate {
 }
 
 /// Of a request of `bytes` in all, of which `conversation` is the part that may hold pictures and sounds.
-pub(super) fn prompt(bytes: usize, conversation: &str) -> Estimate {
+pub(super) fn prompt(bytes: usize, conversation: &[u8]) -> Estimate {
     let mut encoded = 0;
     let mut tokens: u64 = 0;
     // What is not laid out as a conversation is text.
-    let turns: Vec<Turn<'_>> = if may_have_media(conversation) {
-        list(conversation)
-    } else {
-        Vec::new()
+    let conversation = may_have_media(conversation).then(|| std::str::from_utf8(conversation));
+    let turns: Vec<Turn<'_>> = match conversation {
+        Some(Ok(conversation)) => list(conversation),
+        _ => Vec::new(),
     };
     for part in turns.iter().flat_map(Turn::parts) {
         let length = part.get().len() as u64;
@@ -67,11 +67,13 @@ pub(super) fn prompt(bytes: usize, conversation: &str) -> Estimate {
     estimate
 }
 
-/// Whether any part of it can be more than text: its name stands there, or may be written with escapes. To read all of a long
-/// conversation for that is dear.
-fn may_have_media(conversation: &str) -> bool {
-    let has = |part: &str| memmem::find(conversation.as_bytes(), part.as_bytes()).is_some();
-    has("image") || has("audio") || has(r"\u")
+/// Whether any part of it can be more than text: its kind stands there (see [`medium`]), or may be written with escapes. To read all
+/// of a long conversation for that is dear.
+fn may_have_media(conversation: &[u8]) -> bool {
+    memchr2_iter(b'_', b'\\', conversation).any(|at| {
+        let (before, here) = conversation.split_at_checked(at).unwrap_or_default();
+        before.ends_with(b"image") || before.ends_with(b"input") || here.starts_with(br"\u")
+    })
 }
 
 #[derive(Deserialize)]
@@ -146,13 +148,24 @@ mod tests {
                 picture.len() + 15,
                 PICTURE,
             ),
+            (
+                format!(r#"[{{"content":[{}]}}]"#, picture.replace('_', r"\u005f")),
+                picture.len() + 10,
+                PICTURE,
+            ),
+            (
+                format!(r#"[{{"content":"an_image\n\\of"}},{{"content":[{picture}]}}]"#),
+                picture.len(),
+                PICTURE,
+            ),
             // What only looks like a picture is text.
+            (r#"[{"content":"my_input_image\n"}]"#.into(), 0, 0),
             (r#"[{"content":"data:image/png;base64,AAAA"}]"#.into(), 0, 0),
             (r#""data:image/png;base64,AAAA""#.into(), 0, 0),
             ("null".into(), 0, 0),
         ];
         for (conversation, encoded, tokens) in table {
-            let estimate = prompt(conversation.len(), &conversation);
+            let estimate = prompt(conversation.len(), conversation.as_bytes());
             let bytes = (conversation.len() - encoded) as u64;
             assert_eq!(
                 estimate.bound,

@@ -169,7 +169,6 @@ impl Asked {
     /// What the prompt comes to.
     pub fn estimate(&self) -> Estimate {
         let conversation = self.body.get(self.conversation_at.clone());
-        let conversation = conversation.and_then(|bytes| std::str::from_utf8(bytes).ok());
         cost::prompt(self.body.len(), conversation.unwrap_or_default())
     }
 
