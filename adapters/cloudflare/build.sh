@@ -15,6 +15,8 @@ if [ -n "${TIDEGATE_WORKER:-}" ]; then
 fi
 
 worker-build --release adapters/cloudflare
+# It keeps the names of all functions, a seventh of what is deployed.
+cargo run --locked --quiet --package xtask -- strip "$here/build/index_bg.wasm"
 if [ -n "${TIDEGATE_COMPILED:-}" ]; then
   cp "$TIDEGATE_COMPILED" "$here/build/tidegate.json.txt"
 else

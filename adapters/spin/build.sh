@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-cargo build --locked --release --target wasm32-wasip2 --target-dir target -p tidegate-spin
+# spin.toml looks for the component there.
+CARGO_TARGET_DIR=target cargo run --locked --quiet -p xtask -- component
 mkdir -p build/spin
 cargo run --locked --quiet -p tidegate -- compile --runtime spin "${TIDEGATE_FILE:-examples/spin/tidegate.toml}" \
   --out build/spin/tidegate.json

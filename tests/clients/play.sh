@@ -84,7 +84,7 @@ case ${1:-} in
   spin)
     compiled
     host=$(program tidegate-spin-host TIDEGATE_SPIN_HOST) || exit 1
-    component=${TIDEGATE_SPIN_WASM:-$target/wasm32-wasip2/release/tidegate_spin.wasm}
+    component=${TIDEGATE_SPIN_WASM:-$target/wasm32-wasip2/release/tidegate.wasm}
     for name in "${secrets[@]}"; do export "SPIN_VARIABLE_$name=${!name}"; done
     start gateway "$host" --component "$component" --config "$folder/tidegate.json" --listen 127.0.0.1:0 --state "$folder/state"
     ;;

@@ -355,7 +355,7 @@ fn command(
             )?;
             let wasm = artefact(
                 "TIDEGATE_SPIN_WASM",
-                &target().join("wasm32-wasip2/release/tidegate_spin.wasm"),
+                &target().join("wasm32-wasip2/release/tidegate.wasm"),
             )?;
             let mut command = Command::new(host);
             command

@@ -8,16 +8,20 @@ use std::process::ExitCode;
 
 mod bench;
 mod command;
+mod component;
 mod counts;
 mod parts;
 mod runner;
 mod size;
 mod tools;
+mod wasm;
 
 const USAGE: &str = "\
 usage: cargo xtask test [PART…]                        run all parts, or these
        cargo xtask parts                               list the parts
        cargo xtask bench [--quick] [--assert] [PART…]  measure; PART is native or workerd
+       cargo xtask component                           build the Spin component, as small as it gets
+       cargo xtask strip FILE                          take the names out of a WebAssembly file
        cargo xtask setup                               install what the tests need, and nothing else";
 
 fn main() -> ExitCode {
@@ -30,6 +34,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["bench", options @ ..] => bench::run(options),
+        ["component"] => component::build(),
+        ["strip", file] => component::strip(file),
         ["setup"] => tools::install_all(),
         _ => {
             eprintln!("{USAGE}");

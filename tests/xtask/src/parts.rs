@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use crate::{
     command::{Run, cargo, root, run, target},
+    component,
     counts::Counts,
     size, tools,
 };
@@ -32,7 +33,7 @@ pub(crate) const PARTS: &[Part] = &[
     check("doc", "the documentation builds without a warning", doc),
     check("deny", "licences, sources and bans", deny).after(&["setup"]),
     check("build", "everything native builds", build),
-    check("component", "the Spin component builds", component),
+    check("component", "the Spin component builds", build_component).after(&["setup"]),
     check("worker", "the worker builds", worker).after(&["setup", "build"]),
     check("size", "both edge artefacts are in their budget", sizes).after(&["component", "worker"]),
     test("unit", "unit and property tests, the house, commands", unit).after(&["build"]),
@@ -148,8 +149,8 @@ fn build(_: &mut Counts) -> Result<(), String> {
     natively("build --bins").go()
 }
 
-fn component(_: &mut Counts) -> Result<(), String> {
-    cargo("build --locked --release -p tidegate-spin --target wasm32-wasip2").go()
+fn build_component(_: &mut Counts) -> Result<(), String> {
+    component::build()
 }
 
 fn worker(_: &mut Counts) -> Result<(), String> {
@@ -174,10 +175,7 @@ pub(crate) fn build_worker() -> Result<PathBuf, String> {
 
 fn sizes(_: &mut Counts) -> Result<(), String> {
     size::weigh("worker", &target().join("worker/build/index_bg.wasm"))?;
-    size::weigh(
-        "component",
-        &target().join("wasm32-wasip2/release/tidegate_spin.wasm"),
-    )
+    size::weigh("component", &component::path())
 }
 
 fn memory(counts: &mut Counts) -> Result<(), String> {
@@ -264,10 +262,7 @@ impl Run {
         self.env("TIDEGATE_BIN", built("debug/tidegate"))
             .env("TIDEGATE_FAKES_BIN", built("debug/tidegate-fakes"))
             .env("TIDEGATE_SPIN_HOST", built("debug/tidegate-spin-host"))
-            .env(
-                "TIDEGATE_SPIN_WASM",
-                built("wasm32-wasip2/release/tidegate_spin.wasm"),
-            )
+            .env("TIDEGATE_SPIN_WASM", component::path())
             .env("TIDEGATE_WORKERD", built("worker"))
     }
 }
