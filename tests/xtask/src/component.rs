@@ -14,10 +14,10 @@ use crate::{
 const FEATURES: &str = "--enable-bulk-memory --enable-bulk-memory-opt --enable-call-indirect-overlong --enable-multivalue \
     --enable-mutable-globals --enable-nontrapping-float-to-int --enable-reference-types --enable-sign-ext";
 
-/// Nothing lies in the first kilobyte of memory but the end of the stack, which grows down from one megabyte to nothing.
+/// What is worth being inlined, rustc has inlined. Nothing lies in the first kilobyte of memory but the end of the stack, which grows down from one megabyte to nothing.
 /// Sorted by their names, functions stand beside those that are like them, and compress a fortieth better. For that the
 /// names have to be kept so far.
-const PASSES: &str = "-Oz --low-memory-unused --reorder-functions-by-name --debuginfo";
+const PASSES: &str = "-Oz --converge --skip-pass=inlining-optimizing --low-memory-unused --reorder-functions-by-name --debuginfo";
 
 /// Where [`build`] puts the component.
 pub(crate) fn path() -> PathBuf {
