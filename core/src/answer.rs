@@ -49,6 +49,19 @@ impl Reply {
         let status = Outcome::Status(self.status);
         self.complaint.map_or(status, Outcome::Complained)
     }
+
+    /// Whether whoever gave it does not know what it was asked about.
+    pub(crate) fn is_ignorant(&self) -> bool {
+        self.complaint == Some(Complaint::Unknown)
+    }
+
+    /// Which of several answers, none of which is as it should be, is for the caller: that with the most.
+    pub(crate) fn worth(&self) -> u8 {
+        match self.status.is_success() {
+            true => 2,
+            false => u8::from(!self.is_ignorant()),
+        }
+    }
 }
 
 /// How the answer's body goes on.
@@ -63,7 +76,7 @@ pub(crate) enum Content {
 }
 
 /// Nothing for the caller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Miss {
     pub(crate) outcome: Outcome,
     /// How long the upstream wants to be left alone.
@@ -211,7 +224,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
             }
             break;
         };
-        let piece = piece.map_err(broken)?;
+        let piece = piece.map_err(Miss::broken)?;
         taken += piece.len();
         if taken > LONGEST_OPENING {
             return Err(Miss::garbled("too much came before it said anything"));
@@ -248,6 +261,16 @@ impl Miss {
             detail: Some(why.into()),
         }
     }
+
+    /// What came broke off.
+    pub(crate) fn broken(error: impl Display) -> Self {
+        Self {
+            outcome: Outcome::Failed(FailureReason::Broken),
+            retry_after: None,
+            is_no_sign: false,
+            detail: Some(error.to_string()),
+        }
+    }
 }
 
 impl From<Outcome> for Miss {
@@ -269,15 +292,6 @@ impl From<Failure> for Miss {
             is_no_sign: false,
             detail: Some(failure.detail),
         }
-    }
-}
-
-fn broken(error: impl Display) -> Miss {
-    Miss {
-        outcome: Outcome::Failed(FailureReason::Broken),
-        retry_after: None,
-        is_no_sign: false,
-        detail: Some(error.to_string()),
     }
 }
 
@@ -347,12 +361,17 @@ fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(Timestamp(millis(date)).since(now))
 }
 
+/// All of an answer.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Miss> {
+    body.read(LONGEST_ANSWER).await.map_err(Miss::broken)
+}
+
 async fn read_whole(
     head: &Parts,
     body: Body,
     usage: impl FnOnce(&[u8]) -> Option<Usage>,
 ) -> Result<Content, Miss> {
-    let bytes = body.read(LONGEST_ANSWER).await.map_err(broken)?;
+    let bytes = read(body).await?;
     if !head.status.is_success() {
         return Ok(Content::Whole(bytes, Usage::default()));
     }

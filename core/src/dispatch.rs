@@ -5,6 +5,7 @@ use std::{collections::VecDeque, num::NonZeroU32, rc::Rc, time::Duration};
 use http::StatusCode;
 
 use crate::{
+    auth::Digest,
     timeouts::Timeouts,
     upstream::{Complaint, FailureReason, Origin, Outcome},
 };
@@ -64,6 +65,8 @@ pub struct Retry {
 pub enum Reason {
     /// No connection, or a broken one.
     Connect,
+    /// No connection: nobody has seen the request.
+    Unsent,
     /// No answer in time.
     Timeout,
     /// Any status of a server that fails, or an answer that is none.
@@ -84,6 +87,21 @@ pub struct Attempts {
 }
 
 impl Target {
+    /// One that answers by itself, and knows no models.
+    pub(crate) fn alone(name: Rc<str>, origin: Rc<Origin>) -> Self {
+        Self {
+            name,
+            origin,
+            model: "".into(),
+            context: None,
+        }
+    }
+
+    /// A number that is its own, whatever else is configured.
+    pub(crate) fn number(&self) -> u64 {
+        Digest::of(self.name.as_bytes()).number()
+    }
+
     /// Whether it can take what was too long for `other`, as far as that is known.
     pub fn takes_more_than(&self, other: &Self) -> bool {
         match (self.context, other.context) {
@@ -122,6 +140,7 @@ impl Reason {
             (Self::Complaint(one), Outcome::Complained(other)) => one == other,
             (_, Outcome::Complained(_)) => false,
             (Self::Timeout, Outcome::Failed(reason)) => reason == FailureReason::Timeout,
+            (Self::Unsent, Outcome::Failed(reason)) => reason == FailureReason::Connect,
             (Self::Connect, Outcome::Failed(reason)) => reason != FailureReason::Timeout,
             (Self::Failing, Outcome::Garbled) => true,
             // Whoever says that the request took too long means his own patience: it was sent at once.
@@ -129,7 +148,7 @@ impl Reason {
                 status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
             }),
             (Self::Status(one), outcome) => outcome.status() == Some(one),
-            (Self::Connect | Self::Timeout | Self::Complaint(_), _) => false,
+            (Self::Connect | Self::Unsent | Self::Timeout | Self::Complaint(_), _) => false,
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
     body::Body,
     claim::{Answer, Cost, STEP},
     dialect::{
-        dify::Run,
+        dify::{self, Open, Run},
         openai::{Asked, Estimate},
     },
     dispatch::{Hedge, Retry, Target},
@@ -41,6 +42,10 @@ pub(crate) struct Exchange {
     pub(crate) cost: Option<Cost>,
     /// What is known of a run that does not end with its caller's leaving.
     pub(crate) run: Option<Run>,
+    /// What it has to do with what was begun before it, where several can answer.
+    pub(crate) open: Option<Rc<Open>>,
+    /// The number of the target that is asked first however it does.
+    pub(crate) lead: Option<usize>,
     /// What it has to pass before it is put to anybody.
     pub(crate) way: Option<Way>,
     /// Whether its answer begins as soon as whoever is asked gets to it, however long it takes then.
@@ -56,6 +61,8 @@ pub(crate) struct Exchange {
 pub(crate) enum Payload {
     /// A request that was read, and can be put to one target after another.
     Asked(Box<Asked>),
+    /// A body that is handed on, as often as it is asked for.
+    Kept(Bytes),
     /// A body that is handed through, once.
     Once(Body),
 }
@@ -98,13 +105,13 @@ impl Exchange {
     pub(crate) fn asked(&self) -> (Option<String>, bool) {
         match &self.payload {
             Payload::Asked(asked) => (asked.model.clone(), asked.stream),
-            Payload::Once(_) => (None, false),
+            Payload::Kept(_) | Payload::Once(_) => (None, false),
         }
     }
 
     /// Whether it can be put more than once: a body that is handed through is there for the first one alone.
     pub(crate) fn is_repeatable(&self) -> bool {
-        matches!(self.payload, Payload::Asked(_))
+        !matches!(self.payload, Payload::Once(_))
     }
 
     /// How long one attempt may take, of so much that is `left`, where there are `others` to ask or not.
@@ -193,6 +200,15 @@ impl Exchange {
         }
     }
 
+    /// Whether its caller has used words by which a dead plugin daemon is known, so that an answer may only repeat them.
+    pub(crate) fn is_suspect(&self) -> bool {
+        let mut words = form_urlencoded::parse(self.path.as_bytes());
+        let of_path = words.any(|(name, value)| {
+            dify::is_suspect(name.as_bytes()) || dify::is_suspect(value.as_bytes())
+        });
+        of_path || matches!(&self.payload, Payload::Kept(body) if dify::is_suspect(body))
+    }
+
     /// Whether a stream of it is put together to one answer, since its caller wants it at once.
     pub(crate) fn is_assembled(&self) -> bool {
         matches!(&self.payload, Payload::Asked(asked) if asked.is_assembled())
@@ -221,6 +237,7 @@ impl Exchange {
             Payload::Asked(asked) => asked
                 .body_for(&target.model, target.origin.is_openai(), prefill)
                 .into(),
+            Payload::Kept(body) => body.clone().into(),
             Payload::Once(body) => std::mem::take(body),
         });
         *request.uri_mut() = join(&target.origin.base, &self.path)?;
@@ -236,7 +253,7 @@ impl Exchange {
 }
 
 /// `path` below `base`.
-fn join(base: &Uri, path: &str) -> Option<Uri> {
+pub(crate) fn join(base: &Uri, path: &str) -> Option<Uri> {
     let mut parts = base.clone().into_parts();
     let below = base.path().trim_end_matches('/');
     let joined: Result<PathAndQuery, _> = if below.is_empty() {

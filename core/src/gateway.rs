@@ -16,7 +16,7 @@ use crate::{
     call::{Call, below},
     claim::Claim,
     config::{Config, OnLedgerFailure},
-    dialect::Dialect,
+    dialect::{Dialect, dify::Installation},
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
@@ -24,7 +24,8 @@ use crate::{
     overload::Priority,
     passage::Passage,
     patience::within,
-    platform::Platform,
+    places,
+    platform::{Platform, Task},
     pursuit::{Loss, Pursuit},
     receipt::Receipt,
     record::Ending,
@@ -38,6 +39,7 @@ use crate::{
     usage::Usage,
     vigil::{PING, Vigil},
     visit::{ATTEMPTS, Visit},
+    watch::watch,
 };
 
 /// The gateway: a configuration, and a platform to play it on. Cheap to make and to clone.
@@ -94,6 +96,23 @@ impl Gateway {
             holdings,
             keeper,
         }
+    }
+
+    /// Work without an end, to be done once beside all gateways of this configuration that know the same: it asks those how they do who
+    /// are to be asked.
+    pub fn watches(&self) -> Vec<Task> {
+        let mut watched: Vec<Rc<Installation>> = Vec::new();
+        for installation in self.config.installations() {
+            let is_same = |other: &Rc<Installation>| Rc::ptr_eq(other, installation);
+            if installation.checks.is_some() && !watched.iter().any(is_same) {
+                watched.push(installation.clone());
+            }
+        }
+        let watch = |installation| -> Task {
+            let (platform, holdings) = (self.platform.clone(), self.holdings.clone());
+            Box::pin(watch(platform, holdings, installation))
+        };
+        watched.into_iter().map(watch).collect()
     }
 
     /// Answers `request`, which came from `peer`: the address that the platform vouches for.
@@ -175,9 +194,9 @@ impl Gateway {
         }
         match &route.service {
             Service::Models => intake::models(&self.config, call, path, call.content(body)).await,
-            Service::App(dify, app) => {
+            Service::App(places) => {
                 let body = call.content(body);
-                intake::app(&self.config, dify, app, call, path, body, wants_user).await
+                intake::app(&self.config, places, call, path, body, wants_user).await
             }
             Service::Dify(dify) => {
                 intake::installation(&self.config, dify, call, path, body, wants_user).await
@@ -223,6 +242,7 @@ impl Gateway {
         asker: Asker<'_>,
         priority: Priority,
     ) -> Result<(), Refusal> {
+        places::choose(&self.holdings, exchange, self.platform.clock.now());
         let Some(way) = exchange.way.take() else {
             return Ok(());
         };

@@ -12,12 +12,13 @@ use crate::{
     claim::{Answer, Cost},
     config::Config,
     dialect::{
-        dify::{self, App, Installation, OnAbort, Run},
+        dify::{self, Installation, OnAbort, Places, Run},
         openai::{self, Asked, Estimate, Malformed},
     },
     dispatch::{Retry, Target},
     exchange::{Exchange, Payload, Reading, Terms},
     headers::{ask_to_switch, is_type, strip_keys, to_dify, to_provider},
+    places,
     refusal::Refusal,
     timeouts::Timeouts,
     upstream::Origin,
@@ -70,6 +71,8 @@ pub(crate) async fn models(
         cost: None,
         run: None,
         switches: false,
+        open: None,
+        lead: None,
         way: None,
         is_soon: false,
         exceeded: Rc::default(),
@@ -97,7 +100,7 @@ pub(crate) async fn models(
         let provider = config.default_provider.as_ref().ok_or(Refusal::NoRoute)?;
         exchange
             .targets
-            .push(alone(provider.name.clone(), provider.clone()));
+            .push(Target::alone(provider.name.clone(), provider.clone()));
     }
     Ok(Errand::Ask(Box::new(exchange)))
 }
@@ -148,11 +151,10 @@ fn ask(
     Ok(())
 }
 
-/// A call to the service API of an app of Dify's; `path` is what the route leaves of it.
+/// A call to the service API of an app of Dify's, or of several that do the same; `path` is what the route leaves of it.
 pub(crate) async fn app(
     config: &Config,
-    installation: &Installation,
-    app: &App,
+    places: &Places,
     call: &Call,
     path: &str,
     body: Body,
@@ -162,7 +164,7 @@ pub(crate) async fn app(
     let mut headers = to_dify(call);
     strip_keys(&mut headers);
     headers.remove(header::COOKIE);
-    headers.insert(header::AUTHORIZATION, app.authorization.clone());
+    let (app, installation) = (&places.first.app, &places.first.installation);
     let reading = if dify::is_run(&path) && call.method == Method::POST {
         // What is compressed cannot be counted.
         headers.remove(header::ACCEPT_ENCODING);
@@ -175,14 +177,15 @@ pub(crate) async fn app(
     let runs = app.runs.as_ref().filter(|_| is_run);
     // Whoever stops a run must name the user who began it; and only of a stream it is known how soon it begins.
     let wants_user = wants_user || on_abort == Some(OnAbort::Stop) || runs.is_some();
-    let (user, is_soon, body) = told(config, call, body, wants_user).await?;
+    let is_several = places.are_several();
+    let (user, is_soon, body) = told(config, call, body, wants_user || is_several).await?;
     let mut exchange = to_installation(
         config,
         call,
         &path,
         headers,
         reading,
-        (&app.name, &installation.api),
+        (&app.name, &app.origin),
         (user, body),
     )?;
     exchange.way = runs.or_else(|| installation.part(&path)).cloned();
@@ -192,6 +195,9 @@ pub(crate) async fn app(
         user: exchange.user.clone(),
         on_abort,
     });
+    if is_several {
+        places::widen(places, call, is_soon, &mut exchange);
+    }
     Ok(Errand::Ask(Box::new(exchange)))
 }
 
@@ -298,7 +304,7 @@ fn to_installation(
         path: with_query(path, call),
         headers,
         payload: Payload::Once(body),
-        targets: vec![alone(name.clone(), origin.clone())],
+        targets: vec![Target::alone(name.clone(), origin.clone())],
         retry: Retry::never(),
         rescue: false,
         hedge: None,
@@ -308,6 +314,8 @@ fn to_installation(
         cost,
         run: None,
         switches: false,
+        open: None,
+        lead: None,
         way: None,
         is_soon: false,
         exceeded,
@@ -335,15 +343,6 @@ fn catalogue(config: &Config, method: &Method, endpoint: &str) -> Option<Result<
     } else {
         Err(Refusal::Method("GET"))
     })
-}
-
-fn alone(name: Rc<str>, origin: Rc<Origin>) -> Target {
-    Target {
-        name,
-        origin,
-        model: "".into(),
-        context: None,
-    }
 }
 
 fn with_query(path: &str, call: &Call) -> String {

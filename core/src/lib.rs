@@ -33,8 +33,8 @@
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
 //! | pass | where a Dify bears only so many, it waits for its turn, or is told when to come again | [`overload`]; played by `passage` |
-//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered | [`dispatch`], [`health`]; played by `round` and `pursuit`, by `search` while its caller waits |
-//! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, [`upstream`], [`timeouts`] |
+//! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered; what was begun stays with whoever began it | [`dispatch`], [`health`], `places`; played by `round` and `pursuit`, by `search` while its caller waits; `watch` asks who is well |
+//! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, `diagnosis`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
 //! | switch | a connection that becomes a WebSocket, for those who work on the same thing in Dify | `tunnel` |
@@ -78,7 +78,7 @@
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time timeouts body dice usage sse` · `limit overload upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission passage` · `refusal tenure` · `budget` ·
-//! `visit` · `admin answer assembly intake` · `round` · `pursuit` · `rescue search` · `relay tunnel` · `gateway`. A test holds it.
+//! `places visit` · `admin answer assembly intake` · `diagnosis round` · `pursuit` · `rescue search` · `relay tunnel watch` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -90,6 +90,7 @@ mod budget;
 pub mod call;
 mod claim;
 pub mod config;
+mod diagnosis;
 pub mod dialect;
 pub mod dice;
 pub mod dispatch;
@@ -104,6 +105,7 @@ pub mod limit;
 pub mod overload;
 mod passage;
 mod patience;
+mod places;
 pub mod platform;
 pub mod proxies;
 mod pursuit;
@@ -125,6 +127,7 @@ pub mod upstream;
 pub mod usage;
 mod vigil;
 mod visit;
+mod watch;
 
 pub use body::Body;
 pub use config::Config;

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::{
     answer::{Content, Miss, Reply},
+    dialect::dify::{Deed, Open},
     dispatch::{Attempts, Hedge, Target, refuses_gateway},
     exchange::Exchange,
     health::Sign,
@@ -29,6 +30,8 @@ pub(crate) struct Round {
     attempts: Attempts,
     /// The question can be put more than once.
     is_repeatable: bool,
+    /// What it has to do with what was begun before, if it is put to apps of Dify's.
+    open: Option<Rc<Open>>,
     /// The origins that were asked already.
     asked: Vec<Rc<str>>,
     turn: Option<Turn>,
@@ -59,20 +62,28 @@ impl Round {
     pub(crate) fn new(platform: Platform, holdings: Holdings, exchange: &Exchange) -> Self {
         let targets = exchange.targets.clone();
         let names: Vec<Rc<str>> = targets.iter().map(|target| target.name.clone()).collect();
-        let order = {
+        let open = exchange.open.clone();
+        let grounds = open.as_ref().map_or(&[][..], |open| &open.grounds);
+        let mut order = {
             let mut health = holdings.health();
-            health.order(
+            health.order_on(
                 &names,
+                grounds,
                 platform.clock.now(),
                 &mut platform.dice.borrow_mut(),
             )
         };
+        if let Some(lead) = exchange.lead {
+            order.retain(|place| *place != lead);
+            order.insert(0, lead);
+        }
         Self {
             platform,
             holdings,
             targets,
             attempts: Attempts::new(order, exchange.retry.clone()),
             is_repeatable: exchange.is_repeatable(),
+            open,
             asked: Vec::new(),
             turn: None,
             other: None,
@@ -86,7 +97,7 @@ impl Round {
         let now = self.platform.clock.now();
         if let (Some(turn), Some(last)) = (self.turn.take(), last)
             && self.is_repeatable
-            && blames_key(last.outcome)
+            && blames_key(last.outcome, self.open.is_some())
             && turn.before + 1 < turn.target.origin.keys.len()
             && self.has_fresh_key(&turn.target, now)
         {
@@ -225,16 +236,46 @@ impl Round {
             health.unheard(&turn.target.name, turn.began, now);
             return;
         }
+        let outcome = taken
+            .as_ref()
+            .map_or_else(|miss| miss.outcome, Reply::outcome);
         let (sign, rest) = match taken {
+            // What an app says of a failure is for its caller, too.
+            Ok(_) if self.open.is_some() && is_failure(outcome) => (sign(outcome), None),
             Ok(reply) if matches!(reply.content, Content::Stream(..)) => (Sign::Begun, None),
             Ok(_) => (Sign::Well, None),
             Err(miss) => (sign(miss.outcome), miss.retry_after),
         };
-        let blamed = taken.as_ref().err().filter(|miss| blames_key(miss.outcome));
+        let dice = &mut self.platform.dice.borrow_mut();
+        if let Some(open) = &self.open {
+            if let Some(ground) = open.grounds.get(turn.place) {
+                let sign = if is_of_ground(outcome) {
+                    Sign::Ill
+                } else {
+                    Sign::Well
+                };
+                health.note(ground, sign, None, turn.began, now, dice);
+            }
+            if taken.as_ref().is_ok_and(|reply| reply.status.is_success()) {
+                let has = turn.target.number();
+                health.has(has, &open.made.take());
+                match open.deed {
+                    Deed::Run { .. } | Deed::Upload => {
+                        health.has(has, &open.names);
+                        health.has(has, open.user.as_slice());
+                    }
+                    Deed::Repeatable | Deed::Other => health.has(has, &open.names),
+                    // It says so of whatever it is asked.
+                    Deed::Stop => {}
+                }
+            }
+        }
+        let is_app = self.open.is_some();
+        let blamed = blames_key(outcome, is_app) && (is_app || taken.is_err());
         let origin = &turn.target.origin;
-        if let (Some(miss), Some(key), true) = (blamed, turn.key, origin.keys.len() > 1) {
+        if let (true, Some(key), true) = (blamed, turn.key, origin.keys.len() > 1) {
             let usual = if sign == Sign::Busy { USED_UP } else { REFUSED };
-            let lasts = miss.retry_after.unwrap_or(usual);
+            let lasts = rest.unwrap_or(usual);
             health.rest_key(&origin.name, key, lasts, now);
             // It is the key's fault, as long as there is another one.
             let numbers = origin.numbers();
@@ -243,7 +284,6 @@ impl Round {
                 return;
             }
         }
-        let dice = &mut self.platform.dice.borrow_mut();
         health.note(&turn.target.name, sign, rest, turn.began, now, dice);
     }
 
@@ -306,16 +346,45 @@ impl Drop for Round {
     }
 }
 
-/// Whether it is the key that the upstream does not take, or no more of.
-fn blames_key(outcome: Outcome) -> bool {
+/// Whether it is the key that the upstream does not take, or no more of. To Dify all keys are names of one app: it may not know one of
+/// them any more, and whatever else it says is meant for the app.
+fn blames_key(outcome: Outcome, is_app: bool) -> bool {
     let busy = StatusCode::TOO_MANY_REQUESTS;
-    outcome
-        .status()
-        .is_some_and(|status| status == busy || refuses_gateway(status))
+    outcome.status().is_some_and(|status| {
+        if is_app {
+            status == StatusCode::UNAUTHORIZED
+        } else {
+            status == busy || refuses_gateway(status)
+        }
+    })
+}
+
+/// Whether an app that says this could not do what it was asked for, and might another time.
+fn is_failure(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Complained(complaint) => complaint == Complaint::Plugins,
+        outcome => outcome.status().is_some_and(|status| {
+            status.is_server_error()
+                || status == StatusCode::TOO_MANY_REQUESTS
+                || refuses_gateway(status)
+        }),
+    }
+}
+
+/// Whether it is the fault of the whole installation.
+fn is_of_ground(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Failed(_) | Outcome::Garbled => true,
+        Outcome::Complained(complaint) => complaint == Complaint::Plugins,
+        outcome => outcome
+            .status()
+            .is_some_and(|status| (502..=504).contains(&status.as_u16())),
+    }
 }
 
 fn sign(outcome: Outcome) -> Sign {
     match outcome {
+        Outcome::Complained(Complaint::Plugins) => Sign::Ill,
         Outcome::Complained(_) => Sign::Well,
         outcome if outcome.status() == Some(StatusCode::TOO_MANY_REQUESTS) => Sign::Busy,
         _ => Sign::Ill,

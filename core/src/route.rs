@@ -8,7 +8,7 @@ use crate::{
     call::{Call, below},
     dialect::{
         Dialect,
-        dify::{App, Installation},
+        dify::{Installation, Places},
     },
     limit::Limit,
     overload::Priority,
@@ -60,8 +60,8 @@ pub enum Service {
     Models,
     /// The whole of a Dify installation.
     Dify(Rc<Installation>),
-    /// The service API of one app of a Dify installation.
-    App(Rc<Installation>, Rc<App>),
+    /// The service API of an app of a Dify installation, or of several that do the same.
+    App(Rc<Places>),
 }
 
 /// Who may come in.
@@ -77,7 +77,7 @@ impl Route {
     /// The limits of what it serves, and its own.
     pub(crate) fn all_limits(&self) -> impl Iterator<Item = &Rc<Limit>> {
         let of_app = match &self.service {
-            Service::App(_, app) => &app.limits[..],
+            Service::App(places) => &places.first.app.limits[..],
             Service::Models | Service::Dify(_) => &[],
         };
         of_app.iter().chain(&self.limits)
@@ -103,7 +103,7 @@ impl Service {
     pub fn dialect(&self) -> Dialect {
         match self {
             Self::Models => Dialect::OpenAi,
-            Self::Dify(_) | Self::App(..) => Dialect::Dify,
+            Self::Dify(_) | Self::App(_) => Dialect::Dify,
         }
     }
 }

@@ -92,13 +92,19 @@ pub enum FailureReason {
     Timeout,
 }
 
-/// What a request may be too much of for one target, and not for another.
+/// Why a target does not answer a request that another one might.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Complaint {
     /// It is too long.
     ContextLength,
     /// The provider does not want to answer it.
     ContentFilter,
+    /// It is about something that the target does not know.
+    Unknown,
+    /// The target takes it for wrong because its own plugins do not answer.
+    Plugins,
+    /// It is forbidden to whoever makes it: nobody else would allow it.
+    Denied,
 }
 
 /// What an upstream did when it was asked.
@@ -123,6 +129,9 @@ impl fmt::Display for Outcome {
             Self::Told(status) => write!(f, "error {}", status.as_u16()),
             Self::Complained(Complaint::ContextLength) => f.write_str("context_length"),
             Self::Complained(Complaint::ContentFilter) => f.write_str("content_filter"),
+            Self::Complained(Complaint::Unknown) => f.write_str("unknown"),
+            Self::Complained(Complaint::Plugins) => f.write_str("plugin_daemon"),
+            Self::Complained(Complaint::Denied) => f.write_str("denied"),
             Self::Failed(FailureReason::Connect) => f.write_str("connect"),
             Self::Failed(FailureReason::Broken) => f.write_str("broken"),
             Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),

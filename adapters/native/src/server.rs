@@ -27,6 +27,7 @@ use tokio::{
     net::TcpStream,
     runtime::{Builder, LocalOptions},
     sync::watch,
+    task::JoinSet,
     time,
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -92,7 +93,7 @@ pub(crate) fn start(
             thread::Builder::new()
                 .name(format!("gateway-{index}"))
                 .spawn(move || {
-                    if let Err(problem) = run(listener, shared, &serving) {
+                    if let Err(problem) = run(index == 0, listener, shared, &serving) {
                         // Nobody listens any more if another thread could not start either.
                         let _ = serving.send(Err(problem));
                     }
@@ -109,7 +110,9 @@ pub(crate) fn start(
     Ok(threads)
 }
 
+/// `is_first`: what has to be done once in a process is done by this one.
 fn run(
+    is_first: bool,
     listener: TcpListener,
     shared: Shared,
     serving: &mpsc::Sender<Result<(), String>>,
@@ -124,7 +127,9 @@ fn run(
         let listener =
             tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
         let work = Work::default();
-        let thread = Thread::new(shared, work.clone())?;
+        let mut thread = Thread::new(shared, work.clone())?;
+        thread.watches = is_first.then(JoinSet::new);
+        thread.watch();
         // Whoever waits for this has given up if it cannot be sent.
         let _ = serving.send(Ok(()));
         thread.accept(listener).await;
@@ -167,6 +172,8 @@ struct Thread {
     pool: Rc<Pool>,
     work: Work,
     gateway: Rc<RefCell<Rc<Gateway>>>,
+    /// What asks upstreams how they do, if this thread does it for all.
+    watches: Option<JoinSet<()>>,
     /// What callers are shown who come from now on.
     tls: Option<Arc<ServerConfig>>,
 }
@@ -205,6 +212,7 @@ impl Thread {
             work,
             tls: source.tls.clone(),
             gateway: Rc::new(RefCell::new(gateway)),
+            watches: None,
         })
     }
 
@@ -243,6 +251,18 @@ impl Thread {
         if let Some(gateway) = build(&source, &self.platform, &self.holdings) {
             self.gateway.replace(gateway);
             self.tls.clone_from(&source.tls);
+            self.watch();
+        }
+    }
+
+    /// Begins anew to ask how they do who are to be asked.
+    fn watch(&mut self) {
+        let Some(watches) = &mut self.watches else {
+            return;
+        };
+        *watches = JoinSet::new();
+        for watch in self.gateway.borrow().watches() {
+            watches.spawn_local(watch);
         }
     }
 }

@@ -21,10 +21,11 @@ pub use value::{Key, Kind, Position, Value};
 
 use crate::{
     auth::{Digest, Keyring},
+    dialect::dify::Installation,
     dispatch::Model,
     limit::Limit,
     proxies::Proxies,
-    route::Route,
+    route::{Route, Service},
     upstream::Origin,
 };
 
@@ -153,9 +154,32 @@ impl Config {
     /// The names of all who can be asked: targets, and their origins.
     pub(crate) fn all_targets(&self) -> (Vec<Rc<str>>, Vec<Rc<str>>) {
         let targets = self.models.values().flat_map(|model| &model.targets);
-        targets
-            .map(|target| (target.name.clone(), target.origin.name.clone()))
-            .unzip()
+        let targets = targets.map(|target| (target.name.clone(), target.origin.name.clone()));
+        let apps = self.routes.iter().filter_map(|route| match &route.service {
+            Service::App(places) => Some(places.all()),
+            Service::Models | Service::Dify(_) => None,
+        });
+        let apps = apps.flatten().flat_map(|place| {
+            let api = &place.installation.api.name;
+            let app = &place.app.name;
+            [(app.clone(), app.clone()), (api.clone(), api.clone())]
+        });
+        targets.chain(apps).unzip()
+    }
+
+    /// The Dify installations that are served, some of them more than once.
+    pub(crate) fn installations(&self) -> impl Iterator<Item = &Rc<Installation>> {
+        self.routes.iter().flat_map(|route| {
+            let (whole, places) = match &route.service {
+                Service::Models => (None, None),
+                Service::Dify(installation) => (Some(installation), None),
+                Service::App(places) => (None, Some(places.all())),
+            };
+            let of_apps = places.into_iter().flatten();
+            whole
+                .into_iter()
+                .chain(of_apps.map(|place| &place.installation))
+        })
     }
 
     /// The names of the secrets that `document` refers to by `"$NAME"`, each once and in order.

@@ -640,9 +640,10 @@ fn what_is_not_said_of_overload_keeps_to_what_is() {
                 "routes": [{{"name": "r", "serve": "dify.m/a"}}]}}"#
         ))
         .unwrap();
-        let Service::App(installation, app) = &config.routes[0].service else {
+        let Service::App(places) = &config.routes[0].service else {
             panic!("it serves an app");
         };
+        let (installation, app) = (&places.first.installation, &places.first.app);
         let bounds = Bounds { start, least, most };
         let expected = Settings {
             bounds,

@@ -1,13 +1,14 @@
 //! What an isolate knows of those whom it asks, and whom it asks therefore.
 //!
-//! Every isolate learns from its own requests, which costs nobody a message; the threads of one process learn together. Five things are known, each
+//! Every isolate learns from its own requests, which costs nobody a message; the threads of one process learn together. Six things are known, each
 //! in a file of its own:
 //!
 //! - of a target, whether it answers at all: `breaker`;
 //! - of a target, how long it takes until its first word: `pace`;
 //! - of a target or a key, until when it wants to be left alone: `rest`;
 //! - of an origin, how often it was asked again of late: `budget`;
-//! - of an origin, whose turn among its keys it is: `keys`.
+//! - of an origin, whose turn among its keys it is: `keys`;
+//! - of something that somebody has begun, who has it: `whereabouts`.
 //!
 //! It is advice. [`Health::order`] drops nobody: who is ill is asked last, and if all are ill, the least ill is asked.
 //!
@@ -20,6 +21,7 @@ mod known;
 mod pace;
 mod rest;
 mod steady;
+mod whereabouts;
 
 use std::{
     rc::Rc,
@@ -39,6 +41,7 @@ use pace::Pace;
 pub use rest::LONGEST_REST;
 use rest::Rest;
 use steady::Steady;
+use whereabouts::Whereabouts;
 
 /// How long somebody is left alone who is busy and does not say for how long: something from the first to the second, so that
 /// not all come back at once.
@@ -50,6 +53,7 @@ pub struct Health {
     time: Steady,
     targets: Known<Target>,
     origins: Known<Origin>,
+    whereabouts: Whereabouts,
 }
 
 /// What those know who ask side by side: the threads of a process, or one isolate alone. Cheap to clone.
@@ -109,14 +113,38 @@ impl Health {
     /// One that was open and may be tried again keeps its place if it is asked first there, so that this request is its probe;
     /// for the others it stays at the back until somebody says what became of the probe.
     pub fn order(&mut self, targets: &[Rc<str>], now: Timestamp, dice: &mut Dice) -> Vec<usize> {
+        self.order_on(targets, &[], now, dice)
+    }
+
+    /// The same, where each target stands on one of `grounds` (their names), and is not better than that.
+    pub fn order_on(
+        &mut self,
+        targets: &[Rc<str>],
+        grounds: &[Rc<str>],
+        now: Timestamp,
+        dice: &mut Dice,
+    ) -> Vec<usize> {
         let now = self.time.at(now);
         let mut someone_well = false;
         let mut turns: Vec<(Turn, usize)> = Vec::with_capacity(targets.len());
         for (place, name) in targets.iter().enumerate() {
+            let of_ground = grounds.get(place).map_or(Turn::InPlace, |ground| {
+                // Whoever is away himself does not try out what he stands on.
+                let away = self
+                    .targets
+                    .get(name)
+                    .is_some_and(|target| target.is_away(now));
+                let known = self.targets.find(ground).filter(|_| !away);
+                known.map_or(Turn::InPlace, |ground| {
+                    ground.turn(!someone_well, now, dice)
+                })
+            });
             let known = self.targets.find(name);
             let turn = known.map_or(Turn::InPlace, |target| {
-                target.turn(!someone_well, now, dice)
+                let is_first = !someone_well && of_ground == Turn::InPlace;
+                target.turn(is_first, now, dice)
             });
+            let turn = turn.max(of_ground);
             someone_well |= turn == Turn::InPlace;
             let after = turns.partition_point(|(other, _)| *other <= turn);
             turns.insert(after, (turn, place));
@@ -173,6 +201,52 @@ impl Health {
             .of(target)
             .breaker
             .ended(well, began, now, dice);
+    }
+
+    /// Whether nothing speaks against asking a target first that stands on `ground`.
+    pub fn is_well(&self, target: &str, ground: &str, now: Timestamp) -> bool {
+        let now = self.time.clone().at(now);
+        let known = [target, ground]
+            .into_iter()
+            .filter_map(|name| self.targets.get(name));
+        !known.into_iter().any(|target| target.is_away(now))
+    }
+
+    /// Somebody was asked at `began` how he does, as he is `every` so often: whether he said that he is well. Once he has failed
+    /// twice in a row he is asked last, until he says so or is not asked any more.
+    pub fn checked(
+        &mut self,
+        target: &str,
+        well: bool,
+        every: Duration,
+        (began, now): (Timestamp, Timestamp),
+        dice: &mut Dice,
+    ) {
+        let now = self.time.at(now);
+        let began = self.time.then(began);
+        let target = self.targets.of(target);
+        if well {
+            target.breaker.well(began, now);
+            target.rest = Rest::default();
+            return;
+        }
+        target.breaker.ill(began, now, dice);
+        if target.breaker.has_failed_again() {
+            target.rest.take(every.saturating_mul(3), now);
+        }
+    }
+
+    /// `target` has these `things`, each known by a number that is its own; so much is remembered, and then forgotten for others.
+    pub fn has(&mut self, target: u64, things: &[u64]) {
+        for thing in things {
+            self.whereabouts.put(*thing, target);
+        }
+    }
+
+    /// Who has the first of these `things` of which that is known.
+    pub fn whereabouts(&self, things: &[u64]) -> Option<u64> {
+        let mut things = things.iter();
+        things.find_map(|thing| self.whereabouts.find(*thing))
     }
 
     /// `target` is asked for a stream. After how long without a word somebody else is to be asked as well: of all who ask for it, a
@@ -247,6 +321,11 @@ impl Health {
 }
 
 impl Target {
+    fn is_away(&self, now: Timestamp) -> bool {
+        let is_closed = matches!(self.breaker.standing(now), Standing::Closed { .. });
+        !is_closed || !self.rest.left(now).is_zero()
+    }
+
     fn turn(&mut self, asked_first: bool, now: Timestamp, dice: &mut Dice) -> Turn {
         let rest = self.rest.left(now);
         match self.breaker.standing(now) {

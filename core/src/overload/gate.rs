@@ -122,6 +122,15 @@ impl Gate {
         found.map(|(_, controller)| (controller.in_progress(), controller.limit()))
     }
 
+    /// Whether whoever comes on this `way` now would be let in at once.
+    pub fn has_room(&self, way: &Way) -> bool {
+        let has_room = |valve: &Valve| {
+            let load = self.load(&valve.name);
+            load.is_none_or(|(in_progress, limit)| in_progress < limit)
+        };
+        self.queue.len() == 0 && way.valves.iter().all(has_room)
+    }
+
     /// How many wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()

@@ -13,6 +13,7 @@ use crate::{
     body::Body,
     budget::Budget,
     claim::Claim,
+    diagnosis::diagnose,
     dialect::{Meter, dify::Parting, openai::Transcript},
     dispatch::Target,
     exchange::Exchange,
@@ -25,7 +26,7 @@ use crate::{
     tenure::Keeper,
     time::{Timestamp, millis},
     trail::Trail,
-    upstream::{Failure, FailureReason, Outcome, Prefill},
+    upstream::{Complaint, Failure, FailureReason, Outcome, Prefill},
     usage::Usage,
 };
 
@@ -106,23 +107,40 @@ impl Pursuit {
     /// Asks until there is something for the caller, and says whose it is.
     pub(crate) async fn answer(&mut self, budget: &mut Budget) -> Result<(Reply, Target), Loss> {
         let mut last: Option<Miss> = None;
-        let mut second_best = None;
+        let mut missed: Option<Miss> = None;
+        let mut second_best: Option<(Reply, Target)> = None;
         while let Some((target, taken)) = self.next(last.as_ref(), budget).await? {
             match taken {
-                Ok(reply) if self.round.goes_on(&reply) => {
+                Ok(reply) => {
+                    let is_last = !self.round.goes_on(&reply);
+                    let is_better = |(other, _): &(Reply, Target)| {
+                        self.exchange.open.is_none() || other.worth() <= reply.worth()
+                    };
+                    let is_best = second_best.as_ref().is_none_or(is_better);
+                    let has_missed = missed.is_some() && reply.is_ignorant();
+                    if is_last && is_best && !has_missed {
+                        return Ok((reply, target));
+                    }
                     budget.failed(false);
                     last = Some(reply.outcome().into());
-                    second_best = Some((reply, target));
+                    if is_best {
+                        second_best = Some((reply, target));
+                    }
                 }
-                Ok(reply) => return Ok((reply, target)),
                 Err(miss) => {
                     budget.failed(miss.outcome.may_have_cost());
-                    last = Some(miss);
+                    last = Some(miss.clone());
+                    missed = Some(miss);
                 }
             }
         }
-        // Nobody had something better.
-        second_best.ok_or(Loss::Unanswered(last))
+        // Nobody had something better. Whoever does not know a thing says nothing of it where another one, who may, has failed.
+        match second_best {
+            Some((reply, target)) if missed.is_none() || !reply.is_ignorant() => {
+                Ok((reply, target))
+            }
+            _ => Err(Loss::Unanswered(missed)),
+        }
     }
 
     /// Sees to it that the answer cannot cost more than is held, or than can be. Its prompt is so much `longer` than it was, in bytes.
@@ -198,6 +216,7 @@ impl Pursuit {
         let request = self.exchange.request(&target, authorization, prefill);
         let platform = self.keeper.desk().platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
+        let open = self.exchange.open.clone();
         let answer = Box::pin(async move {
             let request = request.ok_or_else(|| Failure {
                 reason: FailureReason::Connect,
@@ -205,7 +224,11 @@ impl Pursuit {
             })?;
             let sent = async {
                 let response = platform.upstream.send(request, connect).await?;
-                answer::take(&reading, &origin, response, platform.clock.now()).await
+                let reply = answer::take(&reading, &origin, response, platform.clock.now()).await?;
+                match open {
+                    Some(open) => diagnose(reply, &open).await,
+                    None => Ok(reply),
+                }
             };
             let answered = within(&*platform.clock, patience, sent).await;
             answered.unwrap_or_else(|| {
@@ -233,9 +256,15 @@ impl Pursuit {
     fn take(
         &mut self,
         mut sent: Sent,
-        taken: Result<Reply, Miss>,
+        mut taken: Result<Reply, Miss>,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        if let Ok(reply) = &mut taken
+            && reply.complaint == Some(Complaint::Plugins)
+            && self.exchange.is_suspect()
+        {
+            reply.complaint = None;
+        }
         self.round.note(&taken);
         sent.has_come_to(&taken);
         if let Some(limit) = self.exchange.exceeded.get() {
@@ -335,10 +364,9 @@ impl Pursuit {
     pub(crate) async fn stop(&mut self, path: String, body: String) -> Option<String> {
         self.exchange.post(path, body);
         self.deadline = self.now().after(STOP);
-        let question = Question {
-            target: self.exchange.targets.first()?.clone(),
-            authorization: None,
-        };
+        // Whoever has begun it.
+        let question = self.round.again()?;
+        self.exchange.open = None;
         let mut sent = self.send(question, None);
         let name: String = format!("{}:stop", sent.target.name);
         sent.target.name = name.into();

@@ -1,8 +1,8 @@
 //! Who can answer: model providers, and the services of Dify installations.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
-use http::{HeaderValue, Uri};
+use http::{Uri, uri::PathAndQuery};
 
 use super::{
     Builder,
@@ -15,7 +15,7 @@ use crate::{
         Kind, Runtime,
         read::{Field, Section, nearest, unavailable},
     },
-    dialect::dify::{App, Installation, OnAbort},
+    dialect::dify::{App, Checks, Installation, OnAbort, Place},
     overload::Settings,
     upstream::{Origin, OriginKey, Prefill},
 };
@@ -29,16 +29,21 @@ pub(super) type Origins = ByName<Rc<Origin>>;
 /// Dify installations by their names.
 pub(super) type Installations = ByName<(Rc<Installation>, Apps)>;
 
-type Apps = ByName<Rc<App>>;
+/// Apps of an installation by their names.
+pub(super) type Apps = ByName<Place>;
 
 /// The one of `listed` that is named `name`; or how to end the message that none is.
-pub(super) fn find<'l, T>(listed: &'l ByName<T>, name: &str) -> Result<&'l T, String> {
+pub(super) fn find<'l, T>(listed: &'l [(String, T)], name: &str) -> Result<&'l T, String> {
     let found = listed.iter().find(|(other, _)| other == name);
     let names = listed.iter().map(|(name, _)| name.as_str());
     found
         .map(|(_, found)| found)
         .ok_or_else(|| nearest(name, names))
 }
+
+/// Who is asked more often how he does has less time to do it; who is asked less often is known by what he does.
+const SHORTEST_EVERY: Duration = Duration::from_secs(1);
+const LONGEST_EVERY: Duration = Duration::from_secs(600);
 
 const DIALECTS: [&str; 7] = [
     "openai",
@@ -65,12 +70,23 @@ impl Builder<'_> {
             section.unavailable(name);
         }
         let prefill = section.field("prefill").and_then(|field| prefill(&field));
-        let keys = section.field("keys");
-        let listed = keys.as_ref().map(Field::list).unwrap_or_default();
+        let listed = section.field("keys").map(|keys| keys.list());
+        let listed = listed.unwrap_or_default();
         if base.is_none() && !section.has("replicas") {
             section.complain("`base_url` is missing");
         }
         section.finish();
+        let keys = self.origin_keys(&listed);
+        Some(Origin {
+            name: name.into(),
+            base: address(&base?)?,
+            keys: keys?,
+            prefill: prefill.flatten(),
+        })
+    }
+
+    /// The keys of one origin, none of which may stand there twice.
+    fn origin_keys(&self, listed: &[Field<'_>]) -> Option<Vec<OriginKey>> {
         let read: Option<Vec<OriginKey>> = listed.iter().map(|key| self.origin_key(key)).collect();
         let numbers: Vec<u64> = read.iter().flatten().map(|key| key.number).collect();
         for (place, field) in listed.iter().enumerate() {
@@ -80,12 +96,7 @@ impl Builder<'_> {
                 field.complain("this key stands here twice");
             }
         }
-        Some(Origin {
-            name: name.into(),
-            base: address(&base?)?,
-            keys: read?,
-            prefill: prefill.flatten(),
-        })
+        read
     }
 
     fn origin_key(&self, field: &Field<'_>) -> Option<OriginKey> {
@@ -129,17 +140,15 @@ impl Builder<'_> {
         }
         let runs = overload(&mut section);
         let parts = permits(&mut section, &scope, runs);
-        let mut apps = Apps::new();
-        for (key, field) in section
-            .field("apps")
-            .map(|field| field.named())
-            .unwrap_or_default()
-        {
-            let app = self.app(&scope, &key.name, runs, &field);
+        let listed = section.field("apps").map(|field| field.named());
+        let mut apps = Vec::new();
+        for (key, field) in listed.unwrap_or_default() {
+            let app = self.app(&scope, &key.name, &api, runs, &field);
             apps.push((key.name.clone(), Rc::new(app)));
         }
+        let checks = self.checks(&mut section, &apps);
         section.finish();
-        let installation = Installation {
+        let installation = Rc::new(Installation {
             websocket: websocket.unwrap_or_else(|| api.clone()),
             api,
             web,
@@ -147,16 +156,33 @@ impl Builder<'_> {
             switches,
             runs: way(&scope, &[(&scope, runs)]),
             parts,
+            checks,
+        });
+        let place = |(name, app)| {
+            let installation = installation.clone();
+            (name, Place { installation, app })
         };
-        Some((Rc::new(installation), apps))
+        let apps = apps.into_iter().map(place).collect();
+        Some((installation, apps))
     }
 
-    /// Reads an app of the installation `scope`, under which all `runs` fall.
-    fn app(&self, scope: &str, name: &str, runs: Option<Settings>, field: &Field<'_>) -> App {
-        let name = format!("{scope}/{name}");
+    /// Reads an app of the installation `scope`, whose API server is `api`, and under which all `runs` fall.
+    fn app(
+        &self,
+        scope: &str,
+        name: &str,
+        api: &Origin,
+        runs: Option<Settings>,
+        field: &Field<'_>,
+    ) -> App {
+        let name: Rc<str> = format!("{scope}/{name}").into();
+        let mut origin = Origin {
+            name: name.clone(),
+            ..api.clone()
+        };
         let mut app = App {
-            name: name.as_str().into(),
-            authorization: HeaderValue::from_static(""),
+            name: name.clone(),
+            origin: Rc::new(origin.clone()),
             limits: Vec::new(),
             on_abort: None,
             runs: None,
@@ -164,12 +190,24 @@ impl Builder<'_> {
         let Some(mut section) = field.section() else {
             return app;
         };
-        if let Some(authorization) = section
-            .required("key")
-            .and_then(|field| self.bearer(&field))
-        {
-            app.authorization = authorization;
-        }
+        let listed = match (section.field("key"), section.field("keys")) {
+            (Some(key), None) => vec![key],
+            (None, Some(keys)) if keys.is_empty_list() => {
+                keys.complain("an app needs at least one key");
+                Vec::new()
+            }
+            (None, Some(keys)) => keys.list(),
+            (Some(_), Some(keys)) => {
+                keys.complain("an app has either a `key` or `keys`");
+                Vec::new()
+            }
+            (None, None) => {
+                section.complain("`key` is missing");
+                Vec::new()
+            }
+        };
+        origin.keys = self.origin_keys(&listed).unwrap_or_default();
+        app.origin = Rc::new(origin);
         if let Some(field) = section.field("on_abort") {
             app.on_abort = field.choice(&["stop", "drain"]).map(|word| match word {
                 "stop" => OnAbort::Stop,
@@ -181,6 +219,53 @@ impl Builder<'_> {
         app.runs = way(scope, &[(&name, own), (scope, runs)]);
         section.finish();
         app
+    }
+
+    /// Reads how often an installation is asked how it does, and for what.
+    fn checks(&self, section: &mut Section<'_>, apps: &[(String, Rc<App>)]) -> Option<Checks> {
+        let field = section.field("health")?;
+        if self.runtime != Runtime::Native {
+            field.complain("`health` is not available on the edge, where nothing runs between requests: there an installation is known by how it answers them");
+            return None;
+        }
+        let mut table = field.section()?;
+        let every = table.required("every").and_then(|field| {
+            let every = Duration::from_millis(field.duration()?.get());
+            let fits = (SHORTEST_EVERY..=LONGEST_EVERY).contains(&every);
+            if !fits {
+                field.complain("expected to ask every 1s to 10m");
+            }
+            fits.then_some(every)
+        });
+        let app = table.field("app").map(|field| {
+            let name = field.text()?;
+            let found = find(apps, name);
+            let found =
+                found.map_err(|hint| field.complain(format!("no app is named `{name}`{hint}")));
+            found.ok().cloned()
+        });
+        let path = table.field("path").map(|field| {
+            let path = field.text()?;
+            let fits = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+            if !fits {
+                field.complain(format!("expected a path such as `/health`, found `{path}`"));
+            }
+            fits.then_some(path)
+        });
+        table.finish();
+        let usual = if app.is_some() {
+            "/v1/parameters"
+        } else {
+            "/health"
+        };
+        Some(Checks {
+            every: every?,
+            path: path.unwrap_or(Some(usual))?.into(),
+            app: match app {
+                Some(app) => Some(app?),
+                None => None,
+            },
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where requests come in.
 
+use std::rc::Rc;
+
 use http::{HeaderName, Method};
 
 use super::{
@@ -13,6 +15,7 @@ use crate::{
         Kind,
         read::{Field, nearest},
     },
+    dialect::dify::{Place, Places},
     route::{Access, Host, Matches, Route, Service},
 };
 
@@ -41,6 +44,24 @@ impl Builder<'_> {
         let service = section
             .required("serve")
             .and_then(|field| service(&field, installations));
+        let balance = section.field("balance");
+        let spread = balance
+            .as_ref()
+            .and_then(|field| field.choice(&["order", "spread"]));
+        let service = match (service, balance) {
+            (Some(Service::App(places)), Some(_)) if !places.others.is_empty() => {
+                Some(Service::App(Rc::new(Places {
+                    first: places.first.clone(),
+                    others: places.others.clone(),
+                    spread: spread == Some("spread"),
+                })))
+            }
+            (service, Some(field)) => {
+                field.complain("`balance` wants several apps in `serve`");
+                service
+            }
+            (service, None) => service,
+        };
         let access = section
             .field("access")
             .and_then(|field| field.choice(&["consumers", "public"]));
@@ -67,6 +88,9 @@ impl Builder<'_> {
 }
 
 fn service(field: &Field<'_>, installations: &Installations) -> Option<Service> {
+    if let Kind::List(_) = field.value.kind {
+        return apps(field, installations);
+    }
     let text = field.text()?;
     if text == "models" {
         return Some(Service::Models);
@@ -89,12 +113,49 @@ fn service(field: &Field<'_>, installations: &Installations) -> Option<Service> 
         return Some(Service::Dify(installation.clone()));
     };
     let found = find(apps, app);
-    let app = found
+    let place = found
         .map_err(|hint| {
             field.complain(format!("`dify.{name}` has no app named `{app}`{hint}"));
         })
         .ok()?;
-    Some(Service::App(installation.clone(), app.clone()))
+    Some(Service::App(Rc::new(Places {
+        first: place.clone(),
+        others: Vec::new(),
+        spread: false,
+    })))
+}
+
+/// Several apps that do the same, the best first.
+fn apps(field: &Field<'_>, installations: &Installations) -> Option<Service> {
+    if field.is_empty_list() {
+        field.complain("a route needs at least one app");
+    }
+    let mut places: Vec<Place> = Vec::new();
+    for field in field.list() {
+        match service(&field, installations) {
+            Some(Service::App(app)) => {
+                let place = app.first.clone();
+                let is_there = |other: &Place| other.app.name == place.app.name;
+                if places.iter().any(is_there) {
+                    field.complain("this app stands here twice");
+                }
+                if !places.is_empty() && !place.app.limits.is_empty() {
+                    field.complain("an app that steps in for another one cannot have `limits`: those of the first one hold for both, and the route can have some");
+                }
+                places.push(place);
+            }
+            Some(_) => {
+                field.complain("only apps (`dify.NAME/APP`) can step in for each other");
+            }
+            None => {}
+        }
+    }
+    let mut places = places.into_iter();
+    Some(Service::App(Rc::new(Places {
+        first: places.next()?,
+        others: places.collect(),
+        spread: false,
+    })))
 }
 
 fn host(field: &Field<'_>) -> Option<Host> {

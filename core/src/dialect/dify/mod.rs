@@ -2,14 +2,17 @@
 
 mod abort;
 mod answer;
+mod open;
 mod part;
+mod trouble;
 
-use std::{borrow::Cow, rc::Rc};
+use std::{borrow::Cow, rc::Rc, time::Duration};
 
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
-use http::HeaderValue;
+pub(crate) use open::{Deed, Open, affinity, made, named, user};
 pub use part::Part;
+pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
 
 use crate::{call::below, dialect::json, limit::Limit, overload::Way, upstream::Origin};
 
@@ -30,6 +33,19 @@ pub struct Installation {
     pub runs: Option<Way>,
     /// What any other call passes first, where parts are held apart.
     pub parts: Vec<(Part, Way)>,
+    /// How it is asked how it does, if it is.
+    pub checks: Option<Checks>,
+}
+
+/// How an installation is asked how it does.
+#[derive(Debug)]
+pub struct Checks {
+    /// How often.
+    pub every: Duration,
+    /// What is asked of its API server.
+    pub path: Box<str>,
+    /// In the name of this app, if it is more than its process that must be well.
+    pub app: Option<Rc<App>>,
 }
 
 /// An app of an installation.
@@ -37,14 +53,46 @@ pub struct Installation {
 pub struct App {
     /// The name in the configuration.
     pub name: Rc<str>,
-    /// The whole `authorization` header that opens it.
-    pub authorization: HeaderValue,
+    /// The API server of its installation, by this app's name and with its keys.
+    pub origin: Rc<Origin>,
     /// What holds for everything that is asked of it.
     pub limits: Vec<Rc<Limit>>,
     /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.
     pub on_abort: Option<OnAbort>,
     /// What a call passes first that runs it; nothing, if all are let in.
     pub runs: Option<Way>,
+}
+
+/// Who answers where an app is served: apps that do the same, of one installation or of several.
+#[derive(Debug)]
+pub struct Places {
+    /// The first one; what is configured of it holds for all.
+    pub first: Place,
+    /// Who is asked where the ones before cannot answer.
+    pub others: Vec<Place>,
+    /// Whether each user begins with one of his own.
+    pub spread: bool,
+}
+
+/// An app, and where it is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its installation.
+    pub installation: Rc<Installation>,
+    /// The app.
+    pub app: Rc<App>,
+}
+
+impl Places {
+    /// All of them, in order.
+    pub fn all(&self) -> impl Iterator<Item = &Place> {
+        [&self.first].into_iter().chain(&self.others)
+    }
+
+    /// Whether a call can be made more than once: there are several who can answer, or several keys of one.
+    pub(crate) fn are_several(&self) -> bool {
+        !self.others.is_empty() || self.first.app.origin.keys.len() > 1
+    }
 }
 
 /// What the API server answers; the rest is the web application's, and `/e` the plugin daemon's.
@@ -200,6 +248,7 @@ mod tests {
             switches: true,
             runs: None,
             parts: Vec::new(),
+            checks: None,
         };
         let (own, shared) = (apart("http://web:3000"), apart("http://api:5001/web"));
         for (path, expected, where_shared) in [
