@@ -262,6 +262,11 @@ impl Miss {
         }
     }
 
+    /// Whether the connection broke.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.outcome == Outcome::Failed(FailureReason::Broken)
+    }
+
     /// What came broke off.
     pub(crate) fn broken(error: impl Display) -> Self {
         Self {

@@ -200,6 +200,12 @@ impl Exchange {
         }
     }
 
+    /// Whether a caller who breaks off looks like one of Dify's services that does: what is sent is handed through.
+    pub(crate) fn is_broken_by_either(&self) -> bool {
+        let is_model = matches!(self.reading, Reading::Model(_) | Reading::Provider);
+        !is_model && !self.is_repeatable()
+    }
+
     /// Whether its caller has used words by which a dead plugin daemon is known, so that an answer may only repeat them.
     pub(crate) fn is_suspect(&self) -> bool {
         let mut words = form_urlencoded::parse(self.path.as_bytes());

@@ -95,12 +95,8 @@ impl Round {
     /// Where a key was refused, or is used up, the same target is asked with the next one: that is no other attempt.
     pub(crate) fn next(&mut self, last: Option<&Miss>) -> Option<Question> {
         let now = self.platform.clock.now();
-        if let (Some(turn), Some(last)) = (self.turn.take(), last)
-            && self.is_repeatable
-            && blames_key(last.outcome, self.open.is_some())
-            && turn.before + 1 < turn.target.origin.keys.len()
-            && self.has_fresh_key(&turn.target, now)
-        {
+        let has_key = last.is_some_and(|last| self.has_next_key(last.outcome, now));
+        if let Some(turn) = self.turn.take().filter(|_| has_key) {
             return Some(self.question(turn.place, turn.target, turn.before + 1, now));
         }
         let last = last.map(|miss| miss.outcome);
@@ -209,7 +205,8 @@ impl Round {
 
     /// Whether somebody else is to be asked after `reply`.
     pub(crate) fn goes_on(&self, reply: &Reply) -> bool {
-        self.attempts.goes_on(reply.outcome())
+        let now = self.platform.clock.now();
+        self.attempts.goes_on(reply.outcome()) || self.has_next_key(reply.outcome(), now)
     }
 
     /// Takes down what came of asking.
@@ -294,6 +291,16 @@ impl Round {
         let mut health = self.holdings.health();
         let dice = &mut self.platform.dice.borrow_mut();
         health.ended(&turn.target.name, well, turn.began, now, dice);
+    }
+
+    /// Whether whoever did this is to be asked with another key.
+    fn has_next_key(&self, outcome: Outcome, now: Timestamp) -> bool {
+        self.turn.as_ref().is_some_and(|turn| {
+            self.is_repeatable
+                && blames_key(outcome, self.open.is_some())
+                && turn.before + 1 < turn.target.origin.keys.len()
+                && self.has_fresh_key(&turn.target, now)
+        })
     }
 
     fn has_fresh_key(&self, target: &Target, now: Timestamp) -> bool {

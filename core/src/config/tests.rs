@@ -336,6 +336,74 @@ fn each_problem_is_named() {
             "dify.m.permits.files: expected a whole number of one or more",
         ),
         (
+            r#"{"dify": {"m": {"api": "http://h", "apps": {"a": {}}}}}"#,
+            "dify.m.apps.a: `key` is missing",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "apps": {"a": {"keys": []}}}}}"#,
+            "dify.m.apps.a.keys: an app needs at least one key",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP", "keys": ["$OPENAI"]}}}}}"#,
+            "dify.m.apps.a.keys: an app has either a `key` or `keys`",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "apps": {"a": {"keys": ["$APP", "$APP"]}}}}}"#,
+            "dify.m.apps.a.keys[1]: this key stands here twice",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": []}]}"#,
+            "routes[0].serve: a route needs at least one app",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a", "models"]}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}}}}}"#,
+            "routes[0].serve[1]: only apps (`dify.NAME/APP`) can step in for each other",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a", "dify.m"]}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}}}}}"#,
+            "routes[0].serve[1]: only apps (`dify.NAME/APP`) can step in for each other",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a", ["dify.m/a"]]}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}}}}}"#,
+            "routes[0].serve[1]: expected a text, found a list",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a", "dify.m/a"]}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}}}}}"#,
+            "routes[0].serve[1]: this app stands here twice",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a", "dify.m/b"]}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}, "b": {"key": "$APP", "limits": [{"concurrent": 1}]}}}}}"#,
+            "routes[0].serve[1]: an app that steps in for another one cannot have `limits`",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a"], "balance": "spread"}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}}}}}"#,
+            "routes[0].balance: `balance` wants several apps in `serve`",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "balance": "order"}]}"#,
+            "routes[0].balance: `balance` wants several apps in `serve`",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": ["dify.m/a", "dify.m/b"], "balance": "spraed"}], "dify": {"m": {"api": "http://h", "apps": {"a": {"key": "$APP"}, "b": {"key": "$APP"}}}}}"#,
+            "routes[0].balance: expected one of `order`, `spread`, found `spraed`; did you mean `spread`?",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "health": {"path": "/health"}}}}"#,
+            "dify.m.health: `every` is missing",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "health": {"every": "500ms"}}}}"#,
+            "dify.m.health.every: expected to ask every 1s to 10m",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "health": {"every": "10s", "path": "health"}}}}"#,
+            "dify.m.health.path: expected a path such as `/health`, found `health`",
+        ),
+        (
+            r#"{"dify": {"m": {"api": "http://h", "health": {"every": "10s", "app": "suport"}, "apps": {"support": {"key": "$APP"}}}}}"#,
+            "dify.m.health.app: no app is named `suport`; did you mean `support`?",
+        ),
+        (
             r#"{"routes": [{"name": "r", "serve": "models", "priority": "higher"}]}"#,
             "routes[0].priority: expected one of `high`",
         ),
@@ -482,6 +550,55 @@ fn websockets_are_none_of_spin() {
             assert!(problem.starts_with(start), "{problem}");
         }
     }
+}
+
+#[test]
+fn nobody_is_asked_how_he_does_where_nothing_runs_between_requests() {
+    let document = serde_json::from_str(
+        r#"{"dify": {"main": {"api": "http://a", "health": {"every": "10s"}}},
+            "routes": [{"name": "r", "path": "/", "serve": "dify.main"}]}"#,
+    )
+    .unwrap();
+    for (runtime, asks) in [
+        (Runtime::Native, true),
+        (Runtime::Cloudflare, false),
+        (Runtime::Spin, false),
+    ] {
+        let built = Config::build(&document, None, runtime);
+        assert_eq!(built.is_ok(), asks, "{runtime:?}");
+        for problem in built.err().into_iter().flatten() {
+            let problem = problem.to_string();
+            let start = "dify.main.health: `health` is not available on the edge";
+            assert!(problem.starts_with(start), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn apps_that_step_in_for_each_other_are_known_by_name() {
+    let config = build(
+        r#"{"dify": {"m": {"api": "http://h", "health": {"every": "10s", "app": "b"}, "apps": {"a": {"key": "$APP"}, "b": {"keys": ["$OPENAI", "$APP"]}}}},
+            "routes": [{"name": "r", "serve": ["dify.m/a", "dify.m/b"], "balance": "spread"}]}"#,
+    )
+    .unwrap();
+    let Service::App(places) = &config.routes[0].service else {
+        panic!("it serves apps");
+    };
+    assert!(places.spread);
+    let names: Vec<&str> = places.all().map(|place| &*place.app.name).collect();
+    assert_eq!(names, ["dify.m/a", "dify.m/b"]);
+    assert_eq!(places.others[0].app.origin.keys.len(), 2);
+    // Who is known by name is remembered when the configuration is replaced by one in which he is.
+    let (targets, origins) = config.all_targets();
+    for name in ["dify.m/a", "dify.m/b", "dify.m:api"] {
+        assert!(targets.iter().any(|known| **known == *name), "{name}");
+        assert!(origins.iter().any(|known| **known == *name), "{name}");
+    }
+    let checks = places.first.installation.checks.as_ref().unwrap();
+    assert_eq!(
+        (&*checks.path, checks.every.as_secs()),
+        ("/v1/parameters", 10)
+    );
 }
 
 #[test]

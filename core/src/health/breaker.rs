@@ -186,11 +186,6 @@ impl Breaker {
         }
     }
 
-    /// Whether it has failed twice in a row at least, or does not answer at all.
-    pub(super) fn has_failed_again(&self) -> bool {
-        self.failed_in_a_row >= 2 || self.open.is_some()
-    }
-
     fn is_broken(&self) -> bool {
         self.failed_in_a_row >= IN_A_ROW
             || (self.asked >= HALF_OF && self.failed * 2.0 > self.asked)

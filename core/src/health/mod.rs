@@ -87,6 +87,8 @@ struct Target {
     breaker: Breaker,
     rest: Rest,
     pace: Pace,
+    /// How often it has said, one time after another, that it is not well.
+    checks_failed: u32,
 }
 
 /// What is known of an origin.
@@ -228,10 +230,12 @@ impl Health {
         if well {
             target.breaker.well(began, now);
             target.rest = Rest::default();
+            target.checks_failed = 0;
             return;
         }
         target.breaker.ill(began, now, dice);
-        if target.breaker.has_failed_again() {
+        target.checks_failed = target.checks_failed.saturating_add(1);
+        if target.checks_failed > 1 {
             target.rest.take(every.saturating_mul(3), now);
         }
     }

@@ -188,3 +188,60 @@ fn who_is_not_kept_is_forgotten() {
         assert_eq!(back_in, Some(secs(back)), "{origin}");
     }
 }
+
+#[test]
+fn whoever_stands_on_an_ill_ground_is_no_better_than_that() {
+    let mut isolate = Isolate::new();
+    let on = |isolate: &mut Isolate, now| {
+        let targets = names(&["app/a", "app/b"]);
+        let grounds = names(&["one", "two"]);
+        let dice = &mut isolate.dice;
+        isolate
+            .health
+            .order_on(&targets, &grounds, Timestamp(now), dice)
+    };
+    assert_eq!(on(&mut isolate, 0), [0, 1]);
+    isolate.break_down("one", 10);
+    assert_eq!(on(&mut isolate, 20), [1, 0]);
+    assert!(!isolate.health.is_well("app/a", "one", Timestamp(20)));
+    assert!(isolate.health.is_well("app/b", "two", Timestamp(20)));
+    // One is let through to find out, and no other one until that is known.
+    assert_eq!(on(&mut isolate, 7_000), [0, 1]);
+    assert_eq!(on(&mut isolate, 7_000), [1, 0]);
+    isolate.note("one", Sign::Well, None, 7_001);
+    assert_eq!(on(&mut isolate, 7_002), [0, 1]);
+}
+
+#[test]
+fn whoever_says_twice_that_he_is_not_well_is_asked_last_until_he_is() {
+    let every = Duration::from_secs(10);
+    let mut isolate = Isolate::new();
+    let check = |isolate: &mut Isolate, well, now| {
+        let times = (Timestamp(now), Timestamp(now));
+        let dice = &mut isolate.dice;
+        isolate.health.checked("a", well, every, times, dice);
+    };
+    check(&mut isolate, false, 0);
+    assert_eq!(isolate.order(&["a", "b"], 1), [0, 1]);
+    check(&mut isolate, false, 10_000);
+    assert_eq!(isolate.order(&["a", "b"], 10_001), [1, 0]);
+    check(&mut isolate, true, 20_000);
+    assert_eq!(isolate.order(&["a", "b"], 20_001), [0, 1]);
+    // Nobody asks any more: what was said last holds for a while.
+    check(&mut isolate, false, 30_000);
+    check(&mut isolate, false, 40_000);
+    assert_eq!(isolate.order(&["a", "b"], 69_999), [1, 0]);
+    assert_eq!(isolate.order(&["a", "b"], 70_001), [0, 1]);
+}
+
+#[test]
+fn who_has_something_is_remembered_and_the_last_who_had_it() {
+    let mut health = Health::default();
+    assert_eq!(health.whereabouts(&[1, 2]), None);
+    health.has(7, &[1]);
+    health.has(8, &[2, 3]);
+    assert_eq!(health.whereabouts(&[9, 3, 1]), Some(8));
+    health.has(7, &[3]);
+    assert_eq!(health.whereabouts(&[3]), Some(7));
+    assert_eq!(health.whereabouts(&[]), None);
+}

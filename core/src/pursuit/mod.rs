@@ -259,11 +259,13 @@ impl Pursuit {
         mut taken: Result<Reply, Miss>,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
-        if let Ok(reply) = &mut taken
-            && reply.complaint == Some(Complaint::Plugins)
-            && self.exchange.is_suspect()
-        {
-            reply.complaint = None;
+        match &mut taken {
+            Ok(reply) if reply.complaint == Some(Complaint::Plugins) => {
+                reply.complaint = reply.complaint.filter(|_| !self.exchange.is_suspect());
+            }
+            // It may be the caller who broke off what was handed through.
+            Err(miss) if self.exchange.is_broken_by_either() => miss.is_no_sign |= miss.is_broken(),
+            Ok(_) | Err(_) => {}
         }
         self.round.note(&taken);
         sent.has_come_to(&taken);

@@ -88,9 +88,13 @@ impl Builder<'_> {
 }
 
 fn service(field: &Field<'_>, installations: &Installations) -> Option<Service> {
-    if let Kind::List(_) = field.value.kind {
-        return apps(field, installations);
+    match field.value.kind {
+        Kind::List(_) => apps(field, installations),
+        _ => one(field, installations),
     }
+}
+
+fn one(field: &Field<'_>, installations: &Installations) -> Option<Service> {
     let text = field.text()?;
     if text == "models" {
         return Some(Service::Models);
@@ -132,7 +136,7 @@ fn apps(field: &Field<'_>, installations: &Installations) -> Option<Service> {
     }
     let mut places: Vec<Place> = Vec::new();
     for field in field.list() {
-        match service(&field, installations) {
+        match one(&field, installations) {
             Some(Service::App(app)) => {
                 let place = app.first.clone();
                 let is_there = |other: &Place| other.app.name == place.app.name;
