@@ -116,6 +116,8 @@ impl Exchange {
 
     /// How long one attempt may take, of so much that is `left`, where there are `others` to ask or not.
     pub(crate) fn patience(&self, left: Duration, others: bool) -> Duration {
+        // Nobody else is asked after the silence of somebody who may have begun.
+        let others = others && self.open.as_ref().is_none_or(|open| open.is_repeatable());
         self.timeouts.attempt(self.is_streamed(), left, others)
     }
 

@@ -84,17 +84,14 @@ fn reasons(open: &Open) -> Rc<[Reason]> {
         status(StatusCode::TOO_MANY_REQUESTS),
         status(StatusCode::SERVICE_UNAVAILABLE),
     ];
-    match open.deed {
-        Deed::Repeatable | Deed::Stop => on.extend(Reason::USUAL),
-        // A proxy says that nobody was there, or an app that it could not begin: a whole answer says that of its end, too.
-        Deed::Run { streamed: true } => on.extend([
-            status(StatusCode::INTERNAL_SERVER_ERROR),
-            status(StatusCode::BAD_GATEWAY),
-        ]),
-        Deed::Run { streamed: false } | Deed::Upload | Deed::Other => {}
-    }
-    if !matches!(open.deed, Deed::Run { streamed: false } | Deed::Other) {
-        on.push(Reason::Complaint(Complaint::Plugins));
+    let plugins = Reason::Complaint(Complaint::Plugins);
+    if open.is_repeatable() {
+        on.extend(Reason::USUAL);
+        on.push(plugins);
+    } else if open.deed == (Deed::Run { streamed: true }) {
+        // Whoever answers so has not begun: of a whole answer that may be said at its end.
+        let internal = status(StatusCode::INTERNAL_SERVER_ERROR);
+        on.extend([internal, status(StatusCode::BAD_GATEWAY), plugins]);
     }
     if !open.names.is_empty() {
         on.push(Reason::Complaint(Complaint::Unknown));
@@ -127,13 +124,13 @@ pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestam
     let places = 0..exchange.targets.len();
     let roomy = places.clone().filter(is_well).find(has_room);
     let first = home
-        .or(roomy.filter(|_| open.is_free()))
+        .or_else(|| roomy.filter(|_| open.is_free()))
         .or_else(|| places.clone().find(is_well))
         .unwrap_or(0);
     exchange.way = open.ways.get(first).cloned().flatten();
     // Who is ill is tried out again by whom the health of all says so.
-    let passed_over = places.clone().filter(is_well).any(|well| well < first);
-    exchange.lead = home.or(passed_over.then_some(first));
+    let passed_over = places.filter(is_well).any(|well| well < first);
+    exchange.lead = home.or_else(|| passed_over.then_some(first));
 }
 
 /// Who has what the request is about, as far as it is known.
@@ -144,4 +141,84 @@ fn home(health: &Health, targets: &[Target], open: &Open) -> Option<usize> {
         .or_else(|| health.whereabouts(user.as_slice()))?;
     let mut targets = targets.iter();
     targets.position(|target| target.number() == place)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{
+        dispatch::Attempts,
+        upstream::{FailureReason, Outcome},
+    };
+
+    fn goes_on(deed: Deed, names: &[u64], outcome: Outcome) -> bool {
+        let open = Open {
+            deed,
+            names: names.into(),
+            user: None,
+            grounds: Vec::new(),
+            ways: Vec::new(),
+            made: RefCell::default(),
+        };
+        let retry = Retry {
+            attempts: NonZeroU32::MIN.saturating_add(1),
+            on: reasons(&open),
+        };
+        let mut attempts = Attempts::new(vec![0, 1], retry);
+        attempts.next(None);
+        attempts.goes_on(outcome)
+    }
+
+    /// Of a run that is streamed, of one that is not, and of what can be repeated: whether somebody else is asked.
+    #[test]
+    fn nothing_is_begun_twice() {
+        let status = |code| Outcome::Status(StatusCode::from_u16(code).unwrap());
+        let failed = Outcome::Failed;
+        for (outcome, streamed, blocking, repeatable) in [
+            (failed(FailureReason::Connect), true, true, true),
+            (failed(FailureReason::Broken), false, false, true),
+            (failed(FailureReason::Timeout), false, false, true),
+            (Outcome::Garbled, false, false, true),
+            (status(429), true, true, true),
+            (status(503), true, true, true),
+            (status(502), true, false, true),
+            (status(500), true, false, true),
+            (status(504), false, false, true),
+            (status(401), true, true, true),
+            (status(403), true, true, true),
+            (status(400), false, false, false),
+            (status(404), false, false, false),
+            (status(413), false, false, false),
+            (status(200), false, false, false),
+            (Outcome::Complained(Complaint::Plugins), true, false, true),
+            (Outcome::Complained(Complaint::Unknown), false, false, false),
+            (Outcome::Complained(Complaint::Denied), false, false, false),
+        ] {
+            for (deed, expected) in [
+                (Deed::Run { streamed: true }, streamed),
+                (Deed::Run { streamed: false }, blocking),
+                (Deed::Other, blocking),
+                (Deed::Repeatable, repeatable),
+                (Deed::Stop, repeatable),
+            ] {
+                assert_eq!(goes_on(deed, &[], outcome), expected, "{deed:?} {outcome}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_does_not_know_a_thing_has_begun_nothing() {
+        let unknown = Outcome::Complained(Complaint::Unknown);
+        for deed in [
+            Deed::Run { streamed: true },
+            Deed::Run { streamed: false },
+            Deed::Repeatable,
+            Deed::Stop,
+            Deed::Other,
+        ] {
+            assert!(goes_on(deed, &[1], unknown), "{deed:?}");
+        }
+    }
 }

@@ -128,7 +128,7 @@ impl Gate {
             let load = self.load(&valve.name);
             load.is_none_or(|(in_progress, limit)| in_progress < limit)
         };
-        self.queue.len() == 0 && way.valves.iter().all(has_room)
+        self.queue.is_empty() && way.valves.iter().all(has_room)
     }
 
     /// How many wait.

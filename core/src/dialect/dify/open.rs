@@ -84,6 +84,11 @@ impl Deed {
 }
 
 impl Open {
+    /// Whether nothing comes of it if it is done twice.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(self.deed, Deed::Repeatable | Deed::Stop)
+    }
+
     /// Whether it can be answered by anybody.
     pub(crate) fn is_free(&self) -> bool {
         self.names.is_empty() && matches!(self.deed, Deed::Run { .. } | Deed::Upload)
