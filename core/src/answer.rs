@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The longest answer that is read whole, in bytes.
-const LONGEST_ANSWER: u64 = 64 << 20;
+pub(crate) const LONGEST_ANSWER: u64 = 64 << 20;
 
 /// How much of a stream is held back until it says something, in bytes.
 const LONGEST_OPENING: usize = 1 << 20;
@@ -366,17 +366,12 @@ fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(Timestamp(millis(date)).since(now))
 }
 
-/// All of an answer.
-pub(crate) async fn read(body: Body) -> Result<Bytes, Miss> {
-    body.read(LONGEST_ANSWER).await.map_err(Miss::broken)
-}
-
 async fn read_whole(
     head: &Parts,
     body: Body,
     usage: impl FnOnce(&[u8]) -> Option<Usage>,
 ) -> Result<Content, Miss> {
-    let bytes = read(body).await?;
+    let bytes = body.read(LONGEST_ANSWER).await.map_err(Miss::broken)?;
     if !head.status.is_success() {
         return Ok(Content::Whole(bytes, Usage::default()));
     }

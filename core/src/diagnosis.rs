@@ -1,15 +1,12 @@
 //! What an answer of an app's says of the app, and of what has come into being, where somebody else could be asked in its place.
 
-use bytes::Bytes;
-use http::{StatusCode, header};
+use http::header;
 
 use crate::{
-    answer::{Content, Miss, Reply, read},
-    body::Body,
+    answer::{Content, LONGEST_ANSWER, Miss, Reply},
     dialect::dify::{self, Deed, Open},
     headers::{is_encoded, is_type},
-    sse::{self, Framer},
-    upstream::Complaint,
+    usage::Usage,
 };
 
 /// Looks at `reply`, which is the caller's as it is unless somebody else has something better.
@@ -19,19 +16,21 @@ pub(crate) async fn diagnose(mut reply: Reply, open: &Open) -> Result<Reply, Mis
     let is_read = is_json && (is_failure || open.deed == Deed::Upload);
     reply.content = match reply.content {
         Content::Untouched(body) if is_read => {
-            let whole = read(body).await?;
+            let whole = body.read(LONGEST_ANSWER).await.map_err(Miss::broken)?;
             reply.headers.remove(header::CONTENT_LENGTH);
-            Content::Whole(whole, Default::default())
+            Content::Whole(whole, Usage::default())
         }
         Content::Stream(mut body, meter) => {
-            let (first, rest) = begin(&mut body).await?;
-            reply.complaint = first.as_deref().and_then(dify::begins_with_trouble);
-            if reply.complaint.is_none()
-                && let Some(first) = first.as_deref().and_then(sse::data)
-            {
-                open.made.replace(dify::made(&first));
+            // The piece that it begins with has its first event in it.
+            if let Some(piece) = body.piece().await {
+                let piece = piece.map_err(Miss::broken)?;
+                reply.complaint = dify::begins_with_trouble(&piece);
+                if reply.complaint.is_none() {
+                    open.made.replace(dify::made(&piece));
+                }
+                body = body.behind(piece);
             }
-            Content::Stream(body.behind(rest), meter)
+            Content::Stream(body, meter)
         }
         content => content,
     };
@@ -43,26 +42,8 @@ pub(crate) async fn diagnose(mut reply: Reply, open: &Open) -> Result<Reply, Mis
         }
     }
     // Whoever asks for nothing in particular hears that there is no such path.
-    let is_nothing = reply.status == StatusCode::NOT_FOUND && open.names.is_empty();
-    if is_nothing && reply.complaint == Some(Complaint::Unknown) {
+    if open.names.is_empty() && reply.is_ignorant() {
         reply.complaint = None;
     }
     Ok(reply)
-}
-
-/// The first event of a stream, and all that has come with it.
-async fn begin(body: &mut Body) -> Result<(Option<Bytes>, Bytes), Miss> {
-    let Some(piece) = body.piece().await else {
-        return Ok((None, Bytes::new()));
-    };
-    let piece = piece.map_err(Miss::broken)?;
-    let mut first = None;
-    let mut framer = Framer::default();
-    let pushed = framer.push(piece.clone(), |event| {
-        first.get_or_insert(event);
-    });
-    if pushed.is_ok() && first.is_none() {
-        first = Some(framer.finish());
-    }
-    Ok((first, piece))
 }

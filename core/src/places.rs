@@ -3,14 +3,14 @@
 //! Whatever was begun belongs to the app that began it. Where an isolate does not know which that was, it asks one after another:
 //! whoever does not know what a call is about has begun nothing.
 
-use std::{cell::RefCell, cmp::Reverse, mem, num::NonZeroU32, rc::Rc};
+use std::{cell::RefCell, mem, num::NonZeroU32, rc::Rc};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
 
 use crate::{
     call::Call,
-    dialect::dify::{self, Deed, Open, Places},
+    dialect::dify::{self, Deed, Open, Place, Places},
     dispatch::{Reason, Retry, Target},
     exchange::{Exchange, Payload},
     headers::is_type,
@@ -32,72 +32,89 @@ pub(crate) fn widen(places: &Places, call: &Call, is_streamed: bool, exchange: &
         Payload::Once(_) if is_bare && deed == Deed::Repeatable => Ok(Bytes::new()),
         _ => Err(()),
     };
-    let mut all: Vec<_> = places.all().collect();
     let scope = &places.first.app.name;
     let user = exchange.user.as_deref();
     let user = user.map(|user| dify::user(scope, user));
-    if let Some(user) = user.filter(|_| places.spread) {
-        all.sort_by_key(|place| Reverse(dify::affinity(user, &place.app.name)));
-    }
-    let is_run = matches!(deed, Deed::Run { .. });
-    let ways = all.iter().map(|place| {
-        let runs = place.app.runs.as_ref().filter(|_| is_run);
-        runs.or_else(|| place.installation.part(path)).cloned()
-    });
-    let open = Open {
+    let body = kept.as_deref().unwrap_or_default();
+    let mut open = Open {
         deed,
-        names: dify::named(
-            path,
-            call.query.as_deref(),
-            kept.as_deref().unwrap_or_default(),
-        ),
+        names: dify::named(path, call.query.as_deref(), body),
         user,
-        grounds: all
-            .iter()
-            .map(|place| place.installation.api.name.clone())
-            .collect(),
-        ways: ways.collect(),
+        grounds: Vec::new(),
+        ways: Vec::new(),
         made: RefCell::default(),
     };
-    exchange.targets = all
-        .iter()
-        .map(|place| Target::alone(place.app.name.clone(), place.app.origin.clone()))
-        .collect();
+    let mut affinities: Vec<u64> = Vec::new();
+    exchange.targets.clear();
+    for Place { app, installation } in places.all() {
+        let affinity = user.filter(|_| places.spread);
+        let affinity = affinity.map_or(0, |user| dify::affinity(user, &app.name));
+        let at = affinities.partition_point(|other| *other >= affinity);
+        let runs = app.runs.as_ref();
+        let runs = runs.filter(|_| matches!(deed, Deed::Run { .. }));
+        let way = runs.or_else(|| installation.part(path)).cloned();
+        let target = Target::alone(app.name.clone(), app.origin.clone());
+        affinities.insert(at, affinity);
+        exchange.targets.insert(at, target);
+        open.grounds.insert(at, installation.api.name.clone());
+        open.ways.insert(at, way);
+    }
     if let Ok(body) = kept {
         exchange.payload = Payload::Kept(body);
         exchange.retry = Retry {
-            attempts: u32::try_from(all.len())
-                .ok()
-                .and_then(NonZeroU32::new)
-                .unwrap_or(NonZeroU32::MIN),
-            on: reasons(&open),
+            attempts: NonZeroU32::MIN.saturating_add(places.others.len() as u32),
+            on: reasons(deed).into(),
         };
     }
     exchange.open = Some(Rc::new(open));
 }
 
-/// After what somebody else is asked: where nothing can have been begun, or nothing comes of beginning it twice.
-fn reasons(open: &Open) -> Rc<[Reason]> {
-    let status = Reason::Status;
-    let mut on = vec![
-        Reason::Unsent,
-        status(StatusCode::TOO_MANY_REQUESTS),
-        status(StatusCode::SERVICE_UNAVAILABLE),
-    ];
-    let plugins = Reason::Complaint(Complaint::Plugins);
-    if open.is_repeatable() {
-        on.extend(Reason::USUAL);
-        on.push(plugins);
-    } else if open.deed == (Deed::Run { streamed: true }) {
-        // Whoever answers so has not begun: of a whole answer that may be said at its end.
-        let internal = status(StatusCode::INTERNAL_SERVER_ERROR);
-        on.extend([internal, status(StatusCode::BAD_GATEWAY), plugins]);
+/// After what somebody else is asked to do `deed`: where nothing can have been begun, or nothing comes of beginning it twice.
+fn reasons(deed: Deed) -> &'static [Reason] {
+    match deed {
+        Deed::Repeatable | Deed::Stop => &TWICE,
+        Deed::Run { streamed: true } => &BEFORE_IT_BEGINS,
+        Deed::Run { streamed: false } | Deed::Upload | Deed::Other => &NEVER_BEGUN,
     }
-    if !open.names.is_empty() {
-        on.push(Reason::Complaint(Complaint::Unknown));
-    }
-    on.into()
 }
+
+const NEVER_BEGUN: [Reason; 4] = [
+    Reason::Unsent,
+    Reason::Status(StatusCode::TOO_MANY_REQUESTS),
+    Reason::Status(StatusCode::SERVICE_UNAVAILABLE),
+    Reason::Complaint(Complaint::Unknown),
+];
+
+/// Whoever says so in place of a stream has not begun it: of a whole answer that may be said at its end.
+const BEFORE_IT_BEGINS: [Reason; 7] = [
+    NEVER_BEGUN[0],
+    NEVER_BEGUN[1],
+    NEVER_BEGUN[2],
+    NEVER_BEGUN[3],
+    Reason::Status(StatusCode::INTERNAL_SERVER_ERROR),
+    Reason::Status(StatusCode::BAD_GATEWAY),
+    Reason::Complaint(Complaint::Plugins),
+];
+
+const TWICE: [Reason; 6] = [
+    Reason::USUAL[0],
+    Reason::USUAL[1],
+    Reason::USUAL[2],
+    Reason::USUAL[3],
+    Reason::Complaint(Complaint::Unknown),
+    Reason::Complaint(Complaint::Plugins),
+];
+
+/// Everybody says that something is stopped, whoever has it.
+const STOPPED_OR_NOT: [Reason; 7] = [
+    TWICE[0],
+    TWICE[1],
+    TWICE[2],
+    TWICE[3],
+    TWICE[4],
+    TWICE[5],
+    Reason::Status(StatusCode::OK),
+];
 
 /// Says who is asked first, and what is passed before him, where several can answer: whoever has what the request is about, if that
 /// is known; else the first who is well and has room.
@@ -107,10 +124,7 @@ pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestam
     };
     let home = home(&holdings.health(), &exchange.targets, &open);
     if home.is_none() && open.deed == Deed::Stop && exchange.is_repeatable() {
-        // Everybody says that it is stopped, whoever has it.
-        let anyway = [Reason::Status(StatusCode::OK)];
-        let on = exchange.retry.on.iter().copied().chain(anyway);
-        exchange.retry.on = on.collect();
+        exchange.retry.on = STOPPED_OR_NOT[..].into();
     }
     let is_well = |place: &usize| {
         let target = exchange.targets.get(*place);
@@ -153,18 +167,10 @@ mod tests {
         upstream::{FailureReason, Outcome},
     };
 
-    fn goes_on(deed: Deed, names: &[u64], outcome: Outcome) -> bool {
-        let open = Open {
-            deed,
-            names: names.into(),
-            user: None,
-            grounds: Vec::new(),
-            ways: Vec::new(),
-            made: RefCell::default(),
-        };
+    fn goes_on(deed: Deed, outcome: Outcome) -> bool {
         let retry = Retry {
             attempts: NonZeroU32::MIN.saturating_add(1),
-            on: reasons(&open),
+            on: reasons(deed).into(),
         };
         let mut attempts = Attempts::new(vec![0, 1], retry);
         attempts.next(None);
@@ -193,7 +199,7 @@ mod tests {
             (status(413), false, false, false),
             (status(200), false, false, false),
             (Outcome::Complained(Complaint::Plugins), true, false, true),
-            (Outcome::Complained(Complaint::Unknown), false, false, false),
+            (Outcome::Complained(Complaint::Unknown), true, true, true),
             (Outcome::Complained(Complaint::Denied), false, false, false),
         ] {
             for (deed, expected) in [
@@ -203,22 +209,8 @@ mod tests {
                 (Deed::Repeatable, repeatable),
                 (Deed::Stop, repeatable),
             ] {
-                assert_eq!(goes_on(deed, &[], outcome), expected, "{deed:?} {outcome}");
+                assert_eq!(goes_on(deed, outcome), expected, "{deed:?} {outcome}");
             }
-        }
-    }
-
-    #[test]
-    fn whoever_does_not_know_a_thing_has_begun_nothing() {
-        let unknown = Outcome::Complained(Complaint::Unknown);
-        for deed in [
-            Deed::Run { streamed: true },
-            Deed::Run { streamed: false },
-            Deed::Repeatable,
-            Deed::Stop,
-            Deed::Other,
-        ] {
-            assert!(goes_on(deed, &[1], unknown), "{deed:?}");
         }
     }
 }

@@ -153,18 +153,24 @@ impl Config {
 
     /// The names of all who can be asked: targets, and their origins.
     pub(crate) fn all_targets(&self) -> (Vec<Rc<str>>, Vec<Rc<str>>) {
-        let targets = self.models.values().flat_map(|model| &model.targets);
-        let targets = targets.map(|target| (target.name.clone(), target.origin.name.clone()));
-        let apps = self.routes.iter().filter_map(|route| match &route.service {
-            Service::App(places) => Some(places.all()),
-            Service::Models | Service::Dify(_) => None,
-        });
-        let apps = apps.flatten().flat_map(|place| {
-            let api = &place.installation.api.name;
-            let app = &place.app.name;
-            [(app.clone(), app.clone()), (api.clone(), api.clone())]
-        });
-        targets.chain(apps).unzip()
+        let mut names = (Vec::new(), Vec::new());
+        let mut add = |target: &Rc<str>, origin: &Rc<str>| {
+            names.0.push(target.clone());
+            names.1.push(origin.clone());
+        };
+        for target in self.models.values().flat_map(|model| &model.targets) {
+            add(&target.name, &target.origin.name);
+        }
+        for route in &self.routes {
+            if let Service::App(places) = &route.service {
+                for place in places.all() {
+                    let api = &place.installation.api.name;
+                    add(&place.app.name, &place.app.name);
+                    add(api, api);
+                }
+            }
+        }
+        names
     }
 
     /// The Dify installations that are served, some of them more than once.

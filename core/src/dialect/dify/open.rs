@@ -6,6 +6,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use http::Method;
+use memchr::memchr;
 
 use crate::{auth::Digest, overload::Way};
 
@@ -157,24 +158,44 @@ fn of_path(path: &str) -> Option<&str> {
     is_name(name.as_bytes()).then_some(name)
 }
 
-/// The values of the fields with these `names`, however deep they are: between quotes stands either a text or what is around it.
+/// The first text that a field with this `name` has, as it is written, up to its first quote.
+pub(super) fn text<'j>(json: &'j [u8], name: &[u8]) -> Option<&'j [u8]> {
+    let mut texts = Texts(json);
+    texts.find_map(|(other, text)| (other == name).then_some(text))
+}
+
+/// The values of the fields with these `names`, however deep they are.
 fn of_json(json: &[u8], names: &[&[u8]]) -> Vec<u64> {
     let mut found = Vec::new();
-    let mut parts = json.split(|byte| *byte == b'"');
-    while let Some(part) = parts.next() {
-        if names.contains(&part)
-            && parts
-                .next()
-                .is_some_and(|between| between.trim_ascii() == b":")
-            && let Some(value) = parts.next().filter(|value| is_name(value))
-        {
+    for (name, value) in Texts(json) {
+        if found.len() < MOST && names.contains(&name) && is_name(value) {
             found.push(number(value));
-            if found.len() == MOST {
-                break;
-            }
         }
     }
     found
+}
+
+/// The fields of a JSON text that are texts themselves, with their names: between quotes stands either a text or what is around it.
+struct Texts<'j>(&'j [u8]);
+
+impl<'j> Iterator for Texts<'j> {
+    type Item = (&'j [u8], &'j [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut cut = || {
+            let (part, rest) = self.0.split_at_checked(memchr(b'"', self.0)?)?;
+            self.0 = rest.get(1..)?;
+            Some(part)
+        };
+        let mut name = cut()?;
+        loop {
+            let between = cut()?;
+            if between.trim_ascii() == b":" {
+                return Some((name, cut()?));
+            }
+            name = between;
+        }
+    }
 }
 
 fn is_name(name: &[u8]) -> bool {

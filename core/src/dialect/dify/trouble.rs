@@ -1,11 +1,10 @@
 //! What is wrong when an app says no: with the call, or with the app.
 
-use std::borrow::Cow;
-
 use http::StatusCode;
-use serde::Deserialize;
+use memchr::memmem;
 
-use crate::{dialect::json, sse, upstream::Complaint};
+use super::open::text;
+use crate::upstream::Complaint;
 
 /// By what a dead plugin daemon is known. Dify says 400 `invalid_param` then, as if it were the caller's fault.
 const PLUGINS: [&str; 5] = [
@@ -16,64 +15,44 @@ const PLUGINS: [&str; 5] = [
     "remote end closed",
 ];
 
-/// An error, as Dify puts it.
-#[derive(Deserialize)]
-struct Error<'a> {
-    #[serde(borrow, default)]
-    code: Cow<'a, str>,
-    #[serde(borrow, default)]
-    message: Cow<'a, str>,
-    #[serde(borrow, default)]
-    event: Option<Cow<'a, str>>,
-    #[serde(default)]
-    status: Option<u16>,
-}
-
 /// What an answer of this `status`, which is a failure, says of whom to ask instead; nothing, if its status says all.
 pub(crate) fn trouble(status: StatusCode, body: &[u8]) -> Option<Complaint> {
-    let error = json::read::<Error<'_>>(body).ok()?;
-    complaint(status, &error)
-}
-
-/// The same of the event that a stream begins with.
-pub(crate) fn begins_with_trouble(event: &[u8]) -> Option<Complaint> {
-    let data = sse::data(event)?;
-    let error = json::read::<Error<'_>>(&data).ok()?;
-    let status = StatusCode::from_u16(error.status?).ok()?;
-    let is_error = error.event.as_deref() == Some("error");
-    // What has begun is not begun elsewhere, unless it has come to nothing.
-    let of_plugins = |complaint: &Complaint| *complaint == Complaint::Plugins;
-    complaint(status, &error).filter(|complaint| is_error && of_plugins(complaint))
-}
-
-/// Whether a text has words in it by which a dead plugin daemon is known, or might have: they can be written in many ways.
-pub(crate) fn is_suspect(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(text);
-    let escaped = ["\\u004", "\\u005", "\\u006", "\\u007", "\\u0020"];
-    escaped.iter().any(|letter| text.contains(letter)) || is_of_plugins(&text)
-}
-
-fn complaint(status: StatusCode, error: &Error<'_>) -> Option<Complaint> {
-    match (status, &*error.code) {
-        (StatusCode::BAD_REQUEST, "invalid_param") if is_of_plugins(&error.message) => {
-            Some(Complaint::Plugins)
+    let is = |code: &[u8]| text(body, b"code") == Some(code);
+    match status {
+        StatusCode::BAD_REQUEST if is(b"invalid_param") => {
+            // A file that was brought elsewhere.
+            let is_file = text(body, b"message")?.starts_with(b"Invalid upload file");
+            let of_plugins = is_of_plugins(body).then_some(Complaint::Plugins);
+            of_plugins.or_else(|| is_file.then_some(Complaint::Unknown))
         }
-        // A file that was brought elsewhere.
-        (StatusCode::BAD_REQUEST, "invalid_param")
-            if error.message.starts_with("Invalid upload file") =>
-        {
-            Some(Complaint::Unknown)
-        }
-        (StatusCode::NOT_FOUND, _) => Some(Complaint::Unknown),
+        StatusCode::NOT_FOUND => text(body, b"code").map(|_| Complaint::Unknown),
         // An app may be closed, which is not its caller's doing; anything else that is forbidden is.
-        (StatusCode::FORBIDDEN, code) if code != "forbidden" => Some(Complaint::Denied),
+        StatusCode::FORBIDDEN if !is(b"forbidden") => Some(Complaint::Denied),
         _ => None,
     }
 }
 
-fn is_of_plugins(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    PLUGINS.iter().any(|phrase| text.contains(phrase))
+/// The same of what a stream begins with.
+pub(crate) fn begins_with_trouble(piece: &[u8]) -> Option<Complaint> {
+    let is_error = text(piece, b"event") == Some(b"error");
+    // What has begun is not begun elsewhere, unless it has come to nothing.
+    trouble(StatusCode::BAD_REQUEST, piece)
+        .filter(|complaint| is_error && *complaint == Complaint::Plugins)
+}
+
+/// Whether a text has words in it by which a dead plugin daemon is known, or might have: they can be written in many ways.
+pub(crate) fn is_suspect(text: &[u8]) -> bool {
+    let escaped = ["\\u004", "\\u005", "\\u006", "\\u007", "\\u0020"];
+    has(text, &escaped) || is_of_plugins(text)
+}
+
+fn is_of_plugins(text: &[u8]) -> bool {
+    has(&text.to_ascii_lowercase(), &PLUGINS)
+}
+
+fn has(text: &[u8], phrases: &[&str]) -> bool {
+    let mut phrases = phrases.iter();
+    phrases.any(|phrase| memmem::find(text, phrase.as_bytes()).is_some())
 }
 
 #[cfg(test)]
@@ -145,7 +124,14 @@ mod tests {
                 "{event}"
             );
         }
-        for nothing in ["", "<html>", "[]", "{\"code\":5}"] {
+        for nothing in [
+            "",
+            "<html>",
+            "[]",
+            "{\"code\":5}",
+            "{\"code\":\"",
+            "\"code\":\"invalid_param",
+        ] {
             assert_eq!(trouble(StatusCode::BAD_REQUEST, nothing.as_bytes()), None);
         }
         let message = b"data: {\"event\":\"message\",\"code\":\"invalid_param\",\"message\":\"plugin daemon\",\"status\":400}\n\n";
