@@ -67,6 +67,8 @@ pub enum Reason {
     Connect,
     /// No connection: nobody has seen the request.
     Unsent,
+    /// A proxy at the edge says that it had none: Cloudflare's words for refused, unreachable and TLS that fails.
+    Unreached,
     /// No answer in time.
     Timeout,
     /// Any status of a server that fails, or an answer that is none.
@@ -148,6 +150,9 @@ impl Reason {
                 status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
             }),
             (Self::Status(one), outcome) => outcome.status() == Some(one),
+            (Self::Unreached, outcome) => outcome
+                .status()
+                .is_some_and(|status| matches!(status.as_u16(), 521 | 523 | 525 | 526)),
             (Self::Connect | Self::Unsent | Self::Timeout | Self::Complaint(_), _) => false,
         }
     }

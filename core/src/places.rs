@@ -78,19 +78,21 @@ fn reasons(deed: Deed) -> &'static [Reason] {
     }
 }
 
-const NEVER_BEGUN: [Reason; 4] = [
+const NEVER_BEGUN: [Reason; 5] = [
     Reason::Unsent,
+    Reason::Unreached,
     Reason::Status(StatusCode::TOO_MANY_REQUESTS),
     Reason::Status(StatusCode::SERVICE_UNAVAILABLE),
     Reason::Complaint(Complaint::Unknown),
 ];
 
 /// Whoever says so in place of a stream has not begun it: of a whole answer that may be said at its end.
-const BEFORE_IT_BEGINS: [Reason; 7] = [
+const BEFORE_IT_BEGINS: [Reason; 8] = [
     NEVER_BEGUN[0],
     NEVER_BEGUN[1],
     NEVER_BEGUN[2],
     NEVER_BEGUN[3],
+    NEVER_BEGUN[4],
     Reason::Status(StatusCode::INTERNAL_SERVER_ERROR),
     Reason::Status(StatusCode::BAD_GATEWAY),
     Reason::Complaint(Complaint::Plugins),
@@ -192,6 +194,9 @@ mod tests {
             (status(502), true, false, true),
             (status(500), true, false, true),
             (status(504), false, false, true),
+            (status(521), true, true, true),
+            (status(520), false, false, true),
+            (status(524), false, false, true),
             (status(401), true, true, true),
             (status(403), true, true, true),
             (status(400), false, false, false),

@@ -385,7 +385,7 @@ fn is_of_ground(outcome: Outcome) -> bool {
         Outcome::Complained(complaint) => complaint == Complaint::Plugins,
         outcome => outcome
             .status()
-            .is_some_and(|status| (502..=504).contains(&status.as_u16())),
+            .is_some_and(|status| matches!(status.as_u16(), 502..=504 | 520..=530)),
     }
 }
 
