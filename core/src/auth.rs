@@ -51,6 +51,16 @@ pub enum Caller {
     Anonymous,
 }
 
+impl Caller {
+    /// The name of the consumer, if it is one.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Known(consumer) => Some(&consumer.name),
+            Self::Unknown | Self::Anonymous => None,
+        }
+    }
+}
+
 impl Digest {
     /// The hash of `key`.
     pub fn of(key: &[u8]) -> Self {

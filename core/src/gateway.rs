@@ -132,14 +132,14 @@ impl Gateway {
     }
 
     async fn answer(&self, visit: &mut Visit, call: &Call, body: Body) -> Result<Found, Refusal> {
-        let route = Route::find(&self.config.routes, call);
+        let caller = self.config.keyring.identify(&call.headers);
+        visit.record.consumer = caller.name().map(str::to_owned);
+        let route = Route::find(&self.config.routes, call, caller.name());
         visit.dialect = route.map_or(Dialect::OpenAi, |route| route.service.dialect());
         visit.record.route = route.map(|route| route.name.to_string());
         call.check().map_err(Refusal::UnsafePath)?;
         let route = route.ok_or(Refusal::NoRoute)?;
-        let caller = self.config.keyring.identify(&call.headers);
         let consumer = authenticate(route, &caller)?;
-        visit.record.consumer = consumer.map(|consumer| consumer.name.to_string());
         let limits = self.limits(route, consumer);
         let mut asker = Asker {
             consumer: consumer.map(|consumer| &*consumer.name),
@@ -502,7 +502,8 @@ fn switch(mut visit: Visit, reply: Reply, tunnel: Tunnel) -> Response<Body> {
 /// Who is calling, if the route lets them in.
 fn authenticate<'a>(route: &Route, caller: &'a Caller) -> Result<Option<&'a Consumer>, Refusal> {
     match (caller, route.access) {
-        (Caller::Known(consumer), _) => Ok(Some(consumer)),
+        (Caller::Known(consumer), _) if route.is_for(Some(&consumer.name)) => Ok(Some(consumer)),
+        (Caller::Known(_), _) => Err(Refusal::Forbidden),
         (_, Access::Public) => Ok(None),
         (Caller::Unknown, Access::Consumers) => Err(Refusal::InvalidKey),
         (Caller::Anonymous, Access::Consumers) => Err(Refusal::MissingKey),

@@ -28,6 +28,8 @@ pub enum Refusal {
     MissingKey,
     /// There is a key, and it is nobody's.
     InvalidKey,
+    /// The key is somebody's who may not come in here.
+    Forbidden,
     /// No route takes the request.
     NoRoute,
     /// No model has this name.
@@ -91,6 +93,7 @@ impl Refusal {
             Self::UnsafePath(_) | Self::Malformed(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoRoute | Self::NoModel(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) | Self::TooCostly { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -120,6 +123,7 @@ impl Refusal {
             Self::Malformed(_) | Self::BrokenBody => "invalid_request",
             Self::MissingKey => "missing_key",
             Self::InvalidKey => "invalid_key",
+            Self::Forbidden => "forbidden",
             Self::NoRoute => "route_not_found",
             Self::NoModel(_) => "model_not_found",
             Self::Method(_) => "method_not_allowed",
@@ -166,6 +170,7 @@ impl Refusal {
                 "a key is needed, in `authorization: Bearer`, `x-api-key` or `api-key`".into()
             }
             Self::InvalidKey => "the key is not known".into(),
+            Self::Forbidden => "the key is not for what is served here".into(),
             Self::NoRoute => "nothing is served here".into(),
             Self::NoModel(name) => format!("no model is named `{name}`").into(),
             Self::Method(_) => "this method is not served here".into(),

@@ -42,6 +42,8 @@ pub struct Matches {
     pub headers: Vec<(HeaderName, String)>,
     /// The method is one of these; any, if empty.
     pub methods: Vec<Method>,
+    /// Who calls is one of these consumers; anybody who may come in, if empty.
+    pub consumers: Vec<Rc<str>>,
 }
 
 /// A host name, in lower case.
@@ -83,9 +85,25 @@ impl Route {
         of_app.iter().chain(&self.limits)
     }
 
-    /// The first of `routes` that takes `call`.
-    pub fn find<'a>(routes: &'a [Self], call: &Call) -> Option<&'a Self> {
-        routes.iter().find(|route| route.matches.take(call))
+    /// The first of `routes` that takes `call` of `consumer`. What is for others alone is passed over for what comes after it, but not
+    /// for what is open to everybody: then it is for him to be refused.
+    pub fn find<'a>(routes: &'a [Self], call: &Call, consumer: Option<&str>) -> Option<&'a Self> {
+        let mut taking = routes.iter().filter(|route| route.matches.take(call));
+        let first = taking.next()?;
+        if first.is_for(consumer) {
+            return Some(first);
+        }
+        let other = taking.find(|route| route.access == Access::Public || route.is_for(consumer));
+        Some(match other {
+            Some(other) if other.access == Access::Consumers => other,
+            _ => first,
+        })
+    }
+
+    /// Whether it is for this consumer, or not for certain ones alone.
+    pub(crate) fn is_for(&self, consumer: Option<&str>) -> bool {
+        let consumers = &self.matches.consumers;
+        consumers.is_empty() || consumers.iter().any(|name| consumer == Some(&**name))
     }
 
     /// What is left of `path` when the route's own is taken off: it begins with a slash.

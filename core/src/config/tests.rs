@@ -296,6 +296,18 @@ fn each_problem_is_named() {
             "did you mean `POST`?",
         ),
         (
+            r#"{"routes": [{"name": "r", "serve": "models", "consumers": ["webb"]}], "consumers": [{"name": "web", "keys": ["$APP"]}]}"#,
+            "routes[0].consumers[0]: no consumer is named `webb`; did you mean `web`?",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "consumers": []}]}"#,
+            "routes[0].consumers: a route for certain `consumers` needs at least one",
+        ),
+        (
+            r#"{"routes": [{"name": "r", "serve": "models", "consumers": ["web"], "access": "public"}], "consumers": [{"name": "web", "keys": ["$APP"]}]}"#,
+            "routes[0].access: a route that is for some `consumers` cannot be `public`",
+        ),
+        (
             r#"{"routes": [{"name": "r", "serve": "models", "headers": {"a b": "x"}}]}"#,
             "`a b` cannot be the name",
         ),

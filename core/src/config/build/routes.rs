@@ -40,6 +40,10 @@ impl Builder<'_> {
                 .field("method")
                 .map(|field| methods(&field))
                 .unwrap_or_default(),
+            consumers: section
+                .field("consumers")
+                .map(|field| self.some_consumers(&field))
+                .unwrap_or_default(),
         };
         let service = section
             .required("serve")
@@ -62,19 +66,24 @@ impl Builder<'_> {
             }
             (service, None) => service,
         };
-        let access = section
-            .field("access")
-            .and_then(|field| field.choice(&["consumers", "public"]));
+        let access = section.field("access");
+        let public = access
+            .as_ref()
+            .filter(|field| field.choice(&["consumers", "public"]) == Some("public"));
+        if let Some(field) = public
+            && !matches.consumers.is_empty()
+        {
+            field.complain("a route that is for some `consumers` cannot be `public`");
+        }
         for name in ["cache", "guards"] {
             section.unavailable(name);
         }
         let limits = limits(&mut section, &format!("route {}", name.unwrap_or_default()));
         let priority = priority(&mut section);
         section.finish();
-        let access = if access == Some("public") {
-            Access::Public
-        } else {
-            Access::Consumers
+        let access = match public {
+            Some(_) => Access::Public,
+            None => Access::Consumers,
         };
         Some(Route {
             name: name?.into(),
@@ -84,6 +93,29 @@ impl Builder<'_> {
             limits,
             priority,
         })
+    }
+
+    /// The names of those for whom alone a route is.
+    fn some_consumers(&self, field: &Field<'_>) -> Vec<Rc<str>> {
+        if field.is_empty_list() {
+            field.complain("a route for certain `consumers` needs at least one");
+        }
+        let names = self.names.borrow();
+        let known = || {
+            names
+                .iter()
+                .filter_map(|name| name.strip_prefix("consumer "))
+        };
+        let mut consumers = Vec::new();
+        for field in field.list() {
+            let Some(text) = field.text() else { continue };
+            if !known().any(|name| name == text) {
+                let hint = nearest(text, known());
+                field.complain(format!("no consumer is named `{text}`{hint}"));
+            }
+            consumers.push(text.into());
+        }
+        consumers
     }
 }
 
