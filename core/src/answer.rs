@@ -33,6 +33,8 @@ const LONGEST_OPENING: usize = 1 << 20;
 /// The longest wait that an upstream can ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+
 /// Something for the caller.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -94,7 +96,7 @@ pub(crate) async fn take(
     response: Response<Body>,
     now: Timestamp,
 ) -> Result<Reply, Miss> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
     let mut complaint = None;
     if head.status.is_informational() {
         return Err(Miss::garbled("neither an answer nor an error"));
@@ -108,6 +110,13 @@ pub(crate) async fn take(
                 let meter = meter.expecting(terms.choices);
                 Meter::OpenAi(if terms.keeps { meter.keeping() } else { meter })
             };
+            let mut is_stream = is_stream;
+            if terms.choices > 0 && is_untyped(&head) {
+                (is_stream, body) = begins_as_stream(body).await?;
+                if is_stream {
+                    head.headers.insert(header::CONTENT_TYPE, EVENTS);
+                }
+            }
             let mut content = if is_stream {
                 match begun(body, openai::opening).await? {
                     Begun::Stream(body, is_filtered) => {
@@ -144,8 +153,7 @@ pub(crate) async fn take(
             {
                 // Some do not stream, whatever they are asked; who asked waits for events.
                 content = Content::Stream(stream.into(), meter());
-                let events = HeaderValue::from_static("text/event-stream");
-                head.headers.insert(header::CONTENT_TYPE, events);
+                head.headers.insert(header::CONTENT_TYPE, EVENTS);
             }
             (content, from_provider(&head.headers))
         }
@@ -383,6 +391,31 @@ async fn read_whole(
         None => Err(Miss::garbled(
             "the answer is not a JSON object, or says nothing",
         )),
+    }
+}
+
+/// Whether it is not said what comes with success, or no more than that it is text.
+fn is_untyped(head: &Parts) -> bool {
+    let is_said = head.headers.contains_key(header::CONTENT_TYPE);
+    let is_text = is_type(&head.headers, "text/plain");
+    head.status.is_success() && (is_text || !is_said) && !is_encoded(&head.headers)
+}
+
+/// Whether `body` begins as a stream of events does, and the same body again.
+async fn begins_as_stream(mut body: Body) -> Result<(bool, Body), Miss> {
+    let beginnings = ["data:", "event:", "id:", "retry:", ":"].map(str::as_bytes);
+    let mut taken = Vec::new();
+    loop {
+        let begun = taken.trim_ascii_start();
+        let is_stream = beginnings.iter().any(|all| begun.starts_with(all));
+        let may_be = beginnings.iter().any(|all| all.starts_with(begun));
+        if is_stream || !may_be || taken.len() > LONGEST_OPENING {
+            return Ok((is_stream, body.behind(taken.into())));
+        }
+        match body.piece().await {
+            Some(piece) => taken.extend_from_slice(&piece.map_err(Miss::broken)?),
+            None => return Ok((false, body.behind(taken.into()))),
+        }
     }
 }
 

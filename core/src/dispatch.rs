@@ -146,8 +146,9 @@ impl Reason {
             (Self::Connect, Outcome::Failed(reason)) => reason != FailureReason::Timeout,
             (Self::Failing, Outcome::Garbled) => true,
             // Whoever says that the request took too long means his own patience: it was sent at once.
+            // What HTTP does not know of is no answer either.
             (Self::Failing, outcome) => outcome.status().is_some_and(|status| {
-                status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT
+                status.as_u16() >= 500 || status == StatusCode::REQUEST_TIMEOUT
             }),
             (Self::Status(one), outcome) => outcome.status() == Some(one),
             (Self::Unreached, outcome) => outcome

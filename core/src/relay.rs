@@ -40,7 +40,8 @@ use crate::{
     vigil::{Alarm, Vigil},
 };
 
-/// No more events are joined once so many bytes were taken, so that a fast upstream does not fill the memory of a slow caller.
+/// No more events are joined once so many bytes were taken, so that a fast upstream does not fill the memory of a slow caller; and
+/// others get their turn before there are more.
 const AT_ONCE: usize = 64 << 10;
 
 /// A stream, and what is needed to carry it.
@@ -87,6 +88,7 @@ pub(crate) fn watch(stream: Stream) -> (Body, Receipt, Reins) {
         first_byte: None,
         pen,
         is_left: false,
+        owes_turn: false,
     };
     match stream.start {
         Start::Answer(body, meter, pursuit) => relay.start(body, meter, pursuit),
@@ -135,6 +137,8 @@ struct Relay {
     pen: Pen,
     /// The caller has left, and the rest goes to nobody.
     is_left: bool,
+    /// It has done much, and others of its thread wait.
+    owes_turn: bool,
 }
 
 /// A stream as long as its caller is there.
@@ -242,7 +246,7 @@ impl Relay {
                     self.vigil.heard();
                     // Where something always comes, nobody waits for an alarm.
                     if self.vigil.is_over() {
-                        self.give_up("it took too long in all".into(), out);
+                        self.run_out(out);
                     } else {
                         self.chunk(chunk, out);
                     }
@@ -259,8 +263,8 @@ impl Relay {
                 };
                 match passed {
                     Ok(()) => {
-                        if !rest.is_empty() && !self.meter.is_over() {
-                            // Whatever follows is an event of its own.
+                        if !rest.is_empty() {
+                            // Else no reader takes it for an event, nor for the end of one.
                             out.push(Bytes::from_static(b"\n\n"));
                         }
                         let detail = "the stream ended before it was whole";
@@ -322,6 +326,8 @@ impl Relay {
         if data.as_deref().is_some_and(openai::is_done) {
             out.extend(self.note.take());
             self.vigil.linger();
+        } else if self.meter.is_over() {
+            self.vigil.wind_up();
         }
         // A comment between two events says nothing of the stream.
         if let Some(last) = self.budget.last.as_mut().filter(|_| data.is_some()) {
@@ -438,15 +444,28 @@ impl Relay {
                 self.vigil.heard()
             }
             Alarm::Idle => self.broken(Break::Lost("nothing came for too long".into()), out),
-            Alarm::Over => self.give_up("it took too long in all".into(), out),
+            Alarm::Over => self.run_out(out),
         }
         Poll::Ready(())
+    }
+
+    /// There is no more time. Whoever has said everything has only not closed.
+    fn run_out(&mut self, out: &mut Vec<Bytes>) {
+        if self.meter.is_over() {
+            self.end(out);
+        } else {
+            self.give_up("it took too long in all".into(), out);
+        }
     }
 
     /// The caller is told that this is not the end: in the words of the upstream, if it has said so.
     fn give_up(&mut self, detail: String, out: &mut Vec<Bytes>) {
         self.close(Ending::Truncated, Some(detail), None);
         let said = self.last_word.take();
+        let said = said.and_then(|said| match self.dialect {
+            Dialect::OpenAi => openai::failure(&said),
+            Dialect::Dify => Some(said),
+        });
         out.push(said.unwrap_or_else(|| Refusal::Truncated.event(self.dialect)));
     }
 
@@ -550,10 +569,14 @@ impl Relay {
 
     /// What goes to the caller next.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if mem::take(&mut self.owes_turn) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut out = Vec::new();
         let mut taken = 0;
         // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
-        while (out.is_empty() || taken < AT_ONCE) && !matches!(self.source, Source::Over) {
+        while taken < AT_ONCE && !matches!(self.source, Source::Over) {
             if self.step(cx, &mut taken, &mut out).is_ready() {
                 if self.first_byte.is_none() && !out.is_empty() {
                     self.first_byte = Some(self.clock.now());
@@ -566,8 +589,14 @@ impl Relay {
             ready!(self.wait(cx, &mut out));
         }
         if out.is_empty() {
-            return Poll::Ready(None);
+            return if let Source::Over = self.source {
+                Poll::Ready(None)
+            } else {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            };
         }
+        self.owes_turn = taken >= AT_ONCE;
         self.vigil.said();
         Poll::Ready(Some(join(out)))
     }

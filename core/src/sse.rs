@@ -82,8 +82,9 @@ pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
 
 /// What an event is called, if it has a name.
 pub fn name(event: &[u8]) -> Option<&[u8]> {
-    // Most have none, and begin with what they say.
-    if event.starts_with(b"data:") {
+    // Most have none, and are one line.
+    let end = memchr2(b'\n', b'\r', event).unwrap_or(event.len());
+    if event.starts_with(b"data:") && event.split_at(end).1.trim_ascii().is_empty() {
         return None;
     }
     fields(event).find_map(|(name, value)| (name == b"event").then_some(value))

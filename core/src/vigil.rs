@@ -72,10 +72,17 @@ impl Vigil {
         self.said = self.clock.now();
     }
 
+    /// Everything has been said: for what it has cost, and for the last word, nobody is waited for longer than for any other word,
+    /// whatever comes meanwhile.
+    pub(crate) fn wind_up(&mut self) {
+        self.until = self.until.min(self.clock.now().after(self.idle));
+        self.sleep = None;
+    }
+
     /// The last word has come: an upstream that does not close then is not waited for as long as for a word.
     pub(crate) fn linger(&mut self) {
         self.idle = self.idle.min(LINGER);
-        self.sleep = None;
+        self.wind_up();
     }
 
     /// What is to be done, once something is.

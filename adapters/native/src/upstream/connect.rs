@@ -6,20 +6,20 @@ use std::{
 };
 
 use http::Uri;
-use hyper::{
-    client::conn::http1,
-    rt::{Read, Write},
-};
+use hyper::client::conn::http1;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use tidegate_core::{body::Body, upstream::Failure};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::{
     TlsConnector,
     rustls::{ClientConfig, pki_types::ServerName},
 };
 use tower_service::Service;
 
-use super::{broken, connect, connection::Connection, describe};
+use super::{broken, connect, connection::Connection, describe, fair::Fair};
 use crate::tls;
 
 /// How often a silent upstream is asked whether it is still there, by TCP itself.
@@ -61,7 +61,7 @@ impl Connector {
             .await
             .map_err(|error| connect(&describe(&error)))?;
         if uri.scheme_str() != Some("https") {
-            return handshake(stream).await;
+            return handshake(stream.into_inner()).await;
         }
         let host = uri
             .host()
@@ -75,13 +75,14 @@ impl Connector {
             .connect(name, stream.into_inner())
             .await
             .map_err(|error| connect(&format!("tls: {}", describe(&error))))?;
-        handshake(TokioIo::new(stream)).await
+        handshake(stream).await
     }
 }
 
-async fn handshake<S: Read + Write + Unpin + Send + 'static>(
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
 ) -> Result<Connection, Failure> {
+    let stream = TokioIo::new(Fair::new(stream));
     let (sender, driver) = http1::Builder::new()
         .max_buf_size(HEAD)
         .handshake::<_, Body>(stream)

@@ -17,6 +17,7 @@ use tidegate_core::{
 mod answer;
 mod connect;
 mod connection;
+mod fair;
 mod pool;
 
 use answer::Answer;

@@ -346,6 +346,37 @@ struct Ours {
     upstream: HyperUpstream,
 }
 
+/// How many thousand hints: more than lie between two ends of a connection and are read in a moment, and not as many as are read
+/// before a thread looks at its timers where nobody says when.
+const HINTS: usize = 1200;
+
+/// Others are timers too: nobody's time would ever be over.
+#[tokio::test(flavor = "current_thread")]
+async fn hints_without_end_take_no_turn_from_others() {
+    // Of a process of its own as it were: what it does must take nothing from those who wait here.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let flood = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let hints = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n".repeat(1000);
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        (0..HINTS)
+            .take_while(|_| stream.write_all(hints.as_bytes()).is_ok())
+            .count()
+    });
+    LocalSet::new()
+        .run_until(async {
+            let ours = ours();
+            let asked = ours.upstream.send(get(&format!("http://{address}/")), SOON);
+            let answer = timeout(Duration::from_millis(300), asked).await;
+            assert!(answer.is_err(), "its time was not over");
+        })
+        .await;
+    let taken = flood.join().unwrap();
+    assert!(taken < HINTS, "all {taken} were read before a timer was");
+}
+
 fn ours() -> Ours {
     let pool = Rc::new(Pool::default());
     Ours {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     cut::cut,
@@ -62,6 +62,13 @@ pub struct Meter {
     begun: Option<Box<RawValue>>,
     /// What has been said so far, in case somebody else must go on with it.
     told: Option<Transcript>,
+}
+
+/// Of an event that makes no sense, whether it is an error.
+#[derive(Default, Deserialize)]
+struct Blunt<'a> {
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
 }
 
 /// A choice that has begun.
@@ -145,13 +152,39 @@ impl Meter {
         let event: Event<'_> = match json::read(&data) {
             Ok(event) => event,
             Err(_) if data.trim_ascii().is_empty() => return Verdict::Pass,
-            Err(error) if error.is_data() && data.trim_ascii().starts_with(b"{") => {
-                // What it says is not known here, so nobody can go on behind it.
-                self.told = None;
-                return Verdict::Pass;
+            Err(error) if error.is_data() && str::from_utf8(&data).is_ok() => {
+                return self.puzzle(&data, is_named_error);
             }
             Err(_) => return Verdict::Garbled,
         };
+        self.take(&event, &data, is_named_error)
+    }
+
+    /// Reads what is an object, and not one of those that are known here: of a field that stands twice the last one counts, as it does
+    /// for most readers.
+    fn puzzle(&mut self, data: &[u8], is_named_error: bool) -> Verdict {
+        let plain: Option<Map<String, Value>> = json::read(data).ok();
+        let again = plain.map(|plain| Value::Object(plain).to_string());
+        let event = again
+            .as_ref()
+            .and_then(|again| json::read::<Event<'_>>(again.as_bytes()).ok());
+        if let Some(event) = event {
+            return self.take(&event, data, is_named_error);
+        }
+        if !data.trim_ascii().starts_with(b"{") {
+            return Verdict::Garbled;
+        }
+        let Blunt { error } = json::read(data).unwrap_or_default();
+        if is_named_error || error.is_some_and(|error| !is_nothing(error)) {
+            (self.failed, self.over) = (true, true);
+        } else {
+            // What it says is not known here, so nobody can go on behind it.
+            self.told = None;
+        }
+        Verdict::Pass
+    }
+
+    fn take(&mut self, event: &Event<'_>, data: &[u8], is_named_error: bool) -> Verdict {
         if self.counts && self.begun.is_none() {
             self.begun = event.response.map(ToOwned::to_owned);
         }
@@ -167,33 +200,29 @@ impl Meter {
             || event.is_error()
             || is_named_error
             || event.choices.iter().flatten().any(Choice::has_failed)
-            || matches!(event.kind.as_deref(), Some("response.failed" | "error"));
+            || matches!(event.name(), Some("response.failed" | "error"));
         // Some say in the same event that a choice has finished: with an error.
         let choices = event.choices.iter().flatten();
         for choice in choices.filter(|_| !fails) {
             self.follow(choice);
             if self.counts || self.told.is_some() {
-                self.hear(choice, &data);
+                self.hear(choice, data);
             }
         }
-        if event.kind.is_some() {
+        if event.name().is_some() {
             self.responds = true;
             // The pieces of a response have numbers and names of their own, which nobody else can go on with.
             self.told = None;
         }
-        if event
-            .kind
-            .as_ref()
-            .is_some_and(|kind| kind.ends_with(".delta"))
-        {
+        if event.name().is_some_and(|name| name.ends_with(".delta")) {
             self.passed = self.passed.saturating_add(bytes(event.delta));
         }
-        if event.kind.as_deref() == Some("response.output_item.added") {
+        if event.name() == Some("response.output_item.added") {
             // The name of a tool is said here, and nowhere piece by piece.
             self.passed = self.passed.saturating_add(bytes(event.item));
         }
         let closed = matches!(
-            event.kind.as_deref(),
+            event.name(),
             Some("response.completed" | "response.incomplete")
         );
         self.failed |= fails;

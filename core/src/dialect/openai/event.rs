@@ -244,6 +244,14 @@ impl Event<'_> {
             .is_some_and(|choices| !choices.is_empty())
     }
 
+    /// Which event it is of those that have names, as the Responses API has them. What comes in choices may have any name, and a sign of
+    /// life is no event.
+    pub(super) fn name(&self) -> Option<&str> {
+        let name = self.kind.as_deref().filter(|_| self.choices.is_none())?;
+        let is_life = matches!(name, "ping" | "keepalive" | "keep-alive" | "heartbeat");
+        (!is_life).then_some(name)
+    }
+
     /// Whether it is nothing but an error: as those servers say it that do not say it inside of another object.
     pub(super) fn is_error(&self) -> bool {
         self.object.map(RawValue::get) == Some("\"error\"")

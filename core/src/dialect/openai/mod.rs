@@ -4,6 +4,7 @@ mod answer;
 mod cost;
 mod cut;
 mod event;
+mod failure;
 mod length;
 mod opening;
 mod request;
@@ -14,6 +15,7 @@ mod whole;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
+pub(crate) use failure::failure;
 pub use length::Most;
 pub(crate) use opening::{Opening, complaint, is_filtered, opening, refused, told};
 pub use request::{Asked, Malformed};

@@ -47,7 +47,7 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
     if let Some(error) = event.error() {
         return Opening::Error(error.status());
     }
-    let of_response = match event.kind.as_deref() {
+    let of_response = match event.name() {
         // These say that something begins, and nothing of it.
         None
         | Some(
@@ -76,7 +76,7 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
 pub(crate) fn refused(event: &[u8]) -> Option<Bytes> {
     let data = sse::data(event)?;
     let read: Event<'_> = json::read(&data).ok()?;
-    let is_plain = read.kind.is_none() && !read.has_choices() && read.error().is_some();
+    let is_plain = read.name().is_none() && !read.has_choices() && read.error().is_some();
     is_plain.then(|| Bytes::copy_from_slice(&data))
 }
 
@@ -137,7 +137,7 @@ impl Event<'_> {
         if self.choices.iter().flatten().any(Choice::has_failed) {
             return Some(Told::of([]));
         }
-        match self.kind.as_deref() {
+        match self.name() {
             // The Responses API: the fields of the error are the event's own.
             Some("error") => Some(Told::of([self.code])),
             Some("response.failed") => {

@@ -41,6 +41,8 @@ pub struct Asked {
     pub choices: u64,
     /// The choices are texts of any form.
     is_text: bool,
+    /// How probable each piece was is wanted too.
+    wants_logprobs: bool,
     model_at: Range<usize>,
     conversation_at: Range<usize>,
     /// What the caller has said of how long the answer may be, if it is answered with tokens.
@@ -141,6 +143,7 @@ impl Asked {
                 )],
             }
         };
+        let is_said = |raw: &&RawValue| !matches!(raw.get(), "null" | "false" | "0");
         let form = fields.response_format.filter(|raw| raw.get() != "null");
         Ok(Self {
             stream_edits,
@@ -150,6 +153,7 @@ impl Asked {
             } else {
                 0
             },
+            wants_logprobs: fields.logprobs.as_ref().is_some_and(is_said),
             is_text: !fields.has_grammar
                 && form.is_none_or(|raw| cost::kind(raw).is_some_and(|kind| kind == "text")),
             model,
@@ -177,9 +181,10 @@ impl Asked {
         self.length.is_some()
     }
 
-    /// Whether an answer to it can be gone on with by somebody else: there is only one, and its pieces are known.
+    /// Whether an answer to it can be gone on with by somebody else: there is only one, its pieces are known, and nothing stands
+    /// beside them that somebody else would say of other pieces.
     pub fn can_go_on(&self) -> bool {
-        self.choices == 1 && self.is_streamed() && self.most.choices == 1
+        !self.wants_logprobs && self.choices == 1 && self.is_streamed() && self.most.choices == 1
     }
 
     /// Lets targets stream an answer that its caller wants at once, if they can.
@@ -402,6 +407,7 @@ struct Fields<'a> {
     reasoning: Option<&'a RawValue>,
     reasoning_effort: Option<&'a RawValue>,
     response_format: Option<&'a RawValue>,
+    logprobs: Option<&'a RawValue>,
     /// Of those who serve models themselves: what the answer must be like.
     has_grammar: bool,
 }
@@ -429,6 +435,7 @@ enum Name {
     Reasoning,
     ReasoningEffort,
     ResponseFormat,
+    Logprobs,
     IncludeUsage,
     #[serde(
         alias = "guided_json",
@@ -436,6 +443,8 @@ enum Name {
         alias = "guided_choice",
         alias = "guided_grammar",
         alias = "structured_outputs",
+        alias = "structural_tag",
+        alias = "nvext",
         alias = "json_schema",
         alias = "regex",
         alias = "ebnf"
@@ -478,6 +487,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                         Name::Reasoning => (&mut fields.reasoning, "reasoning"),
                         Name::ReasoningEffort => (&mut fields.reasoning_effort, "reasoning_effort"),
                         Name::ResponseFormat => (&mut fields.response_format, "response_format"),
+                        Name::Logprobs => (&mut fields.logprobs, "logprobs"),
                         Name::Grammar => {
                             let grammar: &RawValue = access.next_value()?;
                             fields.has_grammar |= grammar.get() != "null";

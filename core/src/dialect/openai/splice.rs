@@ -76,7 +76,7 @@ impl Splice {
         let Some((text, calls)) = self.catch_up(said) else {
             return Spliced::Differs;
         };
-        let is_finished = finish(&event).is_some();
+        let is_finished = finishes(&event).next().is_some();
         if is_finished && !self.is_heard_out(said) {
             return Spliced::Differs;
         }
@@ -142,8 +142,13 @@ impl Splice {
                 None => event.remove(name),
             };
         }
-        if let Some(choice) = choice(&mut event) {
+        // Several pieces may have come in one event.
+        let finish = finishes(&event).next().cloned();
+        if let Some(choice) = only_choice(&mut event) {
             choice.remove("logprobs");
+            if let Some(finish) = finish {
+                choice.insert("finish_reason".into(), finish);
+            }
             if choice.contains_key("text") {
                 choice.insert("text".into(), text.into());
             } else {
@@ -173,13 +178,21 @@ impl Splice {
     }
 }
 
-fn choice(event: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
-    event.get_mut("choices")?.get_mut(0)?.as_object_mut()
+/// The first of the choices, of which there is no other then.
+fn only_choice(event: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
+    let choices = event.get_mut("choices")?.as_array_mut()?;
+    choices.truncate(1);
+    choices.first_mut()?.as_object_mut()
 }
 
-fn finish(event: &Map<String, Value>) -> Option<&str> {
-    let reason = event.get("choices")?.get(0)?.get("finish_reason")?;
-    reason.as_str().filter(|reason| !reason.is_empty())
+/// Why the choice is over, as often as it is said.
+fn finishes(event: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    let choices = event.get("choices").and_then(Value::as_array);
+    let reasons = choices
+        .into_iter()
+        .flatten()
+        .filter_map(|choice| choice.get("finish_reason"));
+    reasons.filter(|reason| !reason.is_null() && reason.as_str() != Some(""))
 }
 
 #[cfg(test)]

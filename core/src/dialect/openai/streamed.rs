@@ -25,19 +25,27 @@ pub(crate) fn streamed(answer: &[u8]) -> Option<Bytes> {
         }
         events += &format!("data: {}\n\n", Value::Object(event));
     };
+    // All choices in one event: what stands beside them may be long, and they may be many.
+    let mut pieces = Vec::new();
+    let mut ends = Vec::new();
     for mut choice in choices {
         let fields = choice.as_object_mut()?;
         if let Some(mut message) = fields.remove("message") {
             number(&mut message);
-            let finish = fields.insert("finish_reason".into(), Value::Null);
             fields.insert("delta".into(), message);
-            let index = fields.get("index").cloned().unwrap_or_else(|| 0.into());
-            event(json!([choice]), None);
-            let end = json!({ "index": index, "delta": {}, "finish_reason": finish });
-            event(json!([end]), None);
-        } else {
-            event(json!([choice]), None);
+            // Who does not say how it ended has said all the same that this is all.
+            let finish = fields.remove("finish_reason");
+            if let Some(finish) = finish.filter(|finish| !finish.is_null()) {
+                fields.insert("finish_reason".into(), Value::Null);
+                let index = fields.get("index").cloned().unwrap_or_else(|| 0.into());
+                ends.push(json!({ "index": index, "delta": {}, "finish_reason": finish }));
+            }
         }
+        pieces.push(choice);
+    }
+    event(pieces.into(), None);
+    if !ends.is_empty() {
+        event(ends.into(), None);
     }
     if let Some(usage) = usage {
         event(json!([]), Some(usage));
@@ -82,5 +90,27 @@ mod tests {
             assert_eq!(without(heard), without(expected));
         }
         assert_eq!(streamed(br#"{"output":[]}"#), None);
+    }
+
+    #[test]
+    fn it_is_not_much_longer_than_the_answer() {
+        let choices = vec![json!({ "message": {} }); 300];
+        let answer = json!({ "pad": "x".repeat(10_000), "choices": choices }).to_string();
+        assert!(streamed(answer.as_bytes()).unwrap().len() < 4 * answer.len());
+    }
+
+    #[test]
+    fn nobody_is_said_to_have_finished_who_has_not_said_so() {
+        for choice in [
+            r#"{"message":{"content":"a"}}"#,
+            r#"{"message":{"content":"a"},"finish_reason":null}"#,
+        ] {
+            let answer = format!(r#"{{"choices":[{choice}]}}"#);
+            let stream = streamed(answer.as_bytes()).unwrap();
+            assert_eq!(
+                stream,
+                "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"object\":\"chat.completion.chunk\"}\n\ndata: [DONE]\n\n"
+            );
+        }
     }
 }

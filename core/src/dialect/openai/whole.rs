@@ -1,20 +1,30 @@
 //! A whole answer, out of the events of a stream.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::is_done;
 use crate::{dialect::json, sse};
 
 /// The names of which every piece says the same, if it says it again.
-const SAID_ONCE: [&str; 5] = ["role", "type", "id", "name", "finish_reason"];
+const SAID_ONCE: [&str; 6] = [
+    "role",
+    "type",
+    "id",
+    "format",
+    "finish_reason",
+    "native_finish_reason",
+];
+
+/// How many things that have a number a list may have: answers, calls of tools, thoughts.
+const MOST_NUMBERED: usize = 1024;
 
 /// What the events of a stream come to, as they would have been answered at once.
 #[derive(Debug, Default)]
 pub struct Whole {
     answer: Map<String, Value>,
     choices: Vec<Value>,
-    /// An event could not be read, so that something may be missing.
+    /// An event could not be read, or made no sense, so that something may be missing.
     lacks: bool,
 }
 
@@ -41,7 +51,7 @@ impl Whole {
                         {
                             fields.insert("index".into(), 0.into());
                         }
-                        join_in(&mut self.choices, choice);
+                        self.lacks |= join_in(&mut self.choices, choice).is_none();
                     }
                 }
                 ("usage", usage) => {
@@ -91,36 +101,65 @@ fn message(delta: Value) -> Value {
     Value::Object(message)
 }
 
-/// Adds an item of a list: to the one with the same index, if it has one, or in its place.
-fn join_in(list: &mut Vec<Value>, item: Value) {
-    let index = |item: &Value| item.get("index").and_then(Value::as_u64);
+/// Adds an item of a list: to the one that it is a piece of, or in its place. Nothing if there are too many of them.
+fn join_in(list: &mut Vec<Value>, item: Value) -> Option<()> {
     let number = index(&item);
+    if let Some(known) = piece_of(list, &item).and_then(|place| list.get_mut(place)) {
+        return join(known, item);
+    }
     if number.is_none() {
         list.push(item);
-        return;
+        return Some(());
     }
-    let is_same = |other: &&mut Value| index(other) == number;
-    if let Some(known) = list.iter_mut().find(is_same) {
-        join(known, item);
-        return;
+    if list.len() >= MOST_NUMBERED {
+        return None;
     }
     // Its own lists may hold several pieces of one thing.
     let mut new = Value::Object(Map::new());
-    join(&mut new, item);
+    join(&mut new, item)?;
     let is_behind = |other: &Value| index(other) > number;
     let place = list.iter().position(is_behind);
     list.insert(place.unwrap_or(list.len()), new);
+    Some(())
+}
+
+/// Where in the list that stands of which `item` is a piece, if it is one of something.
+fn piece_of(list: &[Value], item: &Value) -> Option<usize> {
+    let number = index(item);
+    let place = match number {
+        Some(_) => list.iter().rposition(|other| index(other) == number)?,
+        // Some leave out which call it is a piece of; then it is one of the last.
+        None if item.get("function").is_some() => list.len().checked_sub(1)?,
+        None => return None,
+    };
+    // Some number all calls alike, or not at all, and tell them apart by their names alone.
+    let is_other = match (id(list.get(place)?), id(item)) {
+        (Some(known), Some(new)) => known != new,
+        (None, Some(_)) => number.is_none(),
+        (_, None) => false,
+    };
+    (!is_other).then_some(place)
+}
+
+fn index(item: &Value) -> Option<u64> {
+    item.get("index")?.as_u64()
+}
+
+fn id(item: &Value) -> Option<&str> {
+    item.get("id")?.as_str().filter(|id| !id.is_empty())
 }
 
 /// Adds a piece to what it is a piece of: texts and lists grow, of anything else the last word counts.
-fn join(known: &mut Value, piece: Value) {
+fn join(known: &mut Value, piece: Value) -> Option<()> {
     match (known, piece) {
         (_, Value::Null) => {}
         (Value::Object(known), Value::Object(piece)) => {
             for (name, value) in piece {
-                let is_known = known.get(&name).and_then(Value::as_str);
-                let is_known = is_known.is_some_and(|known| !known.is_empty());
-                if is_known && SAID_ONCE.contains(&name.as_str()) {
+                let said = known.get(&name).and_then(Value::as_str);
+                let is_said = said.is_some_and(|said| !said.is_empty());
+                // The name of a tool comes in pieces, or all of it again and again.
+                let is_again = name == "name" && said == value.as_str();
+                if is_said && (is_again || SAID_ONCE.contains(&name.as_str())) {
                     continue;
                 }
                 let place = known.entry(name).or_insert(match &value {
@@ -128,17 +167,35 @@ fn join(known: &mut Value, piece: Value) {
                     Value::Array(_) => Value::Array(Vec::new()),
                     _ => Value::Null,
                 });
-                join(place, value);
+                join(place, value)?;
             }
         }
         (Value::Array(known), Value::Array(piece)) => {
             for item in piece {
-                join_in(known, item);
+                join_in(known, item)?;
             }
         }
         (Value::String(known), Value::String(piece)) => known.push_str(&piece),
+        // A text can go on as a list of parts, and such a list as a text.
+        (known @ Value::String(_), Value::Array(piece)) => {
+            let text = known.as_str().filter(|text| !text.is_empty());
+            *known = text.map(part).into_iter().chain(piece).collect();
+        }
+        (Value::Array(known), Value::String(piece)) if !piece.is_empty() => {
+            match known.last_mut().and_then(|last| last.get_mut("text")) {
+                Some(Value::String(text)) => text.push_str(&piece),
+                _ => known.push(part(&piece)),
+            }
+        }
+        (Value::Array(_), Value::String(_)) => {}
         (known, piece) => *known = piece,
     }
+    Some(())
+}
+
+/// A text as one part of several.
+fn part(text: &str) -> Value {
+    json!({ "type": "text", "text": text })
 }
 
 #[cfg(test)]
@@ -159,7 +216,7 @@ mod tests {
 
     #[test]
     fn pieces_come_to_what_would_have_been_answered_at_once() {
-        let table: [(&[&str], &str); 4] = [
+        let table: [(&[&str], &str); 10] = [
             (
                 &[
                     r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","usage":null,"choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]}"#,
@@ -188,6 +245,59 @@ mod tests {
                 ],
                 r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"a"}},{"index":1,"finish_reason":"stop","message":{"role":"assistant","content":"bb"}}]}"#,
             ),
+            // A text and a list of parts, one after the other.
+            (
+                &[
+                    r#"{"choices":[{"index":0,"delta":{"content":"See "}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"content":[{"type":"reference","reference_ids":[1]}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"content":" the"}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"content":"re"}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":[{"type":"text","text":"See "},{"type":"reference","reference_ids":[1]},{"type":"text","text":" there"}]}}]}"#,
+            ),
+            (
+                &[
+                    r#"{"choices":[{"index":0,"delta":{"content":""}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"content":[{"type":"text","text":"a"}]},"finish_reason":"stop"}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":[{"type":"text","text":"a"}]}}]}"#,
+            ),
+            // Two calls with one number.
+            (
+                &[
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":"{\"a\":"}}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"1}"}}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"y","function":{"name":"f","arguments":"{"}}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"y","function":{"arguments":"}"}}]},"finish_reason":"tool_calls"}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"tool_calls","message":{"role":"assistant","content":null,"tool_calls":[{"id":"x","function":{"name":"f","arguments":"{\"a\":1}"}},{"id":"y","function":{"name":"f","arguments":"{}"}}]}}]}"#,
+            ),
+            // Calls without a number, of which the names come in pieces.
+            (
+                &[
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"id":"x","function":{"name":"get_","arguments":""}}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"function":{"name":"weather","arguments":"{"}}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"id":"x","function":{"arguments":"}"}},{"id":"y","function":{"name":"g","arguments":"1"}}]}}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"x","function":{"name":"get_weather","arguments":"{}"}},{"id":"y","function":{"name":"g","arguments":"1"}}]}}]}"#,
+            ),
+            // What is said again and again.
+            (
+                &[
+                    r#"{"choices":[{"index":0,"delta":{"reasoning_details":[{"index":0,"type":"reasoning.text","text":"a","format":"v1"}]},"native_finish_reason":"stop"}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"reasoning_details":[{"index":0,"type":"reasoning.text","text":"b","format":"v1"}]},"native_finish_reason":"stop"}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f"}}]}}]}"#,
+                    r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"x","function":{"name":"f"}}]}}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"native_finish_reason":"stop","message":{"role":"assistant","content":null,"reasoning_details":[{"index":0,"type":"reasoning.text","text":"ab","format":"v1"}],"tool_calls":[{"id":"x","function":{"name":"f"}}]}}]}"#,
+            ),
+            (
+                &[
+                    r#"{"choices":[{"index":0,"delta":{"content":[{"type":"text","text":"a"}]}},{"delta":{"content":"b"}}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":[{"type":"text","text":"ab"}]}}]}"#,
+            ),
             (
                 &[
                     r#"{"object":"text_completion","choices":[{"index":0,"text":"a","finish_reason":null}]}"#,
@@ -198,6 +308,18 @@ mod tests {
         ];
         for (events, expected) in table {
             assert_eq!(whole(events), value(expected));
+        }
+    }
+    #[test]
+    fn more_than_anybody_asks_for_are_no_answer() {
+        for (several, is_answer) in [(MOST_NUMBERED, true), (MOST_NUMBERED + 1, false)] {
+            let calls: Vec<Value> = (0..several)
+                .map(|index| json!({ "index": index }))
+                .collect();
+            let event = json!({ "choices": [{ "index": 0, "delta": { "tool_calls": calls } }] });
+            let mut whole = Whole::default();
+            whole.add(format!("data: {event}\n\n").as_bytes());
+            assert_eq!(whole.answer().is_some(), is_answer);
         }
     }
 }
