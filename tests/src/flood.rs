@@ -62,6 +62,8 @@ pub struct Outcome {
     pub console: Delays,
     /// How many times it did not.
     pub console_failed: usize,
+    /// How much later than they meant to they came. Where that is much, this machine has too much to do to say anything of another.
+    pub late: Delays,
 }
 
 /// How long something took, in order.
@@ -102,6 +104,7 @@ pub fn play(flood: &Flood) -> Outcome {
         let (at, errand, rate) = *soonest;
         soonest.0 += dice.gap(rate);
         thread::sleep(at.saturating_sub(start.elapsed()));
+        let late = start.elapsed().saturating_sub(at);
         if at >= counted.end && open.load(Ordering::SeqCst) == 0 {
             break;
         }
@@ -109,6 +112,7 @@ pub fn play(flood: &Flood) -> Outcome {
         if is_counted {
             open.fetch_add(1, Ordering::SeqCst);
             outcome.asked += usize::from(errand == Errand::Run);
+            outcome.late.0.push(late);
         }
         let (flood, tell, open) = (Arc::clone(&flood), tell.clone(), Arc::clone(&open));
         let caller = move || {
@@ -128,6 +132,7 @@ pub fn play(flood: &Flood) -> Outcome {
     outcome.useful /= flood.counted.as_secs_f64();
     outcome.first.0.sort();
     outcome.console.0.sort();
+    outcome.late.0.sort();
     outcome
 }
 
