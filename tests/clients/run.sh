@@ -58,6 +58,7 @@ play() {
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
+play compose timeout 60 python/.venv-dify/bin/python python/compose.py
 play openai-python timeout 300 python/.venv/bin/python python/openai_sdk.py
 play estimate timeout 300 python/.venv/bin/python python/estimate.py
 play dify-plugin timeout 300 python/.venv/bin/python python/dify_plugin_client.py
