@@ -4,12 +4,9 @@
 // A test tells what went wrong by failing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{
-    collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
-    thread,
-    time::Duration,
-};
+mod fakes;
+
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use tidegate_tests::{
     flood::{Flood, Outcome, play},
@@ -54,7 +51,7 @@ fn most_of_what_dify_can_do_comes_out_of_it_and_the_console_stays_quick() {
 
 /// What comes of a Dify that stands alone, and of one that has a gateway before it.
 fn side_by_side() -> (Outcome, Outcome) {
-    let (bare, behind) = (dify(), dify());
+    let (bare, behind) = (fakes::start(), fakes::start());
     let secrets = BTreeMap::from([("APP_KEY".to_owned(), KEY.to_owned())]);
     let config = CONFIG.replace("DIFY", &format!("http://{behind}{MACHINE}"));
     let gateway = Process::start(Runtime::Native, &config, &secrets).unwrap();
@@ -75,24 +72,6 @@ fn flood(address: SocketAddr, runs: &str, console: &str) -> Outcome {
         warm: Duration::from_secs(10),
         counted: Duration::from_secs(12),
     })
-}
-
-/// A fake on a thread of its own, until the process ends.
-fn dify() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            tidegate_fakes::serve(listener).await.unwrap();
-        });
-    });
-    address
 }
 
 const CONFIG: &str = r#"
