@@ -112,7 +112,7 @@ impl Page {
     }
 
     fn get(&self, path: &str, key: Option<&str>) -> Reply {
-        self.call(Call {
+        self.call(&Call {
             path: path.into(),
             key: key.map(Into::into),
             ..Call::default()
@@ -120,7 +120,7 @@ impl Page {
     }
 
     fn post(&self, path: &str, key: &str, body: &str) -> Reply {
-        self.call(Call {
+        self.call(&Call {
             path: path.into(),
             key: Some(key.into()),
             body: Some(body.into()),
@@ -128,8 +128,8 @@ impl Page {
         })
     }
 
-    fn call(&self, call: Call) -> Reply {
-        self.gateway.calls(&call, 1).remove(0)
+    fn call(&self, call: &Call) -> Reply {
+        self.gateway.calls(call, 1).remove(0)
     }
 
     /// The call of step 3, as it stands there.
