@@ -211,11 +211,12 @@ fn judge(rate: u32, rows: &[Row]) -> Vec<String> {
     };
     let mut failures = Vec::new();
     let comes = f64::from(rate);
-    let least = if comes >= 2.0 * CAPACITY {
-        BASELINE * CAPACITY
+    let most = if comes >= 2.0 * CAPACITY {
+        f64::INFINITY
     } else {
         ROOM * nginx.useful()
     };
+    let least = most.min(BASELINE * CAPACITY);
     if tidegate.useful() < least {
         let useful = tidegate.useful();
         failures.push(format!(
