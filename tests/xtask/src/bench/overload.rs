@@ -51,7 +51,7 @@ pub(super) fn play(plan: Plan) -> Result<Vec<String>, String> {
     cargo("build --locked -p tidegate-fakes").go()?;
     cargo("build --locked -p tidegate-tests --example flood").go()?;
     let scratch = Scratch::new("overload")?;
-    let (warm, counted) = if plan.quick { (15, 15) } else { (60, 30) };
+    let (warm, counted) = if plan.quick { (30, 15) } else { (60, 30) };
     println!(
         "overload: a Dify that can do {CAPACITY:.0} runs a second, and a console beside them; {counted} s, after {warm} s in which it is \
          learnt. An answer is of use that begins within 2 s and ends within 30 s.\n"
