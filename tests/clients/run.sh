@@ -28,13 +28,18 @@ once() {
   shift 2
   cmp --silent "$list" "$stamp" || { "$@" && cp "$list" "$stamp"; }
 }
+# What Dify's package wants is older than what the others use: it has an environment of its own.
 python_packages() {
-  python3 -m venv python/.venv && python/.venv/bin/pip install --quiet --disable-pip-version-check -r python/requirements.txt
+  local list=$1 folder=$2
+  python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$list"
 }
 npm_packages() {
   npm ci --prefix node --no-audit --no-fund --loglevel error
 }
-once python/requirements.txt python/.venv/.installed python_packages || exit 1
+for name in "" -dify; do
+  list=python/requirements$name.txt folder=python/.venv$name
+  once "$list" "$folder/.installed" python_packages "$list" "$folder" || exit 1
+done
 once node/package-lock.json node/node_modules/.installed npm_packages || exit 1
 
 failed=()
@@ -53,11 +58,15 @@ play() {
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
+play compose timeout 60 python/.venv-dify/bin/python python/compose.py
 play openai-python timeout 300 python/.venv/bin/python python/openai_sdk.py
 play estimate timeout 300 python/.venv/bin/python python/estimate.py
 play dify-plugin timeout 300 python/.venv/bin/python python/dify_plugin_client.py
+play dify-plugin-package timeout 300 python/.venv-dify/bin/python python/dify_plugin_package.py
 play dify-api timeout 300 python/.venv/bin/python python/dify_api_client.py
+play dify-client-python timeout 300 python/.venv-dify/bin/python python/dify_client_package.py
 play openai-node timeout 300 node --test-reporter=spec node/openai_sdk.test.mjs
+play dify-client-node timeout 300 node --test-reporter=spec node/dify_client.test.mjs
 
 if [ ${#failed[@]} != 0 ]; then
   echo "clients that failed: ${failed[*]}"

@@ -6,6 +6,7 @@
 //! * [`upstream`] answers what a script says, byte by byte; [`client`] sends what must not be sent. Both speak by
 //!   [`wire`], because no well-behaved HTTP library would.
 //! * [`play`] takes a scenario through a stage, and streams through every cut.
+//! * [`flood`] are callers in real time who do not wait for each other.
 //! * [`limited`] is a process for tests that are not scenarios: those that kill something, or start several.
 //!
 //! ```text
@@ -26,6 +27,7 @@
 pub mod check;
 pub mod client;
 pub mod expect;
+pub mod flood;
 pub mod limited;
 pub mod memory;
 pub mod play;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -64,6 +65,11 @@ impl Process {
     /// What the machine calls it.
     pub fn id(&self) -> u32 {
         self.running.child.id()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.running.port))
     }
 
     /// Kills it as a power cut would, and starts it again on what it has left behind.

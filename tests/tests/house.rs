@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -295,8 +296,19 @@ fn every_example_passes_check() {
     let examples = toml_files(&workspace().join("examples"));
     assert!(!examples.is_empty(), "there are no examples");
     for example in examples {
+        // A file, or its folder, is named after where it runs, if that is not everywhere.
+        let names = [
+            example.file_stem(),
+            example.parent().and_then(Path::file_name),
+        ];
+        let names = names.map(|name| name.and_then(OsStr::to_str).unwrap_or_default());
+        let runtime = match names {
+            ["cloudflare", _] | [_, "workers"] => "cloudflare",
+            ["spin", _] | [_, "spin"] => "spin",
+            _ => "native",
+        };
         let run = Command::new(&binary)
-            .arg("check")
+            .args(["check", "--runtime", runtime])
             .arg(&example)
             .output()
             .unwrap();

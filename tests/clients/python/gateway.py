@@ -31,6 +31,7 @@ MODES = {
     "plain": "ok",
     "embed": "ok",
     "voice": "ok",
+    "rerank": "ok",
     "gone": "503",
     "breaks": "cut-mid-3",
     "fails": "error-chunk",

@@ -18,6 +18,7 @@ pub(crate) struct Mode {
     pub(crate) text: Text,
     pub(crate) cap: Option<usize>,
     pub(crate) load: Option<(Duration, Duration)>,
+    pub(crate) cores: Option<(u32, Duration)>,
     pub(crate) no_usage: bool,
     pub(crate) no_done: bool,
     pub(crate) tools: bool,
@@ -216,6 +217,10 @@ impl Mode {
         } else if let Some(times) = after("load-") {
             let (base, penalty) = times.split_once('-')?;
             self.load = Some((duration(base)?, duration(penalty)?));
+        } else if let Some(machine) = after("cores-") {
+            let (cores, model) = machine.split_once('-')?;
+            let cores = cores.parse().ok().filter(|cores| *cores > 0)?;
+            self.cores = Some((cores, duration(model)?));
         } else if let Some(count) = after("raw-") {
             self.raw = Some(count.parse().ok()?);
         } else {
@@ -333,6 +338,10 @@ mod tests {
                 "load-50-100ms",
                 with(|m| m.load = Some((Duration::from_millis(50), Duration::from_millis(100)))),
             ),
+            (
+                "cores-4-5s",
+                with(|m| m.cores = Some((4, Duration::from_secs(5)))),
+            ),
             ("no-usage", with(|m| m.no_usage = true)),
             ("no-done", with(|m| m.no_done = true)),
             ("tools", with(|m| m.tools = true)),
@@ -363,6 +372,8 @@ mod tests {
             "flaky-1of0",
             "slow-",
             "split-0",
+            "cores-4",
+            "cores-0-5s",
             "fail-nothing_known",
             "okay",
         ] {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
@@ -21,6 +21,8 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) before: Duration,
+    /// What has to come about before the answer begins.
+    pub(crate) opens: Option<Arc<Stop>>,
     pub(crate) steps: Vec<Step>,
     /// How long the body is said to be; nothing for a stream.
     pub(crate) length: Option<u64>,
@@ -34,13 +36,15 @@ pub(crate) enum Step {
     /// One write.
     Write(Bytes),
     Pause(Duration),
+    /// Nothing, until this is pressed.
+    Await(Arc<Stop>),
     /// The connection is broken.
     Break,
 }
 
-/// A task's stop button.
-#[derive(Default)]
-pub(crate) struct Stop(Mutex<(bool, Option<Waker>)>);
+/// A button that is pressed once: to stop a task, or to tell that something has come about.
+#[derive(Debug, Default)]
+pub(crate) struct Stop(Mutex<(bool, Vec<Waker>)>);
 
 /// The body of an answer: its steps, as they are played.
 pub(crate) struct Play {
@@ -69,6 +73,7 @@ impl Reply {
             status,
             headers,
             before: Duration::ZERO,
+            opens: None,
             steps,
             length: None,
             stop: None,
@@ -125,15 +130,31 @@ impl Stop {
     pub(crate) fn press(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.0 = true;
-        if let Some(waker) = state.1.take() {
-            waker.wake();
-        }
+        state.1.drain(..).for_each(Waker::wake);
     }
 
     fn pressed(&self, context: &Context<'_>) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.1 = Some(context.waker().clone());
+        let waker = context.waker();
+        if !state.1.iter().any(|other| other.will_wake(waker)) {
+            state.1.push(waker.clone());
+        }
         state.0
+    }
+
+    /// Waits until it is pressed.
+    pub(crate) async fn wait(&self) {
+        poll_fn(|context| match self.pressed(context) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+}
+
+impl PartialEq for Stop {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
     }
 }
 
@@ -169,6 +190,12 @@ impl Body for Play {
                 Some(Step::Write(bytes)) => {
                     play.flush = true;
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Some(Step::Await(what)) => {
+                    if !what.pressed(context) {
+                        play.steps.push_front(Step::Await(what));
+                        return Poll::Pending;
+                    }
                 }
                 Some(Step::Pause(time)) => play.pause = Some(Box::pin(sleep(time))),
                 Some(Step::Break) => return Poll::Ready(Some(Err(Broken))),

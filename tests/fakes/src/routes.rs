@@ -73,6 +73,7 @@
 //! | `rich` | a workflow or chatflow with every kind of event there is |
 //! | `tts` | a chat with its voice after it |
 //! | `moderated` | an answer that is replaced |
+//! | `cores-N-T` | N cores for the API server, shared by all that it is asked: 0.05 s of one until the first event of a run, 0.35 s more until its last one, a model of T between; 0.02 s for any other call. It does half as much with 150 runs in progress; a run goes on without its caller |
 //!
 //! # Answers
 //!

@@ -125,6 +125,9 @@ async fn answer(
     if !reply.before.is_zero() {
         tokio::time::sleep(reply.before).await;
     }
+    if let Some(opens) = reply.opens.take() {
+        opens.wait().await;
+    }
     Ok(reply.play(visit))
 }
 

@@ -19,7 +19,7 @@ mod wasm;
 const USAGE: &str = "\
 usage: cargo xtask test [PART…]                        run all parts, or these
        cargo xtask parts                               list the parts
-       cargo xtask bench [--quick] [--assert] [PART…]  measure; PART is native or workerd
+       cargo xtask bench [--quick] [--assert] [PART…]  measure; PART is native, limits, overload or workerd
        cargo xtask component                           build the Spin component, as small as it gets
        cargo xtask strip FILE                          take the names out of a WebAssembly file
        cargo xtask setup                               install what the tests need, and nothing else";

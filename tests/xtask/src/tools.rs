@@ -15,7 +15,7 @@ const CRATES: [(&str, &str); 4] = [
 /// Where npm packages are needed.
 const PACKAGES: [&str; 2] = ["tests/workerd", "tests/clients/node"];
 
-/// The environment that the Python clients run in.
+/// The folder of the environments that the Python clients run in.
 const PYTHON: &str = "tests/clients/python";
 
 const TARGETS: [&str; 2] = ["wasm32-unknown-unknown", "wasm32-wasip2"];
@@ -139,23 +139,26 @@ fn packages(directory: &str) -> Result<(), String> {
     )
 }
 
+/// What Dify's package wants is older than what the others use: it has an environment of its own.
 fn python() -> Result<(), String> {
     let directory = root().join(PYTHON);
-    once(
-        &directory.join("requirements.txt"),
-        &directory.join(".venv/.installed"),
-        || {
-            println!("installing the Python packages of {}", directory.display());
+    ["", "-dify"].iter().try_for_each(|name| {
+        let (list, folder) = (format!("requirements{name}.txt"), format!(".venv{name}"));
+        let stamp = directory.join(&folder).join(".installed");
+        once(&directory.join(&list), &stamp, || {
+            println!("installing {list} of {}", directory.display());
             run("python3")
-                .words("-m venv .venv")
+                .words("-m venv")
+                .arg(&folder)
                 .within(&directory)
                 .go()?;
-            run(directory.join(".venv/bin/pip"))
-                .words("install --quiet --disable-pip-version-check -r requirements.txt")
+            run(directory.join(&folder).join("bin/pip"))
+                .words("install --quiet --disable-pip-version-check -r")
+                .arg(&list)
                 .within(&directory)
                 .go()
-        },
-    )
+        })
+    })
 }
 
 /// Installs what `wanted` lists, unless `stamp` says that the very same list was installed.

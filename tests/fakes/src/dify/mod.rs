@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
+use self::machine::Machine;
 use crate::{
     counts::Visit,
     mode::{Fault, Mode},
@@ -16,11 +17,15 @@ use crate::{
 
 pub(crate) mod errors;
 mod events;
+mod machine;
 mod service;
 
 /// What a Dify installation remembers.
 #[derive(Default)]
-pub(crate) struct Installation(Mutex<Memory>);
+pub(crate) struct Installation {
+    memory: Mutex<Memory>,
+    machine: Arc<Machine>,
+}
 
 #[derive(Default)]
 struct Memory {
@@ -91,7 +96,7 @@ pub(crate) fn answer(
         .into_iter()
         .any(under)
     {
-        let reply = match mode.fault {
+        let mut reply = match mode.fault {
             Some(Fault::Dify(failure)) => failure.reply(),
             Some(Fault::Status(status)) => errors::by_status(status),
             _ if under("/v1") => service::answer(asked, mode, visit, installation),
@@ -100,6 +105,9 @@ pub(crate) fn answer(
             }
             _ => echo("api", asked),
         };
+        if let (Some((cores, _)), None) = (mode.cores, &reply.opens) {
+            reply.opens = Some(installation.machine.aside(cores));
+        }
         return reply
             .with("server", "gunicorn")
             .with("x-version", "1.14.0")
@@ -131,7 +139,7 @@ fn echo(service: &str, asked: &Asked) -> Reply {
 
 impl Installation {
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     CREATED, Conversation, Installation, Kind, Task, Turn,
     errors::{self, by_code, say},
     events::{Run, WORKFLOW},
+    machine::Progress,
 };
 use crate::{
     counts::Visit,
@@ -243,6 +244,7 @@ impl Call<'_> {
             &json!({"task_id": run.task, "workflow_run_id": run.run, "data": data}),
         );
         wire::hurt(&mut reply, run.events(self.mode).len(), self.mode);
+        self.end(&mut reply);
         Ok(reply)
     }
 
@@ -275,8 +277,26 @@ impl Call<'_> {
             framing: self.mode.framing,
             ..Mode::default()
         };
+        if let Some(progress) = self.compute(&stop) {
+            // The first event when there is something to say, and the last one when it is over.
+            let last = |step: &Step| matches!(step, Step::Write(_));
+            let last = reply.steps.iter().rposition(last).unwrap_or_default();
+            reply.steps.insert(last, Step::Await(progress.ended));
+            reply.opens = Some(progress.opened);
+        }
         reply.stop = Some((stop, wire::stream(run.stopped(), &plain)));
         reply
+    }
+
+    /// Where there is a machine, a run of it.
+    fn compute(&self, stop: &Arc<Stop>) -> Option<Progress> {
+        let (cores, model) = self.mode.cores?;
+        Some(self.dify.machine.run(cores, model, Arc::clone(stop)))
+    }
+
+    /// An answer that is no stream comes when the run is over.
+    fn end(&self, reply: &mut Reply) {
+        reply.opens = self.compute(&Arc::default()).map(|run| run.ended);
     }
 
     /// The answer of a chat or a completion that is no stream.
@@ -294,6 +314,7 @@ impl Call<'_> {
         }
         let mut reply = Reply::json(200, &body);
         wire::hurt(&mut reply, run.pieces.len(), self.mode);
+        self.end(&mut reply);
         Ok(reply)
     }
 

@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod native;
 mod nginx;
+mod overload;
 mod process;
 mod table;
 mod upstream;
@@ -20,6 +21,7 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
     let mut plan = Plan {
         rounds: 5,
         seconds: 2,
+        quick: false,
         assert: false,
     };
     let mut parts = Vec::new();
@@ -29,14 +31,15 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
                 plan = Plan {
                     rounds: 2,
                     seconds: 1,
+                    quick: true,
                     ..plan
                 }
             }
             "--assert" => plan.assert = true,
-            part @ ("native" | "limits" | "workerd") => parts.push(part),
+            part @ ("native" | "limits" | "overload" | "workerd") => parts.push(part),
             other => {
                 return Err(format!(
-                    "bench takes --quick, --assert, native, limits and workerd, not {other:?}"
+                    "bench takes --quick, --assert, native, limits, overload and workerd, not {other:?}"
                 ));
             }
         }
@@ -48,6 +51,9 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
     }
     if parts.is_empty() || parts.contains(&"limits") {
         failures.extend(limits::run(plan)?);
+    }
+    if parts.is_empty() || parts.contains(&"overload") {
+        failures.extend(overload::play(plan)?);
     }
     if parts.is_empty() || parts.contains(&"workerd") {
         failures.extend(workerd::run(plan)?);
@@ -63,6 +69,7 @@ pub(crate) fn run(options: &[&str]) -> Result<(), String> {
 struct Plan {
     rounds: usize,
     seconds: u64,
+    quick: bool,
     assert: bool,
 }
 

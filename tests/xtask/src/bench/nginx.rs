@@ -67,7 +67,8 @@ impl Proxy {
 
 const KINDS: [Upstream; 3] = [Upstream::Quick, Upstream::Reader, Upstream::Streamer];
 
-fn start(
+/// Starts one that has these `servers`, of which one listens at `address`.
+pub(super) fn start(
     scratch: &Scratch,
     name: &str,
     workers: usize,
