@@ -263,9 +263,9 @@ impl Relay {
                 };
                 match passed {
                     Ok(()) => {
-                        if !rest.is_empty() {
+                        if let Some(last) = out.last() {
                             // Else no reader takes it for an event, nor for the end of one.
-                            out.push(Bytes::from_static(b"\n\n"));
+                            out.push(sse::missing_end(last));
                         }
                         let detail = "the stream ended before it was whole";
                         self.broken(Break::Lost(detail.into()), out);

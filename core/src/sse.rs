@@ -65,6 +65,18 @@ pub fn event(data: &[u8]) -> Bytes {
     event.into()
 }
 
+/// What is missing of the blank line behind the last event of a stream.
+pub fn missing_end(event: &[u8]) -> Bytes {
+    let is_end = |end: &&[u8]| event.ends_with(end);
+    let lines = [&b"\n\n"[..], b"\r\r", b"\r\n\r\n"].iter().any(is_end);
+    let line = [&b"\n"[..], b"\r"].iter().any(is_end);
+    Bytes::from_static(match (lines, line) {
+        (true, _) => b"",
+        (false, true) => b"\n",
+        (false, false) => b"\n\n",
+    })
+}
+
 /// The value of the `data` field of an event: its lines joined, none if it has no such line.
 pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut lines = fields(event).filter_map(|(name, value)| (name == b"data").then_some(value));
