@@ -259,7 +259,7 @@ impl Relay {
                 let passed = if rest.is_empty() {
                     Ok(())
                 } else {
-                    self.event(rest.clone(), out)
+                    self.event(rest, out)
                 };
                 match passed {
                     Ok(()) => {
