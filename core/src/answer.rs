@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response::Parts
 use crate::{
     body::{Body, join},
     dialect::{
-        Meter, dify,
+        Meter,
+        dify::{self, Wish},
         openai::{self, Opening},
     },
     dispatch::is_for_caller,
@@ -161,9 +162,12 @@ pub(crate) async fn take(
             check_provider(&head, now)?;
             (Content::Untouched(body), from_provider(&head.headers))
         }
-        Reading::Run | Reading::Service => {
+        Reading::Run(_) | Reading::Service => {
             check_dify(&head, now)?;
-            let is_run = *reading == Reading::Run && head.status.is_success();
+            let is_run = *reading != Reading::Service && head.status.is_success();
+            // Who waits for a stream may have been told already that it comes.
+            let is_awaited =
+                *reading == Reading::Run(Wish::Stream) && head.status.is_client_error();
             let content = if is_stream {
                 // What comes first is for the caller in any case: nobody else could be asked.
                 match begun(body, |_| Opening::Content).await? {
@@ -172,7 +176,7 @@ pub(crate) async fn take(
                     }
                     Begun::Refused(error) => Content::Whole(error, Usage::default()),
                 }
-            } else if is_run && !is_encoded(&head.headers) {
+            } else if (is_run || is_awaited) && !is_encoded(&head.headers) {
                 read_whole(&head, body, dify::usage).await?
             } else {
                 Content::Untouched(body)
@@ -187,19 +191,24 @@ pub(crate) async fn take(
     if !matches!(content, Content::Untouched(_)) {
         headers.remove(header::CONTENT_LENGTH);
     }
-    let owes_wait = matches!(
-        head.status,
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-    );
-    if owes_wait && !headers.contains_key(header::RETRY_AFTER) {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
-    }
+    owe_wait(head.status, &mut headers);
     Ok(Reply {
         status: head.status,
         headers,
         content,
         complaint,
     })
+}
+
+/// Says how long to wait where that is owed, and nobody has said it.
+pub(crate) fn owe_wait(status: StatusCode, headers: &mut HeaderMap) {
+    let owes_wait = matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    );
+    if owes_wait && !headers.contains_key(header::RETRY_AFTER) {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+    }
 }
 
 /// How a stream has begun.

@@ -9,7 +9,7 @@ use crate::{
     body::Body,
     claim::{Answer, Cost, STEP},
     dialect::{
-        dify::{self, Open, Run},
+        dify::{self, Open, Run, Wish},
         openai::{Asked, Estimate},
     },
     dispatch::{Hedge, Retry, Target},
@@ -75,7 +75,7 @@ pub(crate) enum Reading {
     /// Any other answer of a provider: handed through, unless it is a failure.
     Provider,
     /// The answer of an app of Dify's: as a model's, but what Dify says of a failure is for the caller.
-    Run,
+    Run(Wish),
     /// Any other answer of Dify's service API: streams are watched, the rest is handed through.
     Service,
     /// Handed through, whatever it is.
@@ -128,7 +128,10 @@ impl Exchange {
 
     /// Whether its caller can be told that the answer is on its way, and hear in the stream what became of it.
     pub(crate) fn can_be_awaited(&self) -> bool {
-        matches!(&self.reading, Reading::Model(terms) if terms.stream)
+        match &self.reading {
+            Reading::Model(terms) => terms.stream,
+            reading => *reading == Reading::Run(Wish::Stream),
+        }
     }
 
     /// When somebody else is asked as well. Whole answers take as long as they take.
@@ -219,7 +222,12 @@ impl Exchange {
 
     /// Whether a stream of it is put together to one answer, since its caller wants it at once.
     pub(crate) fn is_assembled(&self) -> bool {
-        matches!(&self.payload, Payload::Asked(asked) if asked.is_assembled())
+        match &self.payload {
+            Payload::Asked(asked) => asked.is_assembled(),
+            Payload::Kept(_) | Payload::Once(_) => {
+                self.reading == Reading::Run(Wish::AtOnce)
+            }
+        }
     }
 
     /// Whether a provider can be asked to go on behind the text that has been heard.

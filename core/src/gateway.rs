@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     admin,
     admission::{Denial, Desk},
-    answer::{Content, Reply},
-    assembly,
+    answer::{Content, Reply, owe_wait},
+    assembly::{self, Waiting},
     auth::{self, Caller, Consumer},
     body::Body,
     call::{Call, below},
@@ -372,22 +372,37 @@ impl Gateway {
             } if is_assembled => (Start::Answer(body, meter, pursuit), headers),
             reply => return self.relay(visit, reply, pursuit),
         };
-        let (body, receipt, _) = self.watch(&mut visit, start);
-        let answer = assembly::assemble(body).await;
-        let closing = receipt.await;
-        visit.settle(&closing);
-        match (closing.ended, answer) {
-            (Ending::Truncated, _) | (_, None) => visit.end(&Refusal::Truncated, Ending::Truncated),
-            (ended, Some(answer)) => {
-                headers.insert(header::CONTENT_TYPE, JSON);
-                visit.record.status = StatusCode::OK.as_u16();
-                visit.stamp(&mut headers);
-                visit.close(ended, None);
-                let mut response = Response::new(answer.into());
-                *response.headers_mut() = headers;
-                response
-            }
+        let dialect = visit.dialect;
+        let (mut body, receipt, reins) = self.watch(&mut visit, start);
+        let waiting = Waiting::new(visit, receipt, self.platform.tasks.clone());
+        let assembled = assembly::assemble(&mut body, dialect).await;
+        match &assembled {
+            Some(_) => reins.pull(Ending::Whole, None),
+            None => reins.pull(Ending::Truncated, Some("no answer could be put together")),
         }
+        let Some((mut visit, closing)) = waiting.over().await else {
+            return Refusal::Truncated.answer(dialect);
+        };
+        let is_broken = closing.ended == Ending::Truncated;
+        let Some(assembled) = assembled.filter(|whole| whole.is_certain || !is_broken) else {
+            return visit.end(&Refusal::Truncated, Ending::Truncated);
+        };
+        headers.insert(header::CONTENT_TYPE, JSON);
+        owe_wait(assembled.status, &mut headers);
+        // Dify may go on for a while behind its answer, and fail at that.
+        let is_whole = is_broken && assembled.status.is_success();
+        let ended = if is_whole {
+            Ending::Whole
+        } else {
+            closing.ended
+        };
+        visit.record.status = assembled.status.as_u16();
+        visit.stamp(&mut headers);
+        visit.close(ended, None);
+        let mut response = Response::new(assembled.answer.into());
+        *response.status_mut() = assembled.status;
+        *response.headers_mut() = headers;
+        response
     }
 
     /// Begins a stream of which nothing is there yet, so that nobody between takes its caller's connection for dead.
@@ -418,7 +433,8 @@ impl Gateway {
             let closing = match within(&*clock, left, &mut receipt).await {
                 Some(closing) => closing,
                 None => {
-                    reins.pull();
+                    let detail = "its caller has not read it in time";
+                    reins.pull(Ending::Truncated, Some(detail));
                     receipt.await
                 }
             };

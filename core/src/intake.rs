@@ -12,7 +12,7 @@ use crate::{
     claim::{Answer, Cost},
     config::Config,
     dialect::{
-        dify::{self, Installation, OnAbort, Places, Run},
+        dify::{self, Installation, Places, Run, Told, Wish},
         openai::{self, Asked, Estimate, Malformed},
     },
     dispatch::{Retry, Target},
@@ -165,20 +165,20 @@ pub(crate) async fn app(
     strip_keys(&mut headers);
     headers.remove(header::COOKIE);
     let (app, installation) = (&places.first.app, &places.first.installation);
-    let reading = if dify::is_run(&path) && call.method == Method::POST {
+    let is_run = dify::is_run(&path) && call.method == Method::POST;
+    let reading = if is_run {
         // What is compressed cannot be counted.
         headers.remove(header::ACCEPT_ENCODING);
-        Reading::Run
+        Reading::Run(Wish::Any)
     } else {
         Reading::Service
     };
-    let is_run = reading == Reading::Run;
     let on_abort = app.on_abort.filter(|_| is_run);
     let runs = app.runs.as_ref().filter(|_| is_run);
-    // Whoever stops a run must name the user who began it; and only of a stream it is known how soon it begins.
-    let wants_user = wants_user || on_abort == Some(OnAbort::Stop) || runs.is_some();
+    // Whoever stops a run must name the user who began it.
     let is_several = places.are_several();
-    let (user, is_soon, body) = told(config, call, body, wants_user || is_several).await?;
+    let (mut told, body) = told(config, call, body, wants_user || is_run || is_several).await?;
+    let user = told.user.take();
     let mut exchange = to_installation(
         config,
         call,
@@ -188,15 +188,19 @@ pub(crate) async fn app(
         (&app.name, &app.origin),
         (user, body),
     )?;
+    if is_run {
+        wish(told, app.stream_upstream, &mut exchange);
+    }
     exchange.way = runs.or_else(|| installation.part(&path)).cloned();
-    exchange.is_soon = is_soon && runs.is_some();
+    let is_streamed = exchange.is_soon;
+    exchange.is_soon &= runs.is_some();
     exchange.run = on_abort.map(|on_abort| Run {
         path,
         user: exchange.user.clone(),
         on_abort,
     });
     if is_several {
-        places::widen(places, call, is_soon, &mut exchange);
+        places::widen(places, call, is_streamed, &mut exchange);
     }
     Ok(Errand::Ask(Box::new(exchange)))
 }
@@ -223,17 +227,18 @@ pub(crate) async fn installation(
     {
         headers.insert("dify-hook-url", url);
     }
-    let reading = if dify::is_run(path) && call.method == Method::POST {
+    let is_run = dify::is_run(path) && call.method == Method::POST;
+    let reading = if is_run {
         headers.remove(header::ACCEPT_ENCODING);
-        Reading::Run
+        Reading::Run(Wish::Any)
     } else if dify::is_service(path) {
         Reading::Service
     } else {
         Reading::Untouched { cookies: true }
     };
     let runs = installation.runs.as_ref();
-    let runs = runs.filter(|_| reading == Reading::Run);
-    let wants_user = wants_user && dify::is_service(path) || runs.is_some();
+    let runs = runs.filter(|_| is_run);
+    let wants_user = wants_user && dify::is_service(path);
     let switches = call.switches && dify::is_socket(path);
     if switches && !installation.switches {
         return Err(Refusal::Upgrade);
@@ -244,7 +249,8 @@ pub(crate) async fn installation(
     } else {
         (call.content(body), Body::empty())
     };
-    let (user, is_soon, content) = told(config, call, content, wants_user).await?;
+    let (mut told, content) = told(config, call, content, wants_user || is_run).await?;
+    let user = told.user.take();
     let mut exchange = to_installation(
         config,
         call,
@@ -259,29 +265,51 @@ pub(crate) async fn installation(
         exchange.timeouts = Timeouts::SOCKET;
         exchange.switches = true;
     }
+    if is_run {
+        wish(told, installation.stream_upstream, &mut exchange);
+    }
     exchange.way = runs.or_else(|| installation.part(path)).cloned();
-    exchange.is_soon = is_soon && runs.is_some();
+    exchange.is_soon &= runs.is_some();
     Ok(Errand::Ask(Box::new(exchange)))
 }
 
-/// The user whom a call to Dify's service API names, in its body, if that is JSON, else in its query; and whether its body asks for
-/// a stream. Nothing, unless somebody wants to know.
+/// Asks for what the caller of a run wants: for a stream, where Dify `streams` what is wanted at once.
+fn wish(told: Told, streams: bool, exchange: &mut Exchange) {
+    let wish = match told.streamed {
+        Some(body) if streams => {
+            exchange.headers.remove(header::CONTENT_LENGTH);
+            exchange.payload = Payload::Once(body.into());
+            Wish::AtOnce
+        }
+        _ if told.wish == Wish::Stream => Wish::Stream,
+        _ => Wish::Any,
+    };
+    // Only of a stream it is known how soon it begins.
+    exchange.is_soon = wish != Wish::Any;
+    exchange.reading = Reading::Run(wish);
+}
+
+/// What a call to Dify's service API says in its body, if that is JSON; its user may stand in its query as well. Nothing, unless
+/// somebody wants to know.
 async fn told(
     config: &Config,
     call: &Call,
     body: Body,
     wants: bool,
-) -> Result<(Option<String>, bool, Body), Refusal> {
+) -> Result<(Told, Body), Refusal> {
+    let mut told = Told::default();
     if !wants {
-        return Ok((None, false, body));
+        return Ok((told, body));
+    }
+    let mut body = body;
+    if is_type(&call.headers, "application/json") {
+        let read = read(body, config.max_body.get()).await?;
+        told = Told::read(&read);
+        body = read.into();
     }
     let of_query = || call.query.as_deref().and_then(dify::user_of_query);
-    if !is_type(&call.headers, "application/json") {
-        return Ok((of_query(), false, body));
-    }
-    let body = read(body, config.max_body.get()).await?;
-    let (user, is_streamed) = dify::told_by_body(&body);
-    Ok((user.or_else(of_query), is_streamed, body.into()))
+    told.user = told.user.or_else(of_query);
+    Ok((told, body))
 }
 
 fn to_installation(
@@ -295,7 +323,8 @@ fn to_installation(
 ) -> Result<Exchange, Refusal> {
     let exceeded = Rc::default();
     let body = bounded(body, &call.headers, config.max_body.get(), &exceeded)?;
-    let cost = (reading == Reading::Run).then(|| Cost {
+    let is_run = matches!(reading, Reading::Run(_));
+    let cost = is_run.then(|| Cost {
         prompt: Estimate::of_bytes(body.size().unwrap_or(UNKNOWN_SIZE)),
         answer: Answer::Open,
     });

@@ -99,16 +99,15 @@ pub(crate) fn watch(stream: Stream) -> (Body, Receipt, Reins) {
     (body, receipt, Reins(relay))
 }
 
-/// Holds a stream whose caller may not read it: then nothing of it moves, and no time passes for it.
+/// Holds a stream whose caller may not read it to its end: then nothing of it moves, and no time passes for it.
 pub(crate) struct Reins(Rc<RefCell<Option<Relay>>>);
 
 impl Reins {
-    /// Ends the stream where it is.
-    pub(crate) fn pull(self) {
+    /// Ends the stream where it is, if it is not over.
+    pub(crate) fn pull(self, ended: Ending, detail: Option<&str>) {
         let relay = self.0.take();
         if let Some(mut relay) = relay {
-            let detail = "its caller has not read it in time";
-            relay.close(Ending::Truncated, Some(detail.into()), None);
+            relay.close(ended, detail.map(Into::into), None);
         }
     }
 }
@@ -191,6 +190,14 @@ impl Relay {
                     Content::Stream(body, meter) => {
                         self.start(body, meter, Some(searched.pursuit));
                     }
+                    Content::Untouched(_) if reply.status.is_server_error() => {
+                        let refusal = Refusal::Upstream {
+                            last: reply.outcome(),
+                            retry_after: None,
+                        };
+                        self.close(Ending::Refused, None, Some(refusal.code()));
+                        out.push(refusal.event(self.dialect));
+                    }
                     Content::Untouched(body) => self.source = Source::Upstream(body),
                     Content::Whole(bytes, usage) => {
                         // It is no stream, but a word on why there is none.
@@ -198,7 +205,11 @@ impl Relay {
                         let mut budget = mem::take(&mut self.budget);
                         self.counted = Some(budget.answered(usage, bytes.len() as u64, is_failure));
                         self.close(Ending::Refused, None, None);
-                        out.push(sse::event(&bytes));
+                        out.push(if is_failure {
+                            self.dialect.event(&bytes)
+                        } else {
+                            sse::event(&bytes)
+                        });
                     }
                 }
             }

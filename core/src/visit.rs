@@ -108,6 +108,13 @@ impl Visit {
         self.is_recorded = true;
     }
 
+    /// Writes the record of an answer whose caller has left before it was there, and how it has gone.
+    pub(crate) fn left(mut self, closing: &Closing) {
+        self.settle(closing);
+        self.record.status = CALLER_LEFT;
+        self.close(Ending::Abandoned, None);
+    }
+
     /// Says no, in the caller's dialect.
     pub(crate) fn refuse(self, refusal: &Refusal) -> Response<Body> {
         self.end(refusal, Ending::Refused)

@@ -6,7 +6,7 @@ pub mod openai;
 
 use bytes::Bytes;
 
-use crate::usage::Usage;
+use crate::{sse, usage::Usage};
 
 /// A language.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,6 +23,14 @@ impl Dialect {
         match self {
             Self::OpenAi => Bytes::from_static(b": ping\n\n"),
             Self::Dify => Bytes::from_static(b"event: ping\n\n"),
+        }
+    }
+
+    /// What an upstream has said in place of a stream, within one.
+    pub(crate) fn event(self, error: &[u8]) -> Bytes {
+        match self {
+            Self::OpenAi => sse::event(error),
+            Self::Dify => dify::event(error),
         }
     }
 }

@@ -140,10 +140,11 @@ impl Builder<'_> {
         }
         let runs = overload(&mut section);
         let parts = permits(&mut section, &scope, runs);
+        let streams = stream_upstream(&mut section);
         let listed = section.field("apps").map(|field| field.named());
         let mut apps = Vec::new();
         for (key, field) in listed.unwrap_or_default() {
-            let app = self.app(&scope, &key.name, &api, runs, &field);
+            let app = self.app(&scope, &key.name, &api, (runs, streams), &field);
             apps.push((key.name.clone(), Rc::new(app)));
         }
         let checks = self.checks(&mut section, &apps);
@@ -154,6 +155,8 @@ impl Builder<'_> {
             web,
             plugin_daemon,
             switches,
+            // Whoever brings a key of its own talks to Dify itself.
+            stream_upstream: streams == Some(true),
             runs: way(&scope, &[(&scope, runs)]),
             parts,
             checks,
@@ -166,13 +169,13 @@ impl Builder<'_> {
         Some((installation, apps))
     }
 
-    /// Reads an app of the installation `scope`, whose API server is `api`, and under which all `runs` fall.
+    /// Reads an app of the installation `scope`, whose API server is `api`, and of which the rest is what holds for all its apps.
     fn app(
         &self,
         scope: &str,
         name: &str,
         api: &Origin,
-        runs: Option<Settings>,
+        (runs, streams): (Option<Settings>, Option<bool>),
         field: &Field<'_>,
     ) -> App {
         let name: Rc<str> = format!("{scope}/{name}").into();
@@ -185,6 +188,7 @@ impl Builder<'_> {
             origin: Rc::new(origin.clone()),
             limits: Vec::new(),
             on_abort: None,
+            stream_upstream: true,
             runs: None,
         };
         let Some(mut section) = field.section() else {
@@ -214,6 +218,7 @@ impl Builder<'_> {
                 _ => OnAbort::Drain,
             });
         }
+        app.stream_upstream = stream_upstream(&mut section).or(streams) != Some(false);
         app.limits = limits(&mut section, &name);
         let own = overload(&mut section);
         app.runs = way(scope, &[(&name, own), (scope, runs)]);
@@ -267,6 +272,11 @@ impl Builder<'_> {
             },
         })
     }
+}
+
+/// Whether Dify streams what its callers want at once, if that is said.
+fn stream_upstream(section: &mut Section<'_>) -> Option<bool> {
+    section.field("stream_upstream")?.boolean()
 }
 
 /// Stands for an origin that could not be read, so that its name stays known.

@@ -2,19 +2,26 @@
 
 mod abort;
 mod answer;
+mod fields;
 mod open;
 mod part;
+mod request;
 mod trouble;
+mod whole;
 
 use std::{borrow::Cow, rc::Rc, time::Duration};
 
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
+use bytes::Bytes;
 pub(crate) use open::{Deed, Open, affinity, made, named, user};
 pub use part::Part;
+pub(crate) use request::Told;
+pub use request::Wish;
 pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
+pub use whole::Whole;
 
-use crate::{call::below, dialect::json, limit::Limit, overload::Way, upstream::Origin};
+use crate::{call::below, limit::Limit, overload::Way, sse, upstream::Origin};
 
 /// A Dify installation: several services behind one address.
 #[derive(Debug)]
@@ -29,6 +36,8 @@ pub struct Installation {
     pub websocket: Rc<Origin>,
     /// Whether the runtime can have a connection become a WebSocket.
     pub switches: bool,
+    /// Whether it streams what callers want at once who bring a key of their own.
+    pub stream_upstream: bool,
     /// What a call passes first that runs an app; nothing, if all are let in.
     pub runs: Option<Way>,
     /// What any other call passes first, where parts are held apart.
@@ -59,6 +68,8 @@ pub struct App {
     pub limits: Vec<Rc<Limit>>,
     /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.
     pub on_abort: Option<OnAbort>,
+    /// Whether it streams what its caller wants at once.
+    pub stream_upstream: bool,
     /// What a call passes first that runs it; nothing, if all are let in.
     pub runs: Option<Way>,
 }
@@ -197,17 +208,14 @@ pub(crate) fn user_of_query(query: &str) -> Option<String> {
     Some(user.into_owned())
 }
 
-/// The user whom a body of JSON names, and whether it asks for a stream.
-pub(crate) fn told_by_body(body: &[u8]) -> (Option<String>, bool) {
-    #[derive(serde::Deserialize)]
-    struct Told {
-        user: Option<String>,
-        response_mode: Option<String>,
+/// An error that Dify has answered with, as it says it in a stream.
+pub(crate) fn event(error: &[u8]) -> Bytes {
+    match error.trim_ascii_start().strip_prefix(b"{") {
+        Some(fields) if !fields.trim_ascii_start().starts_with(b"}") => {
+            sse::event(&[b"{\"event\":\"error\",", fields].concat())
+        }
+        _ => sse::event(error),
     }
-    json::read::<Told>(body).map_or((None, false), |told| {
-        let mode = told.response_mode.as_deref();
-        (told.user, mode == Some("streaming"))
-    })
 }
 
 #[cfg(test)]
@@ -246,6 +254,7 @@ mod tests {
             plugin_daemon: Some(origin("plugins", "http://plugins:5002")),
             websocket: origin("websocket", "http://socket:5001"),
             switches: true,
+            stream_upstream: false,
             runs: None,
             parts: Vec::new(),
             checks: None,
