@@ -1,6 +1,7 @@
 //! What an upstream's answer is worth: something for the caller, or a reason to ask somebody else.
 
 use std::{
+    cell::Cell,
     fmt::Display,
     time::{Duration, UNIX_EPOCH},
 };
@@ -169,10 +170,20 @@ pub(crate) async fn take(
             let is_awaited =
                 *reading == Reading::Run(Wish::Stream) && head.status.is_client_error();
             let content = if is_stream {
+                let depends = *reading == Reading::Run(Wish::Unsaid);
+                let is_agents = Cell::new(false);
                 // What comes first is for the caller in any case: nobody else could be asked.
-                match begun(body, |_| Opening::Content).await? {
+                let opening = |event: &[u8]| match dify::is_agents(event) {
+                    None if depends => Opening::Nothing,
+                    agents => {
+                        is_agents.set(depends && agents == Some(true));
+                        Opening::Content
+                    }
+                };
+                match begun(body, opening).await? {
                     Begun::Stream(body, _) => {
-                        Content::Stream(body, Meter::Dify(dify::Meter::default()))
+                        let meter = dify::Meter::of_agent(is_agents.get());
+                        Content::Stream(body, Meter::Dify(meter))
                     }
                     Begun::Refused(error) => Content::Whole(error, Usage::default()),
                 }

@@ -225,7 +225,7 @@ impl Exchange {
         match &self.payload {
             Payload::Asked(asked) => asked.is_assembled(),
             Payload::Kept(_) | Payload::Once(_) => {
-                self.reading == Reading::Run(Wish::AtOnce)
+                matches!(self.reading, Reading::Run(wish) if wish.is_at_once())
             }
         }
     }

@@ -369,7 +369,9 @@ impl Gateway {
                 content: Content::Stream(body, meter),
                 headers,
                 ..
-            } if is_assembled => (Start::Answer(body, meter, pursuit), headers),
+            } if is_assembled && !meter.is_unasked() => {
+                (Start::Answer(body, meter, pursuit), headers)
+            }
             reply => return self.relay(visit, reply, pursuit),
         };
         let dialect = visit.dialect;

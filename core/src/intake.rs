@@ -279,7 +279,7 @@ fn wish(told: Told, streams: bool, exchange: &mut Exchange) {
         Some(body) if streams => {
             exchange.headers.remove(header::CONTENT_LENGTH);
             exchange.payload = Payload::Once(body.into());
-            Wish::AtOnce
+            told.wish
         }
         _ if told.wish == Wish::Stream => Wish::Stream,
         _ => Wish::Any,

@@ -409,6 +409,7 @@ permits       = { console = 64, service = 128, webapp = 128, files = 32, plugins
 key      = "$DIFY_SUPPORT_KEY"
 limits   = [{ concurrent = 10, queue = 50, wait = "20s" }]
 on_abort = "stop"
+stream_upstream = true
 overload = { start = 16, least = 4, most = 1000, queue = 200, wait = "1500ms", over = "429" }
 
 [[routes]]

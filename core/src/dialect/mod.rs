@@ -93,6 +93,11 @@ impl Meter {
         }
     }
 
+    /// Whether it streams though nobody has asked it to, so that its caller is used to that.
+    pub fn is_unasked(&self) -> bool {
+        matches!(self, Self::Dify(meter) if meter.unasked)
+    }
+
     /// Whether all that was asked for has come, whatever else the stream may say.
     pub fn has_finished(&self) -> bool {
         match self {

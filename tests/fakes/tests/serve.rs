@@ -231,18 +231,27 @@ fn every_kind_of_app_answers_both_ways() {
             status
         );
     }
-    for app in ["agent", "new-agent"] {
+    for (app, code) in [("agent", "invalid_param"), ("new-agent", "bad_request")] {
         assert_eq!(
             parsed(&ask(port, "ok", app, &body("blocking")))["code"],
-            "bad_request"
+            code
         );
     }
+    let paused = parsed(&ask(port, "ok", "chatflow-pause", &body("blocking")));
+    assert_eq!(
+        (&paused["event"], &paused["data"]["status"]),
+        (&json!("workflow_paused"), &json!("paused"))
+    );
+    let unsaid = json!({"query": "Hi", "inputs": {}, "user": "u"});
+    let streams = ask(port, "ok", "new-agent", &unsaid);
+    assert!(streams.head.contains("text/event-stream"));
     for app in [
         "chat",
         "chatflow",
         "completion",
         "workflow",
         "pause",
+        "chatflow-pause",
         "agent",
         "new-agent",
     ] {

@@ -21,6 +21,8 @@ pub struct Meter {
     pub(in crate::dialect) over: bool,
     /// It has said that it failed.
     pub(in crate::dialect) failed: bool,
+    /// It is an agent's, who streams it to whoever does not say otherwise.
+    pub(in crate::dialect) unasked: bool,
     /// Bytes of text that have passed.
     pub(in crate::dialect) passed: u64,
     /// The name of what Dify is doing, by which it can be stopped.
@@ -28,6 +30,14 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Of a stream that is to be handed on though nobody has asked for one, if it is that of an agent who is not asked.
+    pub(crate) fn of_agent(unasked: bool) -> Self {
+        Self {
+            unasked,
+            ..Self::default()
+        }
+    }
+
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) {
         let Some(data) = sse::data(event) else { return };
         let Ok(event) = json::read::<Answer<'_>>(&data) else {

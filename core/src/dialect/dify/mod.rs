@@ -21,6 +21,8 @@ pub use request::Wish;
 pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
 pub use whole::Whole;
 
+use self::fields::Fields;
+
 use crate::{call::below, limit::Limit, overload::Way, sse, upstream::Origin};
 
 /// A Dify installation: several services behind one address.
@@ -206,6 +208,14 @@ pub(crate) fn user_of_query(query: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     let (_, user) = pairs.find(|(name, _)| name == "user")?;
     Some(user.into_owned())
+}
+
+/// Whether an event is what agents say; nothing, if it says nothing.
+pub(crate) fn is_agents(event: &[u8]) -> Option<bool> {
+    let data = sse::data(event)?;
+    let name = Fields::read(&data).and_then(|fields| fields.text("event"));
+    let name = name.as_deref();
+    Some(matches!(name, Some("agent_message" | "agent_thought")))
 }
 
 /// An error that Dify has answered with, as it says it in a stream.

@@ -12,8 +12,17 @@ pub enum Wish {
     Any,
     /// Events.
     Stream,
-    /// All of it at once: Dify says `blocking`, and takes silence for that.
+    /// All of it at once: Dify says `blocking`.
     AtOnce,
+    /// Nothing is said, which is taken for that; only the agents of the newest Dify stream then.
+    Unsaid,
+}
+
+impl Wish {
+    /// Whether the answer is put together, if Dify streams it.
+    pub(crate) fn is_at_once(self) -> bool {
+        matches!(self, Self::AtOnce | Self::Unsaid)
+    }
 }
 
 /// What the body of a call says.
@@ -39,11 +48,11 @@ impl Told {
         let wish = match fields.text("response_mode").as_deref() {
             Some("streaming") => Wish::Stream,
             Some("blocking") => Wish::AtOnce,
-            None if mode.is_none_or(|mode| mode == "null") => Wish::AtOnce,
+            None if mode.is_none_or(|mode| mode == "null") => Wish::Unsaid,
             // Dify has a word to say about it.
             _ => Wish::Any,
         };
-        let streamed = (wish == Wish::AtOnce).then(|| streamed(body, mode));
+        let streamed = wish.is_at_once().then(|| streamed(body, mode));
         Self {
             user: fields.text("user"),
             wish,
@@ -91,12 +100,12 @@ mod tests {
             ),
             (
                 r#"{"response_mode":null,"user":"u"}"#,
-                Wish::AtOnce,
+                Wish::Unsaid,
                 Some(r#"{"response_mode":"streaming","user":"u"}"#),
             ),
             (
                 "\n { \"inputs\":{\"response_mode\":\"blocking\"},\"user\":\"u\"}",
-                Wish::AtOnce,
+                Wish::Unsaid,
                 Some(
                     "\n {\"response_mode\":\"streaming\", \"inputs\":{\"response_mode\":\"blocking\"},\"user\":\"u\"}",
                 ),
@@ -118,7 +127,7 @@ mod tests {
             ),
             (r#"{"response_mode":"soon","user":"u"}"#, Wish::Any, None),
             (r#"{"response_mode":7,"user":"u"}"#, Wish::Any, None),
-            ("{ }", Wish::AtOnce, None),
+            ("{ }", Wish::Unsaid, None),
             ("[]", Wish::Any, None),
             ("{\"user\":\"u\"", Wish::Any, None),
             ("", Wish::Any, None),

@@ -47,7 +47,7 @@ pub struct Whole {
     run: Known,
     workflow: Known,
     text: String,
-    /// An agent has done something, or has spoken.
+    /// An agent has done something; or said it, just now.
     is_agent: bool,
     has_spoken: bool,
     /// A piece of the text could not be read.
@@ -124,13 +124,14 @@ impl Whole {
                     self.lacks = true;
                     return;
                 };
-                // What an agent has said piece by piece, some of them say once more, as one message.
+                let speaks = name == "agent_message";
+                // What an agent has said piece by piece, some of them say once more, as a message.
                 if name == "message_replace" || name == "message" && self.has_spoken {
                     self.text.clear();
                 }
                 self.text += &piece;
-                self.has_spoken |= name == "agent_message";
-                self.is_agent |= self.has_spoken;
+                self.has_spoken = speaks;
+                self.is_agent |= speaks;
             }
             "agent_thought" => self.is_agent = true,
             "workflow_started" => {
@@ -393,7 +394,7 @@ mod tests {
             ),
             (
                 "an agent that says once more what it has said",
-                vec![spoken(r#""one ""#), spoken(r#""tw""#), message(r#""one two""#), end.clone()],
+                vec![spoken(r#""one ""#), spoken(r#""tw""#), message(r#""one ""#), message(r#""two""#), end.clone()],
                 chats("agent-chat", r#""one two""#),
             ),
             (

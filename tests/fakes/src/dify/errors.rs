@@ -45,6 +45,20 @@ fn body(status: u16, code: &str, message: &str) -> Value {
     json!({"code": code, "message": message, "status": status})
 }
 
+/// The agents of old refuse as this.
+pub(super) const NO_BLOCKING: Failure = failure(
+    400,
+    "invalid_param",
+    "Agent Chat App does not support blocking mode",
+);
+
+/// What has failed midway in a chatflow, as its message says it.
+pub(super) const RUN_FAILED: Failure = failure(
+    400,
+    "invalid_param",
+    "Run failed: [openai] Server Unavailable Error, Remote end closed connection without response",
+);
+
 pub(super) const MIDWAY: Failure = failure(
     400,
     "completion_request_error",

@@ -29,7 +29,7 @@ impl Run {
             Kind::Completion => self.completion(mode),
             Kind::Chatflow => self.chatflow(mode),
             Kind::Workflow => self.workflow(mode),
-            Kind::Pause => self.pause(),
+            Kind::Pause | Kind::ChatPause => self.pause(),
         };
         if mode.fail_midway {
             self.fail(events)
@@ -41,8 +41,11 @@ impl Run {
     /// What is said instead of the rest when somebody stops it.
     pub(super) fn stopped(&self) -> Vec<Event> {
         match self.kind {
-            Kind::Workflow | Kind::Pause | Kind::Chatflow => {
+            Kind::Workflow | Kind::Pause => {
                 vec![self.workflow_finished("stopped", None)]
+            }
+            Kind::Chatflow | Kind::ChatPause => {
+                vec![self.workflow_finished("stopped", None), self.message_end()]
             }
             _ => vec![self.message_end()],
         }
@@ -80,6 +83,25 @@ impl Run {
             "workflow_run_id": self.run, "paused_nodes": ["1713"], "outputs": {}, "reasons": [self.form()], "status": "paused",
             "created_at": CREATED, "elapsed_time": 0.5, "total_tokens": 0, "total_steps": 1,
         })
+    }
+
+    /// What whoever waits for its answer is told of a workflow that has paused.
+    pub(super) fn paused_at_once(&self) -> Value {
+        let mut paused = self.paused();
+        let more =
+            json!({"id": self.run, "workflow_id": WORKFLOW, "error": null, "finished_at": null});
+        if let Some(paused) = paused.as_object_mut() {
+            paused.remove("workflow_run_id");
+        }
+        merge(paused, more)
+    }
+
+    /// How it says that it has failed midway.
+    pub(super) fn failure(&self) -> errors::Failure {
+        match self.kind {
+            Kind::Chatflow | Kind::ChatPause => errors::RUN_FAILED,
+            _ => errors::MIDWAY,
+        }
     }
 
     pub(super) fn text(&self) -> String {
@@ -213,19 +235,28 @@ impl Run {
     }
 
     fn pause(&self) -> Vec<Event> {
-        vec![
+        let mut events = vec![
             self.workflow_started(),
             self.node_started(1, "start"),
             self.node_finished(1, "start"),
+        ];
+        if self.kind == Kind::ChatPause {
+            events.extend(self.messages("message"));
+        }
+        events.extend([
             self.flow("human_input_required", self.form()),
             self.flow("workflow_paused", self.paused()),
-        ]
+        ]);
+        events
     }
 
     /// The first two events of `events`, and how the kind says that it failed.
     fn fail(&self, mut events: Vec<Event>) -> Vec<Event> {
         events.truncate(2);
-        if matches!(self.kind, Kind::Chatflow | Kind::Workflow | Kind::Pause) {
+        if matches!(
+            self.kind,
+            Kind::Chatflow | Kind::ChatPause | Kind::Workflow | Kind::Pause
+        ) {
             events.push(self.workflow_finished("failed", Some(errors::MIDWAY.message)));
         }
         if !matches!(self.kind, Kind::Workflow | Kind::Pause) {
@@ -233,7 +264,7 @@ impl Run {
                 status,
                 code,
                 message,
-            } = errors::MIDWAY;
+            } = self.failure();
             let mut body = json!({"message_id": self.message, "created_at": CREATED, "code": code, "message": message, "status": status});
             if self.kind != Kind::Completion {
                 body["conversation_id"] = json!(self.conversation);
@@ -407,7 +438,7 @@ impl Run {
     fn flow(&self, name: &str, data: Value) -> Event {
         let mut common = json!({"task_id": self.task, "workflow_run_id": self.run});
         common["data"] = data;
-        if self.kind == Kind::Chatflow {
+        if matches!(self.kind, Kind::Chatflow | Kind::ChatPause) {
             let talk = json!({"conversation_id": self.conversation, "message_id": self.message, "created_at": CREATED});
             common = merge(common, talk);
         }
@@ -504,6 +535,7 @@ mod tests {
             (Kind::Workflow, "ok", flow("text_chunk", "workflow_finished")),
             (Kind::Workflow, "fail-midway", "workflow_started node_started workflow_finished".into()),
             (Kind::Pause, "ok", "workflow_started node_started node_finished human_input_required workflow_paused".into()),
+            (Kind::ChatPause, "ok", "workflow_started node_started node_finished message message human_input_required workflow_paused".into()),
         ];
         for (kind, words, expected) in table {
             assert_eq!(names(kind, words).join(" "), expected, "{kind:?} {words}");

@@ -66,6 +66,8 @@ pub(crate) enum Kind {
     Workflow,
     /// A workflow that waits for a person.
     Pause,
+    /// A chatflow that waits for a person.
+    ChatPause,
 }
 
 /// Answers `asked`.
@@ -155,7 +157,7 @@ impl Kind {
     /// The kind of the app whose key this is.
     fn of_key(key: &str) -> Option<Self> {
         let name = key.strip_prefix("app-")?;
-        // `new-agent` before `agent` would not matter; a kind ends at the end or at a dash.
+        // A kind ends at the end or at a dash; the longer of two comes first.
         KINDS
             .iter()
             .find(|(prefix, _)| {
@@ -171,7 +173,7 @@ impl Kind {
             Self::Chat => "chat",
             Self::Agent | Self::NewAgent => "agent-chat",
             Self::Completion => "completion",
-            Self::Chatflow => "advanced-chat",
+            Self::Chatflow | Self::ChatPause => "advanced-chat",
             Self::Workflow | Self::Pause => "workflow",
         }
     }
@@ -181,11 +183,12 @@ impl Kind {
     }
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 8] = [
     ("chat", Kind::Chat),
     ("agent", Kind::Agent),
     ("new-agent", Kind::NewAgent),
     ("completion", Kind::Completion),
+    ("chatflow-pause", Kind::ChatPause),
     ("chatflow", Kind::Chatflow),
     ("workflow", Kind::Workflow),
     ("pause", Kind::Pause),
@@ -203,6 +206,7 @@ mod tests {
             ("app-chat", Some(Kind::Chat)),
             ("app-chat-2", Some(Kind::Chat)),
             ("app-chatflow-x", Some(Kind::Chatflow)),
+            ("app-chatflow-pause", Some(Kind::ChatPause)),
             ("app-new-agent", Some(Kind::NewAgent)),
             ("app-chats", None),
             ("app-", None),

@@ -135,7 +135,7 @@ impl Call<'_> {
     fn chat(&self) -> Answer {
         if !matches!(
             self.kind,
-            Kind::Chat | Kind::Agent | Kind::NewAgent | Kind::Chatflow
+            Kind::Chat | Kind::Agent | Kind::NewAgent | Kind::Chatflow | Kind::ChatPause
         ) {
             return known("not_chat_app");
         }
@@ -147,9 +147,13 @@ impl Call<'_> {
         if !body["inputs"].is_object() {
             return refuse(400, "invalid_param", "inputs is required in input payload");
         }
-        let streams = body["response_mode"] == "streaming";
-        if !streams && matches!(self.kind, Kind::Agent | Kind::NewAgent) {
-            return known("bad_request");
+        let says_nothing = body["response_mode"].is_null();
+        let streams =
+            body["response_mode"] == "streaming" || says_nothing && self.kind == Kind::NewAgent;
+        match self.kind {
+            Kind::Agent if !streams => return Err(Box::new(errors::NO_BLOCKING.reply())),
+            Kind::NewAgent if !streams => return known("bad_request"),
+            _ => {}
         }
         self.admit()?;
         let mut memory = self.dify.memory();
@@ -228,7 +232,7 @@ impl Call<'_> {
         let run = self.run(&body, self.user()?, &first_text(&body["inputs"]))?;
         let error = self.mode.fail_midway.then_some(errors::MIDWAY.message);
         let data = match (self.kind, error) {
-            (Kind::Pause, None) => run.paused(),
+            (Kind::Pause, None) => run.paused_at_once(),
             (_, Some(error)) => run.outcome("failed", Some(error)),
             _ => run.outcome("succeeded", None),
         };
@@ -302,15 +306,35 @@ impl Call<'_> {
     /// The answer of a chat or a completion that is no stream.
     fn whole(&self, run: &Run) -> Answer {
         if self.mode.fail_midway {
-            return Err(Box::new(errors::MIDWAY.reply()));
+            return Err(Box::new(run.failure().reply()));
         }
         let mut body = json!({
             "event": "message", "task_id": run.task, "id": run.message, "message_id": run.message, "mode": self.kind.name(),
-            "answer": if self.mode.moderated { "preset reply".to_owned() } else { run.text() },
+            "answer": if self.mode.moderated && self.kind != Kind::ChatPause { "preset reply".to_owned() } else { run.text() },
             "metadata": run.metadata(), "created_at": CREATED,
         });
         if self.kind != Kind::Completion {
             body["conversation_id"] = json!(run.conversation);
+        }
+        if self.kind == Kind::ChatPause {
+            body["event"] = json!("workflow_paused");
+            body["workflow_run_id"] = json!(run.run);
+            let mut data = run.paused();
+            for field in [
+                "id",
+                "message_id",
+                "conversation_id",
+                "mode",
+                "answer",
+                "metadata",
+                "created_at",
+            ] {
+                data[field] = body[field].clone();
+            }
+            if let Some(data) = data.as_object_mut() {
+                data.remove("outputs");
+            }
+            body["data"] = data;
         }
         let mut reply = Reply::json(200, &body);
         wire::hurt(&mut reply, run.pieces.len(), self.mode);
