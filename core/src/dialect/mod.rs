@@ -134,7 +134,7 @@ impl Meter {
     pub fn usage(&self) -> Usage {
         match self {
             Self::OpenAi(meter) => meter.usage,
-            Self::Dify(meter) => meter.usage,
+            Self::Dify(meter) => meter.usage(),
         }
     }
 }

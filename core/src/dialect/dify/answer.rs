@@ -17,7 +17,9 @@ pub fn usage(answer: &[u8]) -> Option<Usage> {
 /// Reads the events of a stream.
 #[derive(Debug, Default)]
 pub struct Meter {
-    pub(in crate::dialect) usage: Usage,
+    usage: Usage,
+    /// The tokens of what is done of a workflow: it has cost so much, even if it does not come to its end.
+    nodes: Option<u64>,
     pub(in crate::dialect) over: bool,
     /// It has said that it failed.
     pub(in crate::dialect) failed: bool,
@@ -38,6 +40,17 @@ impl Meter {
         }
     }
 
+    /// What the run has cost so far.
+    pub(in crate::dialect) fn usage(&self) -> Usage {
+        if self.usage.total().is_some() {
+            return self.usage;
+        }
+        Usage {
+            tokens: self.nodes,
+            ..Usage::default()
+        }
+    }
+
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) {
         let Some(data) = sse::data(event) else { return };
         let Ok(event) = json::read::<Answer<'_>>(&data) else {
@@ -54,11 +67,19 @@ impl Meter {
             }
             Some("message_end") => self.usage = event.usage(),
             // A chatflow ends with both, in either order: the message has the split, and the run is the same tokens again.
-            Some("workflow_finished") if self.usage.tokens_in.is_none() => {
+            Some("workflow_finished" | "workflow_paused") if self.usage.tokens_in.is_none() => {
                 self.usage = event.usage()
             }
             Some("error") => self.failed = true,
-            Some("workflow_paused" | "workflow_finished") => {}
+            Some("workflow_finished" | "workflow_paused") => {}
+            Some("node_finished") => {
+                let known = self.nodes.unwrap_or(0);
+                let node = event.node();
+                self.nodes = node
+                    .map(|tokens| known.saturating_add(tokens))
+                    .or(self.nodes);
+                return;
+            }
             _ => return,
         }
         self.over = true;
@@ -90,6 +111,7 @@ struct Piece<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Metadata {
+    #[serde(alias = "execution_metadata")]
     usage: Option<Counts>,
 }
 
@@ -112,6 +134,12 @@ impl Answer<'_> {
             .and_then(|piece| piece.text)
             .map_or(0, |text| text.len());
         (text + piece) as u64
+    }
+
+    /// What a part of a workflow has cost.
+    fn node(&self) -> Option<u64> {
+        let data: Metadata = serde_json::from_str(self.data?.get()).ok()?;
+        data.usage?.total_tokens
     }
 
     /// Of a message by its metadata, of a workflow's run by its data.
@@ -146,6 +174,9 @@ mod tests {
 
     const MESSAGE_END: &str = "data: {\"event\": \"message_end\", \"metadata\": {\"usage\": {\"prompt_tokens\": 3, \"completion_tokens\": 4, \"total_tokens\": 7, \"currency\": \"USD\"}}}\n\n";
     const FINISHED: &str = "data:{\"event\":\"workflow_finished\",\"data\":{\"status\":\"succeeded\",\"total_tokens\":7}}\n\n";
+    const NODE: &str = "data: {\"event\":\"node_finished\",\"data\":{\"outputs\":{\"usage\":{\"total_tokens\":1}},\"execution_metadata\":{\"total_tokens\":63,\"total_price\":0.1,\"currency\":\"USD\"}}}\n\n";
+    const IDLE: &str =
+        "data: {\"event\":\"node_finished\",\"data\":{\"execution_metadata\":null}}\n\n";
     const MESSAGE: &str = "data: {\"event\":\"message\",\"answer\":\"x\"}\n\n";
 
     #[test]
@@ -155,15 +186,29 @@ mod tests {
             tokens_out: Some(4),
             tokens: Some(7),
         };
-        assert_eq!(meter(&[MESSAGE, MESSAGE_END, FINISHED]).usage, both);
-        assert_eq!(meter(&[MESSAGE, FINISHED, MESSAGE_END]).usage, both);
-        assert_eq!(
-            meter(&[FINISHED]).usage,
-            Usage {
-                tokens: Some(7),
+        assert_eq!(meter(&[MESSAGE, MESSAGE_END, FINISHED]).usage(), both);
+        assert_eq!(meter(&[MESSAGE, FINISHED, MESSAGE_END]).usage(), both);
+        assert_eq!(meter(&[NODE, MESSAGE_END, FINISHED]).usage(), both);
+    }
+
+    #[test]
+    fn a_run_is_counted_as_a_whole_or_else_by_what_is_done_of_it() {
+        let paused = FINISHED.replace("finished", "paused");
+        for (events, tokens) in [
+            (&[FINISHED][..], Some(7)),
+            (&[NODE, FINISHED], Some(7)),
+            (&[&paused], Some(7)),
+            (&[NODE, MESSAGE, IDLE, NODE], Some(126)),
+            (&[NODE, "data: {\"event\":\"error\"}\n\n"], Some(63)),
+            (&[NODE, "data: {\"event\":\"message_end\"}\n\n"], Some(63)),
+            (&[IDLE, MESSAGE], None),
+        ] {
+            let expected = Usage {
+                tokens,
                 ..Usage::default()
-            }
-        );
+            };
+            assert_eq!(meter(events).usage(), expected, "{events:?}");
+        }
     }
 
     #[test]
