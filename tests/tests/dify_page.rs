@@ -45,7 +45,15 @@ fn what_the_page_shows_is_what_comes() {
     page.says(&page.get(info, Some("DIFY_MODELS_KEY")), 403);
     let run = page.run();
     page.shows(&run, 200, Some("dify.main/support"));
-    assert!(text(&run).starts_with(r#"{"answer":"You said: Hello","conversation_id":"c0000000-"#));
+    for shown in [
+        r#"{"event":"message","#,
+        r#""conversation_id":"c0000000-0000-4000-8000-000000000001","mode":"chat","answer":"You said: Hello","#,
+    ] {
+        assert!(
+            text(&run).contains(shown) && page.text.contains(shown),
+            "{shown}"
+        );
+    }
     let ping = page.post("/models/v1/chat/completions", "DIFY_MODELS_KEY", PING);
     assert_eq!(ping.status(), 200);
     assert!(text(&ping).contains(r#""object":"chat.completion""#));
