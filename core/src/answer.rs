@@ -261,7 +261,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
 }
 
 impl Miss {
-    fn garbled(why: &str) -> Self {
+    pub(crate) fn garbled(why: &str) -> Self {
         Self {
             outcome: Outcome::Garbled,
             retry_after: None,

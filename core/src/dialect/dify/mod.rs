@@ -2,16 +2,22 @@
 
 mod abort;
 mod answer;
+mod fault;
 mod open;
 mod part;
+mod query;
+mod retelling;
 mod trouble;
 
 use std::{borrow::Cow, rc::Rc, time::Duration};
 
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
+pub(crate) use fault::fault;
 pub(crate) use open::{Deed, Open, affinity, made, named, user};
 pub use part::Part;
+pub use query::Query;
+pub use retelling::{Retelling, Retold};
 pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
 
 use crate::{call::below, dialect::json, limit::Limit, overload::Way, upstream::Origin};
@@ -128,7 +134,7 @@ impl Installation {
         } else if is_socket(path) {
             Some(&self.websocket)
         } else {
-            let path = read(path);
+            let path = plain(path);
             let inside = |prefix| below(prefix, &path);
             let web = self.web.as_ref()?;
             let is_api = web.base.authority() == self.api.base.authority();
@@ -146,7 +152,7 @@ impl Installation {
 }
 
 /// The path as a server reads it, with its escapes resolved, up to the first character that a form would part it at.
-fn read(path: &str) -> Cow<'_, str> {
+fn plain(path: &str) -> Cow<'_, str> {
     let mut pairs = form_urlencoded::parse(path.as_bytes());
     pairs.next().map(|(read, _)| read).unwrap_or_default()
 }
@@ -188,6 +194,11 @@ pub fn is_run(path: &str) -> bool {
             .and_then(|rest| rest.strip_suffix("/run"))
             .is_some_and(|id| !id.is_empty() && !id.contains('/')),
     }
+}
+
+/// What a text of JSON says; nothing, if it is none.
+pub(crate) fn read(text: &[u8]) -> serde_json::Value {
+    json::read(text).unwrap_or_default()
 }
 
 /// The user whom a query names.
@@ -238,6 +249,7 @@ mod tests {
                 base: http::Uri::from_static(base),
                 keys: Vec::new(),
                 prefill: None,
+                app: None,
             })
         };
         let apart = |web| Installation {
