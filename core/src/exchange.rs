@@ -285,6 +285,7 @@ impl Exchange {
         let model = asked.model.clone().unwrap_or_default();
         let telling = Retelling::new(target.origin.clone(), model, now.0 / 1_000);
         let telling = telling.as_text(query.is_text).at_once(!asked.is_streamed());
+        let telling = telling.suspecting(query.is_suspect);
         Some(telling.keeping(query.keeper.as_ref() == Some(&target.name)))
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn retold(
         // Of all others the status is enough.
         if is_for_caller(head.status) && says("application/json") {
             let said = body.read(LONGEST_ERROR).await.map_err(Miss::broken)?;
-            let (status, error) = dify::fault(&dify::read(&said), head.status);
+            let (status, error) = retelling.fault(&dify::read(&said), head.status);
             (head.status, body) = (status, error.into());
             head.headers.remove(header::CONTENT_LENGTH);
         }

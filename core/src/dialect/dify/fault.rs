@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::trouble::is_of_plugins;
 use crate::dialect::openai;
 
 /// By what Dify means that the app itself is not in order, whoever asks.
@@ -23,22 +24,13 @@ const FAILED: [&str; 3] = [
     "internal_server_error",
 ];
 
-/// What it says of the caller's parameters where its plugin daemon does not answer it.
-const DAEMON: [&str; 4] = [
-    "plugin daemon",
-    "plugindaemon",
-    "connection refused",
-    "remote end closed",
-];
-
 /// The error that `said` is in OpenAI's words, and the status that it has there. Dify gives most of its errors as 400, be they the
-/// caller's fault or not; `status` is what came with it.
-pub(crate) fn fault(said: &Value, status: StatusCode) -> (StatusCode, String) {
+/// caller's fault or not; `status` is what came with it. `is_suspect`: the caller may have put words into its mouth.
+pub(super) fn fault(said: &Value, status: StatusCode, is_suspect: bool) -> (StatusCode, String) {
     let text = |name: &str| said.get(name).and_then(Value::as_str);
     let code = text("code").unwrap_or("upstream_failed");
     let message = text("message").unwrap_or_default();
-    let lower = message.to_ascii_lowercase();
-    let of_daemon = code == "invalid_param" && DAEMON.iter().any(|part| lower.contains(part));
+    let of_daemon = code == "invalid_param" && !is_suspect && is_of_plugins(message.as_bytes());
     let kind = match status.as_u16() {
         _ if NOT_IN_ORDER.contains(&code) => "service_unavailable_error",
         _ if code == "provider_quota_exceeded" => "rate_limit_error",
@@ -155,15 +147,24 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let said = json!({ "code": code, "message": message, "status": status.as_u16() });
-            let (means, error) = fault(&said, status);
+            let (means, error) = fault(&said, status, false);
             assert_eq!(means.as_u16(), expected, "{code} {message}");
             assert!(error.starts_with(r#"{"error":{"code":"#), "{error}");
         }
     }
 
     #[test]
+    fn nobody_has_dify_say_that_it_is_ill() {
+        let said = json!({ "code": "invalid_param", "message": "connection refused: is no uuid" });
+        for (is_suspect, expected) in [(false, 500), (true, 400)] {
+            let (status, _) = fault(&said, StatusCode::BAD_REQUEST, is_suspect);
+            assert_eq!(status.as_u16(), expected);
+        }
+    }
+
+    #[test]
     fn an_error_without_words_is_one_too() {
-        let (status, error) = fault(&Value::Null, StatusCode::BAD_REQUEST);
+        let (status, error) = fault(&Value::Null, StatusCode::BAD_REQUEST, false);
         assert_eq!(status, 400);
         assert_eq!(
             error,

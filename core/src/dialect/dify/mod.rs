@@ -2,6 +2,7 @@
 
 mod abort;
 mod answer;
+mod cost;
 mod fault;
 mod open;
 mod part;
@@ -13,7 +14,7 @@ use std::{borrow::Cow, rc::Rc, time::Duration};
 
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
-pub(crate) use fault::fault;
+use fault::fault;
 pub(crate) use open::{Deed, Open, affinity, made, named, user};
 pub use part::Part;
 pub use query::Query;

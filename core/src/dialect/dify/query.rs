@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use serde_json::{Map, Value, json};
 
+use super::trouble::is_suspect;
 use crate::{
     dialect::{
         json,
@@ -45,6 +46,8 @@ pub struct Query {
     pub keeper: Option<Rc<str>>,
     /// On whose behalf it is asked.
     pub user: Option<String>,
+    /// Whether it has words in it by which a failure of Dify's own is known.
+    pub is_suspect: bool,
     said: Vec<Said>,
     inputs: Map<String, Value>,
 }
@@ -105,6 +108,7 @@ impl Query {
             conversation: named.map(Into::into),
             keeper: None,
             user: user.map(Into::into),
+            is_suspect: is_suspect(body) || is_suspect(named.unwrap_or_default().as_bytes()),
             said,
             inputs: inputs.cloned().unwrap_or_default(),
         })

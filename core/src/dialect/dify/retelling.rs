@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::fault;
+use super::{cost::Cost, fault};
 use crate::{
     dialect::json,
     sse::{self, Framer},
@@ -25,6 +25,8 @@ pub struct Retelling {
     at_once: bool,
     /// Its caller is told in which conversation it was.
     keeps: bool,
+    /// Its caller may have put words into Dify's mouth by which a failure of its own is known.
+    is_suspect: bool,
     /// Since when it is there, in seconds.
     created: u64,
     framer: Framer,
@@ -35,8 +37,9 @@ pub struct Retelling {
     /// All of it, where it is told at the end.
     text: String,
     thought: String,
-    /// Something of it has been said; by an agent, who says all of it again in the end.
+    /// Something has been told; something of the answer itself; that by an agent, who may say all of it again in the end.
     has_begun: bool,
+    has_words: bool,
     by_agent: bool,
     /// Dify has said what it is in place of all that was said; it was heard already.
     is_settled: bool,
@@ -55,14 +58,6 @@ enum State {
     Open,
     Whole,
     Failed(StatusCode, String),
-}
-
-/// Tokens.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cost {
-    prompt: u64,
-    completion: u64,
-    total: u64,
 }
 
 /// What is to become of a stream in other words.
@@ -85,6 +80,7 @@ impl Retelling {
             is_text: false,
             at_once: false,
             keeps: false,
+            is_suspect: false,
             created: now,
             framer: Framer::default(),
             head: String::new(),
@@ -92,6 +88,7 @@ impl Retelling {
             text: String::new(),
             thought: String::new(),
             has_begun: false,
+            has_words: false,
             by_agent: false,
             is_settled: false,
             is_taken_back: false,
@@ -118,6 +115,17 @@ impl Retelling {
     pub fn keeping(mut self, keeps: bool) -> Self {
         self.keeps = keeps;
         self
+    }
+
+    /// Its caller may have put words into Dify's mouth by which a failure of its own is known.
+    pub fn suspecting(mut self, is_suspect: bool) -> Self {
+        self.is_suspect = is_suspect;
+        self
+    }
+
+    /// The error that `said` is, and its status, where `status` came with it.
+    pub fn fault(&self, said: &Value, status: StatusCode) -> (StatusCode, String) {
+        fault(said, status, self.is_suspect)
     }
 
     /// Whether it is told at the end.
@@ -262,9 +270,14 @@ impl Retelling {
     fn run_over(&mut self, event: &Value, out: &mut String) {
         let text = |path| event.pointer(path).and_then(Value::as_str);
         self.usage = Cost::read(event, "/data").map(|cost| self.nodes.split(cost));
-        let failed = (text("/data/status") == Some("failed")).then(|| {
-            let message = text("/data/error").unwrap_or("the workflow has failed");
-            json!({ "code": "workflow_failed", "message": message })
+        let failed = match text("/data/status") {
+            None | Some("succeeded" | "partial-succeeded") => None,
+            Some("stopped") => Some(("workflow_stopped", "the workflow was stopped")),
+            Some(_) => Some(("workflow_failed", "the workflow has failed")),
+        };
+        let failed = failed.map(|(code, message)| {
+            let said = text("/data/error").filter(|said| !said.is_empty());
+            json!({ "code": code, "message": said.unwrap_or(message) })
         });
         let Some(Form::Workflow { output, .. }) = &self.origin.app else {
             self.run = Some(failed.map_or(Ok(()), Err));
@@ -273,18 +286,19 @@ impl Retelling {
         if let Some(failed) = failed {
             return self.fail(&failed, out);
         }
-        if !self.has_begun {
+        // What it has said piece by piece may be of several outputs.
+        if self.at_once || !self.has_words {
             let outputs = event.pointer("/data/outputs");
-            let answer = match outputs.and_then(|outputs| outputs.get(&**output)) {
+            match outputs.and_then(|outputs| outputs.get(&**output)) {
+                None | Some(Value::Null) if self.has_words => {}
                 None | Some(Value::Null) => {
                     let message = ["the workflow has no output `", output, "`"].concat();
                     let failed = json!({ "code": "workflow_failed", "message": message });
                     return self.fail(&failed, out);
                 }
-                Some(Value::String(text)) => text.clone(),
-                Some(other) => other.to_string(),
-            };
-            self.say(&answer, out);
+                Some(Value::String(text)) => self.replace(text, out),
+                Some(other) => self.replace(&other.to_string(), out),
+            }
         }
         self.end(out);
     }
@@ -298,8 +312,9 @@ impl Retelling {
             self.text.push_str(text);
         } else {
             self.piece("content", text, out);
+            self.has_begun = true;
         }
-        self.has_begun = true;
+        self.has_words = true;
     }
 
     /// Says a piece of what was thought, for which a mere text has no place.
@@ -317,7 +332,7 @@ impl Retelling {
 
     /// Says this in place of all that was said. Who has heard that already is told that it does not hold.
     fn replace(&mut self, text: &str, out: &mut String) {
-        if self.has_begun && !self.at_once {
+        if self.has_words && !self.at_once {
             self.is_taken_back = true;
         } else {
             self.text.clear();
@@ -380,7 +395,7 @@ impl Retelling {
         let status = said.get("status").and_then(Value::as_u64);
         let status =
             status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
-        let (status, error) = fault(said, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        let (status, error) = self.fault(said, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         if !self.at_once {
             for part in ["data: ", &error, "\n\n"] {
                 out.push_str(part);
@@ -415,41 +430,5 @@ impl Retelling {
     }
 }
 
-impl Cost {
-    /// What is told at this place.
-    fn read(event: &Value, path: &str) -> Option<Self> {
-        let told = event.pointer(path)?;
-        let number = |name: &str| told.get(name).and_then(Value::as_u64);
-        let (prompt, completion) = (number("prompt_tokens"), number("completion_tokens"));
-        let sum = prompt.unwrap_or(0).saturating_add(completion.unwrap_or(0));
-        let total = number("total_tokens").or(prompt.or(completion).map(|_| sum))?;
-        Some(Self {
-            prompt: prompt.unwrap_or(0),
-            completion: completion.unwrap_or(0),
-            total,
-        })
-    }
-
-    fn add(&mut self, other: Self) {
-        self.completion = self.completion.saturating_add(other.completion);
-    }
-
-    /// The same, of which only so much is known to be of answers as its nodes have told.
-    fn split(self, whole: Self) -> Self {
-        let completion = self.completion.min(whole.total);
-        Self {
-            prompt: whole.total - completion,
-            completion,
-            total: whole.total,
-        }
-    }
-
-    fn told(self) -> String {
-        json!({
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.total,
-        })
-        .to_string()
-    }
-}
+#[cfg(test)]
+mod tests;
