@@ -55,6 +55,8 @@ const DIALECTS: [&str; 7] = [
     "dify",
 ];
 
+const KEYS: &str = "Dify knows an app by its key alone";
+
 impl Builder<'_> {
     /// Reads a provider.
     pub(super) fn provider(&self, name: &str, field: &Field<'_>) -> Option<Origin> {
@@ -79,8 +81,10 @@ impl Builder<'_> {
             field => field.and_then(|field| prefill(&field)),
         };
         let keys = section.field("keys");
-        if app.is_some() && keys.is_none() {
-            section.complain("`keys` is missing: Dify knows an app by its key alone");
+        match &keys {
+            None if app.is_some() => section.complain(format!("`keys` is missing: {KEYS}")),
+            Some(keys) if app.is_some() && keys.is_empty_list() => keys.complain(KEYS),
+            _ => {}
         }
         let listed = keys.as_ref().map(Field::list).unwrap_or_default();
         if base.is_none() && !section.has("replicas") {
@@ -299,7 +303,11 @@ fn form(section: &mut Section<'_>) -> Option<Form> {
         .required("app")?
         .choice(&["chat", "agent", "completion", "workflow"])?;
     let mut variable = |name: &'static str| {
-        let text = section.field(name)?.text()?;
+        let field = section.field(name)?;
+        let text = field.text()?;
+        if text.is_empty() {
+            field.complain("expected the name of a variable");
+        }
         Some(Box::<str>::from(text))
     };
     match kind {
