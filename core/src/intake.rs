@@ -1,6 +1,6 @@
 //! Makes of a call what is asked of an upstream.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, num::NonZeroU32, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -175,9 +175,10 @@ fn ask_apps(query: Result<Query, Malformed>, exchange: &mut Exchange) -> Result<
     let mut forms = targets.iter().map(|target| target.origin.app.as_ref());
     if let Some(place) = forms.position(|form| form == Some(&Form::Chat)) {
         if query.conversation.is_some() {
-            // Nobody else knows what was said in it.
+            // Nobody else knows what was said in it, and nothing is said twice in it.
             targets.truncate(place + 1);
             targets.drain(..place);
+            exchange.retry.attempts = NonZeroU32::MIN;
         }
         let keeper = targets.get(place).or(targets.first());
         query.keeper = keeper.map(|target| target.name.clone());

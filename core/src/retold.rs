@@ -58,8 +58,12 @@ pub(crate) async fn retold(
         if taken > LONGEST {
             return Err(Miss::garbled("the answer is too long"));
         }
-        let piece = retelling.push(piece);
-        told.push(piece.map_err(|wrong| Miss::garbled(&wrong))?);
+        told.push(retelling.push(piece));
+        if let Some(wrong) = retelling.wrong()
+            && (retelling.is_at_once() || !retelling.is_known())
+        {
+            return Err(Miss::garbled(wrong));
+        }
     }
     let conversation = retelling.conversation();
     if let Some(id) = conversation.and_then(|id| HeaderValue::from_str(id).ok()) {
@@ -100,8 +104,12 @@ impl http_body::Body for Rest {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.retelling.is_none() {
+        let Some(retelling) = &self.retelling else {
             return Poll::Ready(None);
+        };
+        if let Some(wrong) = retelling.wrong().map(BoxError::from) {
+            self.retelling = None;
+            return Poll::Ready(Some(Err(wrong)));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let chunk = match frame.map(|frame| frame.map(Frame::into_data)) {
@@ -118,12 +126,6 @@ impl http_body::Body for Rest {
         };
         let told = self.retelling.as_mut().map(|told| told.push(chunk));
         // What says nothing of the answer shows that somebody is at work on it all the same: a piece of nothing.
-        Poll::Ready(told.map(|told| match told {
-            Ok(told) => Ok(Frame::data(told)),
-            Err(wrong) => {
-                self.retelling = None;
-                Err(wrong.into())
-            }
-        }))
+        Poll::Ready(told.map(|told| Ok(Frame::data(told))))
     }
 }

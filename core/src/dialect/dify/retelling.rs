@@ -30,6 +30,7 @@ pub struct Retelling {
     /// Since when it is there, in seconds.
     created: u64,
     framer: Framer,
+    wrong: Option<String>,
     /// What every event of it begins with.
     head: String,
     /// In which conversation it was said.
@@ -83,6 +84,7 @@ impl Retelling {
             is_suspect: false,
             created: now,
             framer: Framer::default(),
+            wrong: None,
             head: String::new(),
             conversation: None,
             text: String::new(),
@@ -148,18 +150,21 @@ impl Retelling {
         self.state != State::Open
     }
 
-    /// What a chunk of Dify's stream is in OpenAI's words; or what is wrong with it.
-    pub fn push(&mut self, chunk: Bytes) -> Result<Bytes, String> {
+    /// What a chunk of Dify's stream is in OpenAI's words, as far as it makes sense.
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
         let mut framer = mem::take(&mut self.framer);
         let mut out = String::new();
-        let mut garbled = false;
-        let pushed = framer.push(chunk, |event| garbled |= !self.event(&event, &mut out));
+        let pushed = framer.push(chunk, |event| self.event(&event, &mut out));
         self.framer = framer;
-        pushed.map_err(|oversized| oversized.to_string())?;
-        if garbled {
-            return Err("an event is not JSON".into());
+        if let Err(oversized) = pushed {
+            self.wrong.get_or_insert_with(|| oversized.to_string());
         }
-        Ok(out.into())
+        out.into()
+    }
+
+    /// What is wrong with it; nothing that comes behind that is told.
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
     }
 
     /// The same of what is left when the stream is over.
@@ -167,6 +172,9 @@ impl Retelling {
         let mut out = String::new();
         let rest = self.framer.finish();
         self.event(&rest, &mut out);
+        if self.wrong.is_some() {
+            return out.into();
+        }
         // An event that is left open is none; but a run that was over is over.
         match self.run.take().filter(|_| !self.is_over()) {
             Some(Ok(())) => self.end(&mut out),
@@ -185,18 +193,19 @@ impl Retelling {
         }
     }
 
-    /// Takes an event, unless it is none.
-    fn event(&mut self, event: &[u8], out: &mut String) -> bool {
+    /// Takes an event.
+    fn event(&mut self, event: &[u8], out: &mut String) {
         let data = sse::data(event).unwrap_or_default();
-        if data.trim_ascii().is_empty() || self.is_over() {
-            return true;
+        if data.trim_ascii().is_empty() || self.is_over() || self.wrong.is_some() {
+            return;
         }
-        let Ok(event) = json::read::<Value>(&data) else {
-            return false;
-        };
-        self.begin(&event);
-        self.read(&event, out);
-        event.is_object()
+        match json::read::<Value>(&data) {
+            Ok(event) if event.is_object() => {
+                self.begin(&event);
+                self.read(&event, out);
+            }
+            _ => self.wrong = Some("an event is not JSON".into()),
+        }
     }
 
     /// Learns what all events of it have in common.

@@ -30,7 +30,7 @@ fn stream(events: &[&str]) -> Vec<u8> {
 fn told(mut telling: Retelling, stream: &[u8], length: usize) -> (Retelling, String) {
     let mut out = Vec::new();
     for piece in stream.chunks(length) {
-        let piece = telling.push(Bytes::copy_from_slice(piece)).unwrap();
+        let piece = telling.push(Bytes::copy_from_slice(piece));
         out.extend_from_slice(&piece);
     }
     out.extend_from_slice(&telling.finish());
@@ -315,8 +315,13 @@ fn a_text_is_told_as_one() {
 #[test]
 fn what_is_no_event_of_difys_is_no_answer() {
     for wrong in ["<html>", "5", "[]", "\"x\"", "{\"event\":\"message\""] {
-        let pushed = telling(Form::Chat, false).push(stream(&[wrong]).into());
-        assert_eq!(pushed, Err("an event is not JSON".into()), "{wrong}");
+        // What came before it was said nevertheless, wherever the bytes are cut.
+        for length in [1, 1_000] {
+            let bytes = stream(&[SAID, wrong, END]);
+            let (heard, said) = told(telling(Form::Chat, false), &bytes, length);
+            assert_eq!(heard.wrong(), Some("an event is not JSON"), "{wrong}");
+            assert_eq!(words(&said), ["Hé"]);
+        }
     }
     // These say nothing, and are no error.
     for event in [
@@ -328,9 +333,10 @@ fn what_is_no_event_of_difys_is_no_answer() {
         "data: {\"event\":\"message\",\"answer\":null}\n\n",
         "data: {\"event\":\"tts_message\",\"audio\":\"aGk=\"}\n\n",
     ] {
-        let told = telling(Form::Chat, false).push(Bytes::copy_from_slice(event.as_bytes()));
-        assert_eq!(told, Ok(Bytes::new()), "{event}");
+        let (heard, said) = told(telling(Form::Chat, false), event.as_bytes(), 99);
+        assert_eq!((heard.wrong(), &*said), (None, ""), "{event}");
     }
-    let endless = telling(Form::Chat, false).push(vec![b'x'; sse::LONGEST_EVENT + 1].into());
-    assert!(endless.is_err());
+    let mut endless = telling(Form::Chat, false);
+    endless.push(vec![b'x'; sse::LONGEST_EVENT + 1].into());
+    assert!(endless.wrong().is_some());
 }
