@@ -169,7 +169,8 @@ impl Gateway {
                 let user = exchange.user.clone();
                 asker.user = user.as_deref();
                 if let Some(query) = &mut exchange.query {
-                    query.user = query.user.take().or(visit.record.consumer.clone());
+                    let user = query.user.take();
+                    query.user = user.or_else(|| visit.record.consumer.clone());
                 }
                 let claims = Claim::all(limits, asker, exchange.cost);
                 self.admit(visit, &claims).await?;

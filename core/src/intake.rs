@@ -180,7 +180,7 @@ fn ask_apps(query: Result<Query, Malformed>, exchange: &mut Exchange) -> Result<
             targets.drain(..place);
             exchange.retry.attempts = NonZeroU32::MIN;
         }
-        let keeper = targets.get(place).or(targets.first());
+        let keeper = targets.get(place).or_else(|| targets.first());
         query.keeper = keeper.map(|target| target.name.clone());
     }
     exchange.query = Some(Box::new(query));

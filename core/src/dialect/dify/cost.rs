@@ -17,7 +17,7 @@ impl Cost {
         let number = |name: &str| told.get(name).and_then(Value::as_u64);
         let (prompt, completion) = (number("prompt_tokens"), number("completion_tokens"));
         let sum = prompt.unwrap_or(0).saturating_add(completion.unwrap_or(0));
-        let total = number("total_tokens").or(prompt.or(completion).map(|_| sum))?;
+        let total = number("total_tokens").or_else(|| prompt.or(completion).map(|_| sum))?;
         Some(Self {
             prompt: prompt.unwrap_or(0),
             completion: completion.unwrap_or(0),

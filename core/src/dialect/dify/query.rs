@@ -96,7 +96,7 @@ impl Query {
             return Err(refused("messages", "the last message must be the user's"));
         }
         let text = |name: &str| asked.get(name)?.as_str().filter(|text| !text.is_empty());
-        let user = text("user").or(text("safety_identifier"));
+        let user = text("user").or_else(|| text("safety_identifier"));
         if user.is_some_and(|user| user.chars().nth(LONGEST_USER).is_some()) {
             return Err(refused("user", "it has more than 255 characters"));
         }

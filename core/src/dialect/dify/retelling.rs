@@ -215,17 +215,18 @@ impl Retelling {
         }
         let text = |name: &str| event.get(name)?.as_str().filter(|text| !text.is_empty());
         self.conversation = text("conversation_id").map(Into::into);
-        if let Some(created) = event.get("created_at").and_then(Value::as_u64) {
-            self.created = created;
-        }
-        let id = text("message_id").or(text("workflow_run_id"));
+        let number = |path| event.pointer(path).and_then(Value::as_u64);
+        let created = number("/created_at").or_else(|| number("/data/created_at"));
+        self.created = created.unwrap_or(self.created);
+        let id = text("message_id").or_else(|| text("workflow_run_id"));
+        let id = id.or_else(|| text("task_id"));
         let object = match (self.is_text, self.at_once) {
             (true, _) => "text_completion",
             (false, true) => "chat.completion",
             (false, false) => "chat.completion.chunk",
         };
         let mut head = json!({
-            "id": id.or(text("task_id")).unwrap_or("dify"),
+            "id": id.unwrap_or("dify"),
             "object": object,
             "created": self.created,
             "model": self.model,

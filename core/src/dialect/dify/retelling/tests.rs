@@ -76,11 +76,11 @@ fn at_once(telling: Retelling) -> Vec<String> {
             let answer: Value = serde_json::from_str(&answer).unwrap();
             let choice = &answer["choices"][0];
             let text = choice["message"]["content"].as_str();
-            let text = text.or(choice["text"].as_str()).unwrap();
+            let text = text.or_else(|| choice["text"].as_str()).unwrap();
             let total = answer["usage"]["total_tokens"].as_u64();
             vec![
                 text.into(),
-                total.map_or("?".into(), |total| total.to_string()),
+                total.map_or_else(|| "?".into(), |total| total.to_string()),
             ]
         }
     }
@@ -290,6 +290,18 @@ fn every_event_says_whose_it_is() {
     ];
     let expected = said.map(|said| [head, said, "\n\n"].concat()).concat();
     assert_eq!(told, expected + "data: [DONE]\n\n");
+}
+
+#[test]
+fn it_is_there_since_dify_says_so() {
+    for (event, created) in [
+        (r#"{"created_at":5,"data":{"created_at":6}}"#, 5),
+        (r#"{"data":{"created_at":6}}"#, 6),
+        (r#"{"created_at":"5"}"#, 7),
+    ] {
+        let (_, told) = told(telling(Form::Chat, false), &stream(&[event, SAID]), 99);
+        assert!(told.contains(&format!("\"created\":{created},")), "{told}");
+    }
 }
 
 #[test]
