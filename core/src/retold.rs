@@ -58,7 +58,8 @@ pub(crate) async fn retold(
         if taken > LONGEST {
             return Err(Miss::garbled("the answer is too long"));
         }
-        told.push(retelling.push(piece));
+        let piece = retelling.push(piece);
+        told.extend((!piece.is_empty()).then_some(piece));
         if let Some(wrong) = retelling.wrong()
             && (retelling.is_at_once() || !retelling.is_known())
         {

@@ -13,6 +13,9 @@ use crate::{
     upstream::{Form, Origin},
 };
 
+/// The longest name of a message or a conversation that is one, in bytes: each event has it.
+const LONGEST_ID: usize = 128;
+
 /// Takes the events of a stream of Dify's, and gives those of OpenAI's.
 #[derive(Debug)]
 pub struct Retelling {
@@ -213,7 +216,8 @@ impl Retelling {
         if self.is_known() {
             return;
         }
-        let text = |name: &str| event.get(name)?.as_str().filter(|text| !text.is_empty());
+        let text = |name: &str| event.get(name)?.as_str();
+        let text = |name: &str| text(name).filter(|id| (1..=LONGEST_ID).contains(&id.len()));
         self.conversation = text("conversation_id").map(Into::into);
         let number = |path| event.pointer(path).and_then(Value::as_u64);
         let created = number("/created_at").or_else(|| number("/data/created_at"));

@@ -293,6 +293,24 @@ fn every_event_says_whose_it_is() {
 }
 
 #[test]
+fn no_event_is_much_longer_than_what_it_says() {
+    let long = "m".repeat(129);
+    let said = SAID
+        .replace(r#""m""#, &format!("\"{long}\""))
+        .replace(r#""c""#, &format!("\"{long}\""));
+    let (heard, told) = told(
+        telling(Form::Chat, false).keeping(true),
+        &stream(&[&said, END]),
+        99,
+    );
+    assert!(
+        told.contains(r#""id":"t""#) && !told.contains(&long),
+        "{told}"
+    );
+    assert_eq!(heard.conversation(), None);
+}
+
+#[test]
 fn it_is_there_since_dify_says_so() {
     for (event, created) in [
         (r#"{"created_at":5,"data":{"created_at":6}}"#, 5),
