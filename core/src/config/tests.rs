@@ -870,6 +870,10 @@ fn an_app_of_dify_s_can_stand_for_a_model() {
             "providers.d.input: expected the name of a variable",
         ),
         (
+            r#""keys": ["$APP"], "app": "chat", "on_abort": "stop""#,
+            "providers.d.on_abort: `on_abort = \"stop\"` is not available yet",
+        ),
+        (
             r#""keys": ["$APP"], "app": "chat", "prefill": true"#,
             "providers.d.prefill: an app of Dify cannot go on behind",
         ),

@@ -73,6 +73,9 @@ impl Builder<'_> {
         for name in ["replicas", "balance"] {
             section.unavailable(name);
         }
+        if app.is_some() {
+            section.unavailable("on_abort");
+        }
         let prefill = match section.field("prefill") {
             Some(field) if app.is_some() => {
                 field.complain("an app of Dify cannot go on behind the beginning of an answer");
