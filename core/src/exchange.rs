@@ -10,7 +10,7 @@ use crate::{
     claim::{Answer, Cost, STEP},
     dialect::{
         dify::{self, Open, Query, Retelling, Run},
-        openai::{Asked, Estimate},
+        openai::{Asked, Estimate, Most},
     },
     dispatch::{Hedge, Retry, Target},
     overload::Way,
@@ -156,7 +156,11 @@ impl Exchange {
                 asked.stream && !asked.most.hides && in_pieces,
             ) {
                 (false, _) => Answer::Free,
-                (true, true) => Answer::Stream(asked.most),
+                (true, true) => Answer::Stream(Most {
+                    // What no app has been told it need not keep to.
+                    tokens: asked.most.tokens.filter(|_| self.query.is_none()),
+                    ..asked.most
+                }),
                 (true, false) => Answer::Whole(asked.most),
             },
         });
