@@ -265,7 +265,10 @@ impl Retelling {
             }
             "message_end" => {
                 self.usage = Cost::read(event, "/metadata/usage").or(self.usage);
-                self.end(out);
+                match self.run.take() {
+                    Some(Err(failed)) => self.fail(&failed, out),
+                    _ => self.end(out),
+                }
             }
             "workflow_finished" => self.run_over(event, out),
             "workflow_paused" => {
@@ -300,8 +303,8 @@ impl Retelling {
         if let Some(failed) = failed {
             return self.fail(&failed, out);
         }
-        // What it has said piece by piece may be of several outputs.
-        if self.at_once || !self.has_words {
+        // What it has said piece by piece may be of several outputs; what stands in place of them all is not to be found there.
+        if !self.is_settled && (self.at_once || !self.has_words) {
             let outputs = event.pointer("/data/outputs");
             match outputs.and_then(|outputs| outputs.get(&**output)) {
                 None | Some(Value::Null) if self.has_words => {}
@@ -350,6 +353,7 @@ impl Retelling {
             self.is_taken_back = true;
         } else {
             self.text.clear();
+            self.is_settled = false;
             self.say(text, out);
         }
         self.is_settled = true;

@@ -188,6 +188,24 @@ fn each_kind_of_app_is_told_as_a_model() {
             &["Hé", "workflow_paused"],
             ["workflow_paused", "500"],
         ),
+        (
+            Form::Chat,
+            &[STARTED, SAID, FAILED, END],
+            &["Hé", "workflow_failed"],
+            ["workflow_failed", "500"],
+        ),
+        (
+            Form::Chat,
+            &[replaced, SAID, replaced, END],
+            &["No.", "content_filter", "5+2=7", "[DONE]"],
+            ["No.", "7"],
+        ),
+        (
+            workflow(),
+            &[r#"{"event":"text_replace","data":{"text":"No."}}"#, RUN],
+            &["No.", "stop", "20+0=20", "[DONE]"],
+            ["No.", "20"],
+        ),
         // What is taken back before it was heard was never said.
         (
             Form::Chat,
