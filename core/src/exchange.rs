@@ -276,9 +276,7 @@ impl Exchange {
         }
         Some(request)
     }
-}
 
-impl Exchange {
     /// Who tells the answer of `target` in the words of the caller, where it speaks others.
     pub(crate) fn retelling(&self, target: &Target, now: Timestamp) -> Option<Retelling> {
         let (Some(query), Some(_), Payload::Asked(asked)) =

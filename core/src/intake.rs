@@ -133,7 +133,7 @@ fn ask(
                 asked.stream_upstream();
             }
             if exchange.targets.iter().any(|one| one.origin.app.is_some()) {
-                ask_apps(Query::read(asked.body(), endpoint, conversation), exchange)?;
+                ask_apps(asked.body(), endpoint, conversation, exchange)?;
             }
         }
         None if needs_model => {
@@ -159,13 +159,18 @@ fn ask(
 }
 
 /// Puts it to those apps of Dify's among its targets that can take it, and to the others.
-fn ask_apps(query: Result<Query, Malformed>, exchange: &mut Exchange) -> Result<(), Refusal> {
+fn ask_apps(
+    body: &[u8],
+    endpoint: &str,
+    conversation: Option<&str>,
+    exchange: &mut Exchange,
+) -> Result<(), Refusal> {
     let targets = &mut exchange.targets;
-    let mut query = match query {
+    let mut query = match Query::read(body, endpoint, conversation) {
         Ok(query) => query,
         Err(malformed) => {
             targets.retain(|target| target.origin.app.is_none());
-            return if targets.is_empty() {
+            return if targets.is_empty() || conversation.is_some() {
                 Err(malformed.into())
             } else {
                 Ok(())

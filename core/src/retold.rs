@@ -66,6 +66,7 @@ pub(crate) async fn retold(
             return Err(Miss::garbled(wrong));
         }
     }
+    head.headers.remove(CONVERSATION);
     let conversation = retelling.conversation();
     if let Some(id) = conversation.and_then(|id| HeaderValue::from_str(id).ok()) {
         head.headers.insert(CONVERSATION, id);
