@@ -257,7 +257,8 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
         if taken > LONGEST_OPENING {
             return Err(Miss::garbled("too much came before it said anything"));
         }
-        pieces.push(piece.clone());
+        // Of what says nothing nothing is kept, however often it comes.
+        pieces.extend((!piece.is_empty()).then(|| piece.clone()));
         let pushed = framer.push(piece, |event| {
             if begins == Opening::Nothing {
                 begins = opening(&event);
@@ -281,7 +282,7 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
 }
 
 impl Miss {
-    fn garbled(why: &str) -> Self {
+    pub(crate) fn garbled(why: &str) -> Self {
         Self {
             outcome: Outcome::Garbled,
             retry_after: None,

@@ -9,11 +9,12 @@ use crate::{
     body::Body,
     claim::{Answer, Cost, STEP},
     dialect::{
-        dify::{self, Open, Run, Wish},
-        openai::{Asked, Estimate},
+        dify::{self, Open, Query, Retelling, Run, Wish},
+        openai::{Asked, Estimate, Most},
     },
     dispatch::{Hedge, Retry, Target},
     overload::Way,
+    time::Timestamp,
     timeouts::Timeouts,
     upstream::Prefill,
     usage::Usage,
@@ -38,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) reading: Reading,
     /// The caller's own user, if the call names one.
     pub(crate) user: Option<String>,
+    /// What it is to an app of Dify's, where one of those can answer.
+    pub(crate) query: Option<Box<Query>>,
     /// What it may cost in tokens, if it is counted in them.
     pub(crate) cost: Option<Cost>,
     /// What is known of a run that does not end with its caller's leaving.
@@ -156,7 +159,11 @@ impl Exchange {
                 asked.stream && !asked.most.hides && in_pieces,
             ) {
                 (false, _) => Answer::Free,
-                (true, true) => Answer::Stream(asked.most),
+                (true, true) => Answer::Stream(Most {
+                    // What no app has been told it need not keep to.
+                    tokens: asked.most.tokens.filter(|_| self.query.is_none()),
+                    ..asked.most
+                }),
                 (true, false) => Answer::Whole(asked.most),
             },
         });
@@ -180,6 +187,7 @@ impl Exchange {
     /// Lets go of the question: it will not be put again.
     pub(crate) fn let_go(&mut self) {
         self.payload = Payload::Once(Body::empty());
+        self.query = None;
         self.headers = HeaderMap::new();
     }
 
@@ -249,22 +257,46 @@ impl Exchange {
         authorization: Option<HeaderValue>,
         prefill: Option<(Prefill, &str)>,
     ) -> Option<Request<Body>> {
-        let mut request = Request::new(match &mut self.payload {
-            Payload::Asked(asked) => asked
+        let put = self.query.as_ref().zip(target.origin.app.as_ref());
+        let put = put.map(|(query, form)| query.put(form));
+        let path = put.as_ref().map_or(&*self.path, |(path, _)| path);
+        let uri = join(&target.origin.base, path)?;
+        let is_put = put.is_some();
+        let mut request = Request::new(match (put, &mut self.payload) {
+            (Some((_, body)), _) => body.into(),
+            (None, Payload::Asked(asked)) => asked
                 .body_for(&target.model, target.origin.is_openai(), prefill)
                 .into(),
-            Payload::Kept(body) => body.clone().into(),
-            Payload::Once(body) => std::mem::take(body),
+            (None, Payload::Kept(body)) => body.clone().into(),
+            (None, Payload::Once(body)) => std::mem::take(body),
         });
-        *request.uri_mut() = join(&target.origin.base, &self.path)?;
+        *request.uri_mut() = uri;
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
+        if is_put {
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(header::CONTENT_TYPE, json);
+        }
         if let Some(authorization) = authorization {
             request
                 .headers_mut()
                 .insert(header::AUTHORIZATION, authorization);
         }
         Some(request)
+    }
+
+    /// Who tells the answer of `target` in the words of the caller, where it speaks others.
+    pub(crate) fn retelling(&self, target: &Target, now: Timestamp) -> Option<Retelling> {
+        let (Some(query), Some(_), Payload::Asked(asked)) =
+            (&self.query, &target.origin.app, &self.payload)
+        else {
+            return None;
+        };
+        let model = asked.model.clone().unwrap_or_default();
+        let telling = Retelling::new(target.origin.clone(), model, now.0 / 1_000);
+        let telling = telling.as_text(query.is_text).at_once(!asked.is_streamed());
+        let telling = telling.suspecting(query.is_suspect);
+        Some(telling.keeping(query.keeper.as_ref() == Some(&target.name)))
     }
 }
 

@@ -17,14 +17,18 @@ const TO_PROVIDER: [&str; 7] = [
     "tracestate",
 ];
 
+/// By what callers of a model name the conversation that an app of Dify's keeps, and are told it.
+pub(crate) const CONVERSATION: &str = "x-dify-conversation-id";
+
 /// What a caller is told of a provider's headers.
-const FROM_PROVIDER: [&str; 6] = [
+const FROM_PROVIDER: [&str; 7] = [
     "content-type",
     "content-encoding",
     "content-disposition",
     "cache-control",
     "retry-after",
     "x-request-id",
+    CONVERSATION,
 ];
 
 /// What belongs to one connection, and never goes on.

@@ -1,6 +1,6 @@
 //! Makes of a call what is asked of an upstream.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, num::NonZeroU32, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -12,16 +12,16 @@ use crate::{
     claim::{Answer, Cost},
     config::Config,
     dialect::{
-        dify::{self, Installation, Places, Run, Told, Wish},
+        dify::{self, Installation, Places, Query, Run, Told, Wish},
         openai::{self, Asked, Estimate, Malformed},
     },
     dispatch::{Retry, Target},
     exchange::{Exchange, Payload, Reading, Terms},
-    headers::{ask_to_switch, is_type, strip_keys, to_dify, to_provider},
+    headers::{CONVERSATION, ask_to_switch, is_type, strip_keys, to_dify, to_provider},
     places,
     refusal::Refusal,
     timeouts::Timeouts,
-    upstream::Origin,
+    upstream::{Form, Origin},
 };
 
 /// What a body of unknown size is taken for, in bytes, until what it cost is known.
@@ -68,6 +68,7 @@ pub(crate) async fn models(
             Reading::Provider
         },
         user: None,
+        query: None,
         cost: None,
         run: None,
         switches: false,
@@ -84,7 +85,9 @@ pub(crate) async fn models(
             // What is done to a thing by its name alone, such as cancelling it, is sent so.
             exchange.payload = Payload::Once(Body::empty());
         } else {
-            ask(config, endpoint, body, needs_model, &mut exchange)?;
+            let conversation = call.headers.get(CONVERSATION);
+            let conversation = conversation.and_then(|id| id.to_str().ok());
+            ask(config, endpoint, body, conversation, &mut exchange)?;
         }
     } else {
         let body = bounded(
@@ -110,9 +113,10 @@ fn ask(
     config: &Config,
     endpoint: &str,
     body: Bytes,
-    needs_model: bool,
+    conversation: Option<&str>,
     exchange: &mut Exchange,
 ) -> Result<(), Refusal> {
+    let needs_model = exchange.reading != Reading::Provider;
     let mut asked = Asked::read(body, endpoint)?;
     match &asked.model {
         Some(name) => {
@@ -127,6 +131,9 @@ fn ask(
             exchange.hedge = model.hedge;
             if model.stream_upstream {
                 asked.stream_upstream();
+            }
+            if exchange.targets.iter().any(|one| one.origin.app.is_some()) {
+                ask_apps(asked.body(), endpoint, conversation, exchange)?;
             }
         }
         None if needs_model => {
@@ -148,6 +155,40 @@ fn ask(
     }
     exchange.user.clone_from(&asked.user);
     exchange.payload = Payload::Asked(Box::new(asked));
+    Ok(())
+}
+
+/// Puts it to those apps of Dify's among its targets that can take it, and to the others.
+fn ask_apps(
+    body: &[u8],
+    endpoint: &str,
+    conversation: Option<&str>,
+    exchange: &mut Exchange,
+) -> Result<(), Refusal> {
+    let targets = &mut exchange.targets;
+    let mut query = match Query::read(body, endpoint, conversation) {
+        Ok(query) => query,
+        Err(malformed) => {
+            targets.retain(|target| target.origin.app.is_none());
+            return if targets.is_empty() || conversation.is_some() {
+                Err(malformed.into())
+            } else {
+                Ok(())
+            };
+        }
+    };
+    let mut forms = targets.iter().map(|target| target.origin.app.as_ref());
+    if let Some(place) = forms.position(|form| form == Some(&Form::Chat)) {
+        if query.conversation.is_some() {
+            // Nobody else knows what was said in it, and nothing is said twice in it.
+            targets.truncate(place + 1);
+            targets.drain(..place);
+            exchange.retry.attempts = NonZeroU32::MIN;
+        }
+        let keeper = targets.get(place).or_else(|| targets.first());
+        query.keeper = keeper.map(|target| target.name.clone());
+    }
+    exchange.query = Some(Box::new(query));
     Ok(())
 }
 
@@ -340,6 +381,7 @@ fn to_installation(
         timeouts: Timeouts::DIFY,
         reading,
         user,
+        query: None,
         cost,
         run: None,
         switches: false,

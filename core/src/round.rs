@@ -105,6 +105,12 @@ impl Round {
         self.ask(place, now)
     }
 
+    /// Whether it is an app of Dify's that was asked last.
+    pub(crate) fn is_with_app(&self) -> bool {
+        let turn = self.turn.as_ref();
+        turn.is_some_and(|turn| turn.target.origin.app.is_some())
+    }
+
     /// Whom to ask to go on with an answer that has broken off.
     pub(crate) fn rescue(&mut self) -> Option<Question> {
         let now = self.platform.clock.now();

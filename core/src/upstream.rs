@@ -15,6 +15,24 @@ pub struct Origin {
     pub keys: Vec<OriginKey>,
     /// How it is told to go on behind the beginning of an answer, if it can.
     pub prefill: Option<Prefill>,
+    /// The app of Dify's that it is, if it stands for a model and is one.
+    pub app: Option<Form>,
+}
+
+/// What kind of app it is that stands for a model.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// It keeps conversations: a chatbot, an agent, a chatflow.
+    Chat,
+    /// It writes a text, out of what is in this input.
+    Completion(Box<str>),
+    /// It is a workflow.
+    Workflow {
+        /// The input that takes what is asked.
+        input: Box<str>,
+        /// The output that is the answer.
+        output: Box<str>,
+    },
 }
 
 /// How a provider is told that the last message is the beginning of its answer.

@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use http::StatusCode;
 
 use super::*;
-use crate::{dispatch::Reason, route::Service, timeouts::Timeouts, upstream::Complaint};
+use crate::{
+    dispatch::Reason,
+    route::Service,
+    timeouts::Timeouts,
+    upstream::{Complaint, Form},
+};
 
 /// A document that uses everything there is.
 const FULL: &str = r#"{
@@ -801,4 +806,85 @@ fn parts_are_held_apart_where_it_is_said_and_not_where_nothing_is() {
         assert_eq!(installation.runs.is_some(), runs);
         assert_eq!(installation.parts.len(), parts);
     }
+}
+
+#[test]
+fn an_app_of_dify_s_can_stand_for_a_model() {
+    let with = |fields: &str| {
+        let provider = format!(r#"{{"dialect": "dify", "base_url": "http://h/v1", {fields}}}"#);
+        build(&format!(
+            r#"{{"providers": {{"d": {provider}}}, "models": {{"m": {{"targets": ["d/app"]}}}}, "routes": [{{"name": "r", "serve": "models"}}]}}"#
+        ))
+    };
+    let named = |name: &str| Box::<str>::from(name);
+    for (fields, expected) in [
+        (r#""app": "chat""#, Form::Chat),
+        (r#""app": "agent""#, Form::Chat),
+        (r#""app": "completion""#, Form::Completion(named("query"))),
+        (
+            r#""app": "completion", "input": "topic""#,
+            Form::Completion(named("topic")),
+        ),
+        (
+            r#""app": "workflow", "input": "text", "output": "result""#,
+            Form::Workflow {
+                input: named("text"),
+                output: named("result"),
+            },
+        ),
+    ] {
+        let config = with(&format!(r#""keys": ["$APP"], {fields}"#)).unwrap();
+        let origin = &config.models["m"].targets[0].origin;
+        assert_eq!(origin.app.as_ref(), Some(&expected), "{fields}");
+        // What is no model's own is asked of somebody who speaks OpenAI's language.
+        assert!(config.default_provider.is_none());
+    }
+    for (fields, expected) in [
+        (r#""keys": ["$APP"]"#, "providers.d: `app` is missing"),
+        (
+            r#""keys": ["$APP"], "app": "chatflow""#,
+            "providers.d.app: expected one of `chat`, `agent`, `completion`, `workflow`",
+        ),
+        (
+            r#""app": "chat""#,
+            "providers.d: `keys` is missing: Dify knows an app by its key alone",
+        ),
+        (
+            r#""app": "chat", "keys": []"#,
+            "providers.d.keys: Dify knows an app by its key alone",
+        ),
+        (
+            r#""keys": ["$APP"], "app": "chat", "input": "query""#,
+            "providers.d.input: unknown key",
+        ),
+        (
+            r#""keys": ["$APP"], "app": "completion", "output": "text""#,
+            "providers.d.output: unknown key",
+        ),
+        (
+            r#""keys": ["$APP"], "app": "workflow", "input": "text""#,
+            "providers.d: a workflow needs `input` and `output`",
+        ),
+        (
+            r#""keys": ["$APP"], "app": "workflow", "input": "", "output": "text""#,
+            "providers.d.input: expected the name of a variable",
+        ),
+        (
+            r#""keys": ["$APP"], "app": "chat", "on_abort": "stop""#,
+            "providers.d.on_abort: `on_abort = \"stop\"` is not available yet",
+        ),
+        (
+            r#""keys": ["$APP"], "app": "chat", "prefill": true"#,
+            "providers.d.prefill: an app of Dify cannot go on behind",
+        ),
+    ] {
+        let problems = with(fields).unwrap_err();
+        let [problem] = &*problems else {
+            panic!("{fields}: {problems:?}");
+        };
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    let openai =
+        r#"{"providers": {"d": {"dialect": "openai", "base_url": "http://h", "app": "chat"}}}"#;
+    assert!(build(openai).unwrap_err()[0].starts_with("providers.d.app: unknown key"));
 }

@@ -22,6 +22,7 @@ use crate::{
     platform::{Clock, Tasks},
     record::Attempt,
     refusal::Refusal,
+    retold::retold,
     round::{Question, Round},
     tenure::Keeper,
     time::{Timestamp, millis},
@@ -44,6 +45,8 @@ pub(crate) struct Pursuit {
     round: Round,
     trail: Trail,
     deadline: Timestamp,
+    /// What its caller has heard was said by an app of Dify's, be it in part.
+    is_of_app: bool,
 }
 
 /// Nobody has anything for the caller.
@@ -101,6 +104,7 @@ impl Pursuit {
             round,
             trail,
             deadline,
+            is_of_app: false,
         }
     }
 
@@ -213,6 +217,7 @@ impl Pursuit {
         let full = self.exchange.patience(self.exchange.timeouts.total, others);
         let is_hurried = patience < full / 2;
         let connect = self.exchange.timeouts.connect;
+        let retelling = self.exchange.retelling(&target, began);
         let request = self.exchange.request(&target, authorization, prefill);
         let platform = self.keeper.desk().platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
@@ -223,7 +228,10 @@ impl Pursuit {
                 detail: "the path does not fit the target's address".into(),
             })?;
             let sent = async {
-                let response = platform.upstream.send(request, connect).await?;
+                let mut response = platform.upstream.send(request, connect).await?;
+                if let Some(retelling) = retelling {
+                    response = retold(retelling, response).await?;
+                }
                 let reply = answer::take(&reading, &origin, response, platform.clock.now()).await?;
                 match open {
                     Some(open) => diagnose(reply, &open).await,
@@ -278,20 +286,22 @@ impl Pursuit {
 
     /// Asks somebody to go on with a stream that has broken off, of which its caller has heard `heard`.
     ///
-    /// Whoever can go on behind a text is given it; whoever can not, or does not want to, is asked for the whole answer anew.
+    /// Whoever can go on behind a text is given it; whoever can not, or does not want to, is asked for the whole answer anew. What an
+    /// app of Dify's has begun is gone on with by nobody: it knows what no model has been told.
     pub(crate) async fn go_on(
         &mut self,
         heard: &Transcript,
         budget: &mut Budget,
     ) -> Result<Option<Resumed>, Loss> {
         self.exchange.keep(true);
+        self.is_of_app |= self.round.is_with_app();
         let mut refused_prefill = false;
         let mut question = self.round.rescue();
         while let Some(asked) = question.take()
             && self.now() < self.deadline
         {
             let prefill = asked.target.origin.prefill.zip(heard.text());
-            let may = !refused_prefill && self.exchange.takes_prefill();
+            let may = !refused_prefill && !self.is_of_app && self.exchange.takes_prefill();
             let prefill = prefill.filter(|_| may);
             let (target, taken) = self.put(asked, prefill, budget).await?;
             refused_prefill = false;

@@ -149,6 +149,69 @@ class OtherEndpoints(unittest.TestCase):
         self.assertEqual(answer.content, bytes(range(256)) * 16)
 
 
+@gateway.through_gateway
+class Apps(unittest.TestCase):
+    """Apps of Dify that stand for models."""
+
+    KINDS = ["app", "agent", "chatflow", "writer", "workflow"]
+
+    def ask(self, model, **more):
+        one = openai.OpenAI(base_url=f"{gateway.URL}/v1", api_key=gateway.KEY, max_retries=0, timeout=20)
+        return one.chat.completions.create(model=model, **{"messages": SAID, "user": "sdk", **more})
+
+    def test_whole(self):
+        for kind in self.KINDS:
+            answer = self.ask(kind)
+            self.assertEqual((answer.object, answer.model), ("chat.completion", kind))
+            self.assertEqual(answer.choices[0].message.role, "assistant")
+            self.assertIn("ping", answer.choices[0].message.content)
+            self.assertEqual(answer.choices[0].finish_reason, "stop")
+            self.assertGreater(answer.usage.total_tokens, 0)
+
+    def test_stream(self):
+        for kind in self.KINDS:
+            whole = self.ask(kind).choices[0].message.content
+            chunks = list(self.ask(kind, stream=True, stream_options={"include_usage": True}))
+            self.assertEqual(text_of(chunks), whole, kind)
+            self.assertEqual(len({chunk.id for chunk in chunks}), 1)
+            self.assertEqual([c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason], ["stop"])
+            self.assertGreater(chunks[-1].usage.total_tokens, 0)
+            self.assertTrue(all(chunk.usage is None for chunk in self.ask(kind, stream=True)))
+
+    def test_stream_helper(self):
+        one = openai.OpenAI(base_url=f"{gateway.URL}/v1", api_key=gateway.KEY, max_retries=0, timeout=20)
+        with one.chat.completions.stream(model="app", messages=SAID) as stream:
+            kinds = {event.type for event in stream}
+            final = stream.get_final_completion()
+        self.assertIn("content.done", kinds)
+        self.assertIn("ping", final.choices[0].message.content)
+
+    def test_conversation(self):
+        first = self.ask("app", messages=[{"role": "user", "content": "high tide"}])
+        talk = first.conversation["id"]
+        said = [{"role": "assistant", "content": "…"}, {"role": "user", "content": "low tide"}]
+        for more in [{"extra_body": {"conversation": talk}}, {"extra_headers": {"x-dify-conversation-id": talk}}]:
+            answer = self.ask("app", messages=said, **more)
+            self.assertEqual(answer.conversation["id"], talk)
+            self.assertRegex(answer.choices[0].message.content, r"You said: low tide \(turn [23], after: ")
+        with self.assertRaises(openai.NotFoundError) as caught:
+            self.ask("app", user="another", extra_body={"conversation": talk})
+        self.assertEqual(caught.exception.code, "not_found")
+
+    def test_completions(self):
+        one = openai.OpenAI(base_url=f"{gateway.URL}/v1", api_key=gateway.KEY, max_retries=0, timeout=20)
+        answer = one.completions.create(model="writer", prompt="ping")
+        self.assertEqual(answer.object, "text_completion")
+        self.assertIn("ping", answer.choices[0].text)
+        chunks = list(one.completions.create(model="writer", prompt="ping", stream=True))
+        self.assertEqual("".join(chunk.choices[0].text for chunk in chunks), answer.choices[0].text)
+
+    def test_what_no_app_can_do(self):
+        with self.assertRaises(openai.BadRequestError) as caught:
+            self.ask("agent", tools=[TOOL])
+        self.assertEqual(caught.exception.param, "tools")
+
+
 class Errors(unittest.TestCase):
     def told(self, error):
         """What every error tells: a message and a type, in OpenAI's shape."""

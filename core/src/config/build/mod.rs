@@ -107,9 +107,11 @@ impl Builder<'_> {
                 self.provider(&key.name, &field)
                     .unwrap_or_else(|| nowhere(&key.name)),
             );
-            config
-                .default_provider
-                .get_or_insert_with(|| origin.clone());
+            if origin.app.is_none() {
+                config
+                    .default_provider
+                    .get_or_insert_with(|| origin.clone());
+            }
             providers.push((key.name.clone(), origin));
         }
         let models = root.field("models");

@@ -17,7 +17,7 @@ use crate::{
     },
     dialect::dify::{App, Checks, Installation, OnAbort, Place},
     overload::Settings,
-    upstream::{Origin, OriginKey, Prefill},
+    upstream::{Form, Origin, OriginKey, Prefill},
 };
 
 /// Things of a kind, with their names: few, and looked up while the document is read.
@@ -55,23 +55,41 @@ const DIALECTS: [&str; 7] = [
     "dify",
 ];
 
+const KEYS: &str = "Dify knows an app by its key alone";
+
 impl Builder<'_> {
     /// Reads a provider.
     pub(super) fn provider(&self, name: &str, field: &Field<'_>) -> Option<Origin> {
         let mut section = field.section()?;
-        if let Some(dialect) = section.required("dialect")
-            && let Some(word) = dialect.choice(&DIALECTS)
-            && word != "openai"
-        {
-            dialect.complain(unavailable("dialect", dialect.value));
+        let mut app = None;
+        if let Some(dialect) = section.required("dialect") {
+            match dialect.choice(&DIALECTS) {
+                None | Some("openai") => {}
+                Some("dify") => app = form(&mut section),
+                Some(_) => dialect.complain(unavailable("dialect", dialect.value)),
+            }
         }
         let base = section.field("base_url");
         for name in ["replicas", "balance"] {
             section.unavailable(name);
         }
-        let prefill = section.field("prefill").and_then(|field| prefill(&field));
-        let listed = section.field("keys").map(|keys| keys.list());
-        let listed = listed.unwrap_or_default();
+        if app.is_some() {
+            section.unavailable("on_abort");
+        }
+        let prefill = match section.field("prefill") {
+            Some(field) if app.is_some() => {
+                field.complain("an app of Dify cannot go on behind the beginning of an answer");
+                None
+            }
+            field => field.and_then(|field| prefill(&field)),
+        };
+        let keys = section.field("keys");
+        match &keys {
+            None if app.is_some() => section.complain(format!("`keys` is missing: {KEYS}")),
+            Some(keys) if app.is_some() && keys.is_empty_list() => keys.complain(KEYS),
+            _ => {}
+        }
+        let listed = keys.as_ref().map(Field::list).unwrap_or_default();
         if base.is_none() && !section.has("replicas") {
             section.complain("`base_url` is missing");
         }
@@ -82,6 +100,7 @@ impl Builder<'_> {
             base: address(&base?)?,
             keys: keys?,
             prefill: prefill.flatten(),
+            app,
         })
     }
 
@@ -122,6 +141,7 @@ impl Builder<'_> {
                 base,
                 keys: Vec::new(),
                 prefill: None,
+                app: None,
             }))
         };
         if !section.has("api") {
@@ -286,6 +306,40 @@ pub(super) fn nowhere(name: &str) -> Origin {
         base: Uri::from_static("http://invalid"),
         keys: Vec::new(),
         prefill: None,
+        app: None,
+    }
+}
+
+/// What kind of app of Dify's a provider is.
+fn form(section: &mut Section<'_>) -> Option<Form> {
+    let kind = section
+        .required("app")?
+        .choice(&["chat", "agent", "completion", "workflow"])?;
+    let mut variable = |name: &'static str| {
+        let field = section.field(name)?;
+        let text = field.text()?;
+        if text.is_empty() {
+            field.complain("expected the name of a variable");
+        }
+        Some(Box::<str>::from(text))
+    };
+    match kind {
+        "completion" => Some(Form::Completion(
+            variable("input").unwrap_or_else(|| "query".into()),
+        )),
+        "workflow" => {
+            let (input, output) = (variable("input"), variable("output"));
+            if input.is_none() || output.is_none() {
+                section.complain(
+                    "a workflow needs `input` and `output`: its variables that take what is asked, and give the answer",
+                );
+            }
+            Some(Form::Workflow {
+                input: input.unwrap_or_default(),
+                output: output.unwrap_or_default(),
+            })
+        }
+        _ => Some(Form::Chat),
     }
 }
 

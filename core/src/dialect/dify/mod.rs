@@ -2,10 +2,14 @@
 
 mod abort;
 mod answer;
+mod cost;
+mod fault;
 mod fields;
 mod open;
 mod part;
+mod query;
 mod request;
+mod retelling;
 mod trouble;
 mod whole;
 
@@ -14,16 +18,19 @@ use std::{borrow::Cow, rc::Rc, time::Duration};
 pub use abort::{OnAbort, Parting, Run};
 pub use answer::{Meter, usage};
 use bytes::Bytes;
+use fault::fault;
 pub(crate) use open::{Deed, Open, affinity, made, named, user};
 pub use part::Part;
+pub use query::Query;
 pub(crate) use request::Told;
 pub use request::Wish;
+pub use retelling::{Retelling, Retold};
 pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
 pub use whole::Whole;
 
 use self::fields::Fields;
 
-use crate::{call::below, limit::Limit, overload::Way, sse, upstream::Origin};
+use crate::{call::below, dialect::json, limit::Limit, overload::Way, sse, upstream::Origin};
 
 /// A Dify installation: several services behind one address.
 #[derive(Debug)]
@@ -141,7 +148,7 @@ impl Installation {
         } else if is_socket(path) {
             Some(&self.websocket)
         } else {
-            let path = read(path);
+            let path = plain(path);
             let inside = |prefix| below(prefix, &path);
             let web = self.web.as_ref()?;
             let is_api = web.base.authority() == self.api.base.authority();
@@ -159,7 +166,7 @@ impl Installation {
 }
 
 /// The path as a server reads it, with its escapes resolved, up to the first character that a form would part it at.
-fn read(path: &str) -> Cow<'_, str> {
+fn plain(path: &str) -> Cow<'_, str> {
     let mut pairs = form_urlencoded::parse(path.as_bytes());
     pairs.next().map(|(read, _)| read).unwrap_or_default()
 }
@@ -201,6 +208,11 @@ pub fn is_run(path: &str) -> bool {
             .and_then(|rest| rest.strip_suffix("/run"))
             .is_some_and(|id| !id.is_empty() && !id.contains('/')),
     }
+}
+
+/// What a text of JSON says; nothing, if it is none.
+pub(crate) fn read(text: &[u8]) -> serde_json::Value {
+    json::read(text).unwrap_or_default()
 }
 
 /// The user whom a query names.
@@ -256,6 +268,7 @@ mod tests {
                 base: http::Uri::from_static(base),
                 keys: Vec::new(),
                 prefill: None,
+                app: None,
             })
         };
         let apart = |web| Installation {

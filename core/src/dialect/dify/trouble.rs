@@ -46,7 +46,8 @@ pub(crate) fn is_suspect(text: &[u8]) -> bool {
     has(text, &escaped) || is_of_plugins(text)
 }
 
-fn is_of_plugins(text: &[u8]) -> bool {
+/// Whether what Dify says means that its plugin daemon does not answer it.
+pub(super) fn is_of_plugins(text: &[u8]) -> bool {
     has(&text.to_ascii_lowercase(), &PLUGINS)
 }
 

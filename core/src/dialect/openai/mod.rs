@@ -56,7 +56,7 @@ pub fn is_disguised(endpoint: &str) -> bool {
 }
 
 /// Whether a stream of this endpoint tells its usage only if it is asked to.
-pub(super) fn hides_usage(endpoint: &str) -> bool {
+pub(in crate::dialect) fn hides_usage(endpoint: &str) -> bool {
     matches!(endpoint, "/chat/completions" | "/completions")
 }
 

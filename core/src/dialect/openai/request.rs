@@ -170,6 +170,11 @@ impl Asked {
         })
     }
 
+    /// The body as it came.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// What the prompt comes to.
     pub fn estimate(&self) -> Estimate {
         let conversation = self.body.get(self.conversation_at.clone());

@@ -1,0 +1,407 @@
+//! A request in OpenAI's words, put to an app of Dify's.
+//!
+//! An app has its own model and its own settings, so that what a caller says of those (`temperature`, `max_tokens`, `stop`, `seed`)
+//! says nothing to it, and is left out. What would change the answer's form is refused.
+
+use std::rc::Rc;
+
+use serde_json::{Map, Value, json};
+
+use super::trouble::is_suspect;
+use crate::{
+    dialect::{
+        json,
+        openai::{Malformed, hides_usage},
+    },
+    upstream::Form,
+};
+
+/// The longest name of a user that Dify keeps, in characters.
+const LONGEST_USER: usize = 255;
+
+/// Who asks where nobody has said so: Dify wants to know.
+const SOMEBODY: &str = "tidegate";
+
+/// What no app of Dify's can do.
+const UNKNOWN: [&str; 9] = [
+    "tools",
+    "functions",
+    "n",
+    "best_of",
+    "response_format",
+    "logprobs",
+    "audio",
+    "echo",
+    "suffix",
+];
+
+/// What is asked, as far as an app needs it.
+#[derive(Debug)]
+pub struct Query {
+    /// It came as `completions` does, and is answered so.
+    pub is_text: bool,
+    /// The conversation that it goes on with.
+    pub conversation: Option<String>,
+    /// Who has that conversation, by the name of the target.
+    pub keeper: Option<Rc<str>>,
+    /// On whose behalf it is asked.
+    pub user: Option<String>,
+    /// Whether it has words in it by which a failure of Dify's own is known.
+    pub is_suspect: bool,
+    said: Vec<Said>,
+    inputs: Map<String, Value>,
+}
+
+/// A message.
+#[derive(Debug, Default)]
+struct Said {
+    role: String,
+    text: String,
+    files: Vec<Value>,
+}
+
+impl Query {
+    /// Reads the body of a request to `endpoint`; `conversation` is what its headers say of that.
+    pub fn read(
+        body: &[u8],
+        endpoint: &str,
+        conversation: Option<&str>,
+    ) -> Result<Self, Malformed> {
+        if !hides_usage(endpoint) {
+            return Err(Malformed {
+                message: "an app of Dify answers `chat/completions` and `completions` alone".into(),
+                param: None,
+            });
+        }
+        let asked: Value = json::read(body).unwrap_or_default();
+        for name in UNKNOWN {
+            if asked.get(name).is_some_and(|value| asks(name, value)) {
+                return Err(refused(name, "an app of Dify has no such thing"));
+            }
+        }
+        let is_text = endpoint == "/completions";
+        let said = match (is_text, asked.get("prompt"), asked.get("messages")) {
+            (true, Some(Value::String(prompt)), _) => vec![Said {
+                role: "user".into(),
+                text: prompt.clone(),
+                files: Vec::new(),
+            }],
+            (true, ..) => return Err(refused("prompt", "an app of Dify wants one text")),
+            (false, _, Some(Value::Array(messages))) => {
+                messages.iter().map(Said::read).collect::<Result<_, _>>()?
+            }
+            (false, ..) => Vec::new(),
+        };
+        if said.last().is_none_or(|last| last.role != "user") {
+            return Err(refused("messages", "the last message must be the user's"));
+        }
+        let text = |name: &str| asked.get(name)?.as_str().filter(|text| !text.is_empty());
+        let user = text("user").or_else(|| text("safety_identifier"));
+        if user.is_some_and(|user| user.chars().nth(LONGEST_USER).is_some()) {
+            return Err(refused("user", "it has more than 255 characters"));
+        }
+        let named = text("conversation").or_else(|| asked.pointer("/conversation/id")?.as_str());
+        let named = named.or(conversation).filter(|id| !id.is_empty());
+        let inputs = asked.get("metadata").and_then(Value::as_object);
+        Ok(Self {
+            is_text,
+            conversation: named.map(Into::into),
+            keeper: None,
+            user: user.map(Into::into),
+            is_suspect: is_suspect(body) || is_suspect(named.unwrap_or_default().as_bytes()),
+            said,
+            inputs: inputs.cloned().unwrap_or_default(),
+        })
+    }
+
+    /// Where it is asked of an app of this `form`, and in which words.
+    pub fn put(&self, form: &Form) -> (&'static str, String) {
+        let mut inputs = self.inputs.clone();
+        // Dify remembers the conversation, and must not be told of it twice.
+        let conversation = self.conversation.as_ref().filter(|_| *form == Form::Chat);
+        let said = match self.said.as_slice() {
+            [.., last] if conversation.is_some() => std::slice::from_ref(last),
+            said => said,
+        };
+        let mut body = Map::new();
+        let mut say = |name: &str, value: Value| body.insert(name.into(), value);
+        let path = match form {
+            Form::Chat => {
+                say("query", together(said).into());
+                // Nobody sees the name, and another model would be asked for it.
+                say("auto_generate_name", false.into());
+                if let Some(conversation) = conversation {
+                    say("conversation_id", conversation.as_str().into());
+                }
+                "/chat-messages"
+            }
+            Form::Completion(input) => {
+                inputs.insert((**input).into(), together(said).into());
+                "/completion-messages"
+            }
+            Form::Workflow { input, .. } => {
+                inputs.insert((**input).into(), together(said).into());
+                "/workflows/run"
+            }
+        };
+        let files: Vec<Value> = said.iter().flat_map(|said| said.files.clone()).collect();
+        if !files.is_empty() {
+            say("files", files.into());
+        }
+        say("inputs", inputs.into());
+        say("response_mode", "streaming".into());
+        say("user", self.user.as_deref().unwrap_or(SOMEBODY).into());
+        (path, Value::Object(body).to_string())
+    }
+}
+
+impl Said {
+    fn read(message: &Value) -> Result<Self, Malformed> {
+        let role = message.get("role").and_then(Value::as_str);
+        let role = role.unwrap_or_default();
+        let is_known = matches!(role, "system" | "developer" | "user" | "assistant");
+        if !is_known || message.get("tool_calls").is_some_and(says) {
+            return Err(refused("messages", "an app of Dify knows nothing of tools"));
+        }
+        let mut said = Self {
+            role: role.into(),
+            ..Self::default()
+        };
+        match message.get("content") {
+            Some(Value::String(text)) => said.text.clone_from(text),
+            Some(Value::Array(parts)) => {
+                for part in parts {
+                    said.add(part)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(said)
+    }
+
+    /// Adds a part of what is said: a text, or a picture.
+    fn add(&mut self, part: &Value) -> Result<(), Malformed> {
+        let text = |path| part.pointer(path).and_then(Value::as_str);
+        match (text("/type"), text("/text"), text("/image_url/url")) {
+            (Some("text"), Some(text), _) => {
+                if !self.text.is_empty() {
+                    self.text.push('\n');
+                }
+                self.text.push_str(text);
+            }
+            (Some("image_url"), _, Some(url)) => {
+                if !url.starts_with("http://") && !url.starts_with("https://") {
+                    let what = "an app of Dify takes pictures by an address with `http` alone";
+                    return Err(refused("messages", what));
+                }
+                self.files
+                    .push(json!({ "type": "image", "transfer_method": "remote_url", "url": url }));
+            }
+            _ => {
+                let what = "an app of Dify takes texts and pictures alone";
+                return Err(refused("messages", what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One text of all that was said: just that, if it is all the user's own; else each with who said it before it.
+fn together(said: &[Said]) -> String {
+    if let [only] = said {
+        return only.text.clone();
+    }
+    let mut all = String::new();
+    for Said { role, text, .. } in said {
+        if !all.is_empty() {
+            all.push_str("\n\n");
+        }
+        all.push_str(role);
+        all.push_str(": ");
+        all.push_str(text);
+    }
+    all
+}
+
+/// Whether this value of a field asks for what no app can do.
+fn asks(name: &str, value: &Value) -> bool {
+    match (name, value) {
+        ("n" | "best_of", value) => value.as_u64() > Some(1),
+        ("response_format", value) => value.get("type").is_some_and(|kind| kind != "text"),
+        (_, value) => says(value),
+    }
+}
+
+/// Whether it is more than nothing.
+fn says(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(values) => !values.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        // Of `completions`: as many as this, of which it may be none.
+        Value::Number(number) => number.as_u64() != Some(0),
+        Value::Bool(true) | Value::Object(_) => true,
+    }
+}
+
+fn refused(param: &'static str, why: &str) -> Malformed {
+    Malformed {
+        message: ["`", param, "`: ", why].concat(),
+        param: Some(param),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(fields: &str, conversation: Option<&str>) -> Result<Query, Malformed> {
+        Query::read(fields.as_bytes(), "/chat/completions", conversation)
+    }
+
+    fn put(query: &Query, form: &Form) -> (String, Value) {
+        let (path, body) = query.put(form);
+        (path.into(), serde_json::from_str(&body).unwrap())
+    }
+
+    const LONG: &str = r#"{"messages":[
+        {"role":"system","content":"Be kind."},
+        {"role":"user","content":[{"type":"text","text":"What is"},{"type":"text","text":"this?"},{"type":"image_url","image_url":{"url":"https://a.example/1.png"}}]},
+        {"role":"assistant","content":"A cat."},
+        {"role":"user","content":"And that?"}
+    ],"user":"ann","temperature":1,"metadata":{"tone":"dry"}}"#;
+
+    #[test]
+    fn each_kind_of_app_is_asked_in_its_own_way() {
+        let query = chat(LONG, None).unwrap();
+        let all =
+            "system: Be kind.\n\nuser: What is\nthis?\n\nassistant: A cat.\n\nuser: And that?";
+        let file = json!({ "type": "image", "transfer_method": "remote_url", "url": "https://a.example/1.png" });
+        assert_eq!(
+            put(&query, &Form::Chat),
+            (
+                "/chat-messages".into(),
+                json!({ "query": all, "inputs": { "tone": "dry" }, "files": [file], "user": "ann", "response_mode": "streaming", "auto_generate_name": false })
+            )
+        );
+        assert_eq!(
+            put(&query, &Form::Completion("query".into())),
+            (
+                "/completion-messages".into(),
+                json!({ "inputs": { "tone": "dry", "query": all }, "files": [file], "user": "ann", "response_mode": "streaming" })
+            )
+        );
+        let workflow = Form::Workflow {
+            input: "text".into(),
+            output: "result".into(),
+        };
+        assert_eq!(
+            put(&query, &workflow),
+            (
+                "/workflows/run".into(),
+                json!({ "inputs": { "tone": "dry", "text": all }, "files": [file], "user": "ann", "response_mode": "streaming" })
+            )
+        );
+    }
+
+    #[test]
+    fn what_dify_remembers_is_not_said_again() {
+        let named = LONG.replacen('{', r#"{"conversation":"c-1","#, 1);
+        let object = LONG.replacen('{', r#"{"conversation":{"id":"c-1"},"#, 1);
+        for (body, header) in [(LONG, Some("c-1")), (&named, Some("c-2")), (&object, None)] {
+            let query = chat(body, header).unwrap();
+            let (_, asked) = put(&query, &Form::Chat);
+            assert_eq!(asked["conversation_id"], "c-1");
+            assert_eq!(asked["query"], "And that?");
+            assert_eq!(asked.get("files"), None);
+            // Others remember nothing.
+            let (_, asked) = put(&query, &Form::Completion("query".into()));
+            assert_eq!(asked.get("conversation_id"), None);
+            assert!(
+                asked["inputs"]["query"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("system: ")
+            );
+        }
+        assert_eq!(chat(LONG, Some("")).unwrap().conversation, None);
+    }
+
+    #[test]
+    fn somebody_always_asks() {
+        let message = r#""messages":[{"role":"user","content":"x"}]"#;
+        for (fields, expected) in [
+            ("", "tidegate"),
+            (r#""user":"","#, "tidegate"),
+            (r#""user":7,"#, "tidegate"),
+            (r#""safety_identifier":"sam","#, "sam"),
+            (r#""user":"ann","safety_identifier":"sam","#, "ann"),
+        ] {
+            let query = chat(&format!("{{{fields}{message}}}"), None).unwrap();
+            assert_eq!(put(&query, &Form::Chat).1["user"], expected, "{fields}");
+        }
+        for (length, fits) in [(255, true), (256, false)] {
+            let user = "é".repeat(length);
+            let read = chat(&format!(r#"{{"user":"{user}",{message}}}"#), None);
+            assert_eq!(read.is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn what_no_app_can_do_is_refused_by_name() {
+        for (fields, param) in [
+            (r#""tools":[{"type":"function"}]"#, Some("tools")),
+            (r#""tools":[],"functions":null"#, None),
+            (r#""functions":[{}]"#, Some("functions")),
+            (r#""n":2"#, Some("n")),
+            (r#""n":1,"best_of":1"#, None),
+            (
+                r#""response_format":{"type":"json_schema"}"#,
+                Some("response_format"),
+            ),
+            (r#""response_format":{"type":"text"}"#, None),
+            (r#""response_format":null"#, None),
+            (r#""logprobs":true"#, Some("logprobs")),
+            (r#""logprobs":false,"top_logprobs":null"#, None),
+            (r#""audio":{"voice":"x"}"#, Some("audio")),
+            (
+                r#""temperature":0,"max_tokens":5,"stop":["x"],"seed":1,"tool_choice":"auto""#,
+                None,
+            ),
+        ] {
+            let body = format!(r#"{{{fields},"messages":[{{"role":"user","content":"x"}}]}}"#);
+            let read = chat(&body, None);
+            assert_eq!(read.err().and_then(|error| error.param), param, "{fields}");
+        }
+        for messages in [
+            "[]",
+            "7",
+            r#"[{"role":"assistant","content":"x"}]"#,
+            r#"[{"role":"tool","content":"x"},{"role":"user","content":"x"}]"#,
+            r#"[{"role":"assistant","content":null,"tool_calls":[{}]},{"role":"user","content":"x"}]"#,
+            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]"#,
+            r#"[{"role":"user","content":[{"type":"input_audio"}]}]"#,
+            r#"["x"]"#,
+        ] {
+            let read = chat(&format!(r#"{{"messages":{messages}}}"#), None);
+            assert_eq!(read.unwrap_err().param, Some("messages"), "{messages}");
+        }
+        let embeddings = Query::read(b"{}", "/embeddings", None).unwrap_err();
+        assert_eq!(embeddings.param, None);
+    }
+
+    #[test]
+    fn a_completion_is_asked_with_one_text() {
+        let read = |body: &str| Query::read(body.as_bytes(), "/completions", None);
+        let query = read(r#"{"prompt":"Once","logprobs":0,"echo":false}"#).unwrap();
+        assert!(query.is_text);
+        assert_eq!(put(&query, &Form::Chat).1["query"], "Once");
+        for body in ["{}", r#"{"prompt":["a","b"]}"#, r#"{"prompt":[1,2]}"#] {
+            assert_eq!(read(body).unwrap_err().param, Some("prompt"));
+        }
+        assert_eq!(
+            read(r#"{"prompt":"x","echo":true}"#).unwrap_err().param,
+            Some("echo")
+        );
+    }
+}

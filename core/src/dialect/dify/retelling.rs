@@ -1,0 +1,452 @@
+//! The answer of an app of Dify's, told anew in OpenAI's words.
+
+use std::{mem, rc::Rc};
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{cost::Cost, fault};
+use crate::{
+    dialect::json,
+    sse::{self, Framer},
+    upstream::{Form, Origin},
+};
+
+/// The longest name of a message or a conversation that is one, in bytes: each event has it.
+const LONGEST_ID: usize = 128;
+
+/// Takes the events of a stream of Dify's, and gives those of OpenAI's.
+#[derive(Debug)]
+pub struct Retelling {
+    origin: Rc<Origin>,
+    /// What the caller calls it.
+    model: String,
+    /// It is told as `completions` are.
+    is_text: bool,
+    /// It is told at the end, all at once.
+    at_once: bool,
+    /// Its caller is told in which conversation it was.
+    keeps: bool,
+    /// Its caller may have put words into Dify's mouth by which a failure of its own is known.
+    is_suspect: bool,
+    /// Since when it is there, in seconds.
+    created: u64,
+    framer: Framer,
+    wrong: Option<String>,
+    /// What every event of it begins with.
+    head: String,
+    /// In which conversation it was said.
+    conversation: Option<String>,
+    /// All of it, where it is told at the end.
+    text: String,
+    thought: String,
+    /// Something has been told; something of the answer itself; that by an agent, who may say all of it again in the end.
+    has_begun: bool,
+    has_words: bool,
+    by_agent: bool,
+    /// Dify has said what it is in place of all that was said; it was heard already.
+    is_settled: bool,
+    is_taken_back: bool,
+    /// The split of what it has cost, as far as nodes of a workflow tell it; and what it has cost as a whole.
+    nodes: Cost,
+    usage: Option<Cost>,
+    /// It is over, as far as a run can tell of a conversation.
+    run: Option<Result<(), Value>>,
+    state: State,
+}
+
+/// How far it has come.
+#[derive(Debug, Eq, PartialEq)]
+enum State {
+    Open,
+    Whole,
+    Failed(StatusCode, String),
+}
+
+/// What is to become of a stream in other words.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Retold {
+    /// It has not said its end.
+    Open,
+    /// This is all of it.
+    Whole(String),
+    /// It has failed: with this error, which would have had this status.
+    Failed(StatusCode, String),
+}
+
+impl Retelling {
+    /// Of an answer of `origin` to who calls it `model`, from now on.
+    pub fn new(origin: Rc<Origin>, model: String, now: u64) -> Self {
+        Self {
+            origin,
+            model,
+            is_text: false,
+            at_once: false,
+            keeps: false,
+            is_suspect: false,
+            created: now,
+            framer: Framer::default(),
+            wrong: None,
+            head: String::new(),
+            conversation: None,
+            text: String::new(),
+            thought: String::new(),
+            has_begun: false,
+            has_words: false,
+            by_agent: false,
+            is_settled: false,
+            is_taken_back: false,
+            nodes: Cost::default(),
+            usage: None,
+            run: None,
+            state: State::Open,
+        }
+    }
+
+    /// It is told as `completions` are.
+    pub fn as_text(mut self, is_text: bool) -> Self {
+        self.is_text = is_text;
+        self
+    }
+
+    /// It is told at the end, all at once.
+    pub fn at_once(mut self, at_once: bool) -> Self {
+        self.at_once = at_once;
+        self
+    }
+
+    /// Its caller is told in which conversation it was.
+    pub fn keeping(mut self, keeps: bool) -> Self {
+        self.keeps = keeps;
+        self
+    }
+
+    /// Its caller may have put words into Dify's mouth by which a failure of its own is known.
+    pub fn suspecting(mut self, is_suspect: bool) -> Self {
+        self.is_suspect = is_suspect;
+        self
+    }
+
+    /// The error that `said` is, and its status, where `status` came with it.
+    pub fn fault(&self, said: &Value, status: StatusCode) -> (StatusCode, String) {
+        fault(said, status, self.is_suspect)
+    }
+
+    /// Whether it is told at the end.
+    pub fn is_at_once(&self) -> bool {
+        self.at_once
+    }
+
+    /// In which conversation it was said, if its caller is to know.
+    pub fn conversation(&self) -> Option<&str> {
+        self.conversation.as_deref().filter(|_| self.keeps)
+    }
+
+    /// Whether it is known what every event of it says alike.
+    pub fn is_known(&self) -> bool {
+        !self.head.is_empty()
+    }
+
+    /// Whether nothing more is to be said.
+    pub fn is_over(&self) -> bool {
+        self.state != State::Open
+    }
+
+    /// What a chunk of Dify's stream is in OpenAI's words, as far as it makes sense.
+    pub fn push(&mut self, chunk: Bytes) -> Bytes {
+        let mut framer = mem::take(&mut self.framer);
+        let mut out = String::new();
+        let pushed = framer.push(chunk, |event| self.event(&event, &mut out));
+        self.framer = framer;
+        if let Err(oversized) = pushed {
+            self.wrong.get_or_insert_with(|| oversized.to_string());
+        }
+        out.into()
+    }
+
+    /// What is wrong with it; nothing that comes behind that is told.
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
+    /// The same of what is left when the stream is over.
+    pub fn finish(&mut self) -> Bytes {
+        let mut out = String::new();
+        let rest = self.framer.finish();
+        self.event(&rest, &mut out);
+        if self.wrong.is_some() {
+            return out.into();
+        }
+        // An event that is left open is none; but a run that was over is over.
+        match self.run.take().filter(|_| !self.is_over()) {
+            Some(Ok(())) => self.end(&mut out),
+            Some(Err(said)) => self.fail(&said, &mut out),
+            None => {}
+        }
+        out.into()
+    }
+
+    /// What it comes to in the end, where it is told at once.
+    pub fn retold(mut self) -> Retold {
+        match mem::replace(&mut self.state, State::Open) {
+            State::Open => Retold::Open,
+            State::Failed(status, error) => Retold::Failed(status, error),
+            State::Whole => Retold::Whole(self.whole()),
+        }
+    }
+
+    /// Takes an event.
+    fn event(&mut self, event: &[u8], out: &mut String) {
+        let data = sse::data(event).unwrap_or_default();
+        if data.trim_ascii().is_empty() || self.is_over() || self.wrong.is_some() {
+            return;
+        }
+        match json::read::<Value>(&data) {
+            Ok(event) if event.is_object() => {
+                self.begin(&event);
+                self.read(&event, out);
+            }
+            _ => self.wrong = Some("an event is not JSON".into()),
+        }
+    }
+
+    /// Learns what all events of it have in common.
+    fn begin(&mut self, event: &Value) {
+        if self.is_known() {
+            return;
+        }
+        let text = |name: &str| event.get(name)?.as_str();
+        let text = |name: &str| text(name).filter(|id| (1..=LONGEST_ID).contains(&id.len()));
+        self.conversation = text("conversation_id").map(Into::into);
+        let number = |path| event.pointer(path).and_then(Value::as_u64);
+        let created = number("/created_at").or_else(|| number("/data/created_at"));
+        self.created = created.unwrap_or(self.created);
+        let id = text("message_id").or_else(|| text("workflow_run_id"));
+        let id = id.or_else(|| text("task_id"));
+        let object = match (self.is_text, self.at_once) {
+            (true, _) => "text_completion",
+            (false, true) => "chat.completion",
+            (false, false) => "chat.completion.chunk",
+        };
+        let mut head = json!({
+            "id": id.unwrap_or("dify"),
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+        });
+        if let (Some(id), Some(head)) = (self.conversation(), head.as_object_mut()) {
+            head.insert("conversation".into(), json!({ "id": id }));
+        }
+        self.head = head.to_string();
+        self.head.pop();
+    }
+
+    fn read(&mut self, event: &Value, out: &mut String) {
+        let text = |path| event.pointer(path).and_then(Value::as_str);
+        let text = |path| text(path).unwrap_or_default();
+        match text("/event") {
+            "agent_message" => {
+                self.by_agent |= !text("/answer").is_empty();
+                self.say(text("/answer"), out);
+            }
+            // An agent may say in the end once more what it has said.
+            "message" if self.by_agent => {}
+            "message" => self.say(text("/answer"), out),
+            "text_chunk" => self.say(text("/data/text"), out),
+            "reasoning_chunk" => self.think(text("/data/reasoning"), out),
+            "message_replace" => self.replace(text("/answer"), out),
+            "text_replace" => self.replace(text("/data/text"), out),
+            "node_finished" => {
+                let told = ["/data/process_data/usage", "/data/outputs/usage"];
+                if let Some(cost) = told.into_iter().find_map(|path| Cost::read(event, path)) {
+                    self.nodes.add(cost);
+                }
+            }
+            "message_end" => {
+                self.usage = Cost::read(event, "/metadata/usage").or(self.usage);
+                match self.run.take() {
+                    Some(Err(failed)) => self.fail(&failed, out),
+                    _ => self.end(out),
+                }
+            }
+            "workflow_finished" => self.run_over(event, out),
+            "workflow_paused" => {
+                let message = "the workflow waits for a person";
+                self.fail(
+                    &json!({ "code": "workflow_paused", "message": message }),
+                    out,
+                );
+            }
+            "error" => self.fail(event, out),
+            _ => {}
+        }
+    }
+
+    /// A run is over: that is the end of a workflow, and nearly that of a chatflow.
+    fn run_over(&mut self, event: &Value, out: &mut String) {
+        let text = |path| event.pointer(path).and_then(Value::as_str);
+        self.usage = Cost::read(event, "/data").map(|cost| self.nodes.split(cost));
+        let failed = match text("/data/status") {
+            None | Some("succeeded" | "partial-succeeded") => None,
+            Some("stopped") => Some(("workflow_stopped", "the workflow was stopped")),
+            Some(_) => Some(("workflow_failed", "the workflow has failed")),
+        };
+        let failed = failed.map(|(code, message)| {
+            let said = text("/data/error").filter(|said| !said.is_empty());
+            json!({ "code": code, "message": said.unwrap_or(message) })
+        });
+        let Some(Form::Workflow { output, .. }) = &self.origin.app else {
+            self.run = Some(failed.map_or(Ok(()), Err));
+            return;
+        };
+        if let Some(failed) = failed {
+            return self.fail(&failed, out);
+        }
+        // What it has said piece by piece may be of several outputs; what stands in place of them all is not to be found there.
+        if !self.is_settled && (self.at_once || !self.has_words) {
+            let outputs = event.pointer("/data/outputs");
+            match outputs.and_then(|outputs| outputs.get(&**output)) {
+                None | Some(Value::Null) if self.has_words => {}
+                None | Some(Value::Null) => {
+                    let message = ["the workflow has no output `", output, "`"].concat();
+                    let failed = json!({ "code": "workflow_failed", "message": message });
+                    return self.fail(&failed, out);
+                }
+                Some(Value::String(text)) => self.replace(text, out),
+                Some(other) => self.replace(&other.to_string(), out),
+            }
+        }
+        self.end(out);
+    }
+
+    /// Says a piece of the answer.
+    fn say(&mut self, text: &str, out: &mut String) {
+        if self.is_settled || text.is_empty() {
+            return;
+        }
+        if self.at_once {
+            self.text.push_str(text);
+        } else {
+            self.piece("content", text, out);
+            self.has_begun = true;
+        }
+        self.has_words = true;
+    }
+
+    /// Says a piece of what was thought, for which a mere text has no place.
+    fn think(&mut self, thought: &str, out: &mut String) {
+        if thought.is_empty() || self.is_text {
+            return;
+        }
+        if self.at_once {
+            self.thought.push_str(thought);
+        } else {
+            self.piece("reasoning_content", thought, out);
+            self.has_begun = true;
+        }
+    }
+
+    /// Says this in place of all that was said. Who has heard that already is told that it does not hold.
+    fn replace(&mut self, text: &str, out: &mut String) {
+        if self.has_words && !self.at_once {
+            self.is_taken_back = true;
+        } else {
+            self.text.clear();
+            self.is_settled = false;
+            self.say(text, out);
+        }
+        self.is_settled = true;
+    }
+
+    /// Adds an event with a piece of the answer; the first one says whose it is.
+    fn piece(&self, name: &str, text: &str, out: &mut String) {
+        let text = Value::from(text).to_string();
+        let whose = match (self.is_text, self.has_begun) {
+            (true, _) => return self.choice(&["\"text\":", &text], "null", out),
+            (false, true) => "",
+            (false, false) => "\"role\":\"assistant\",",
+        };
+        let piece = ["\"delta\":{", whose, "\"", name, "\":", &text, "}"];
+        self.choice(&piece, "null", out);
+    }
+
+    /// Adds an event with a choice.
+    fn choice(&self, said: &[&str], finish: &str, out: &mut String) {
+        let said = said.concat();
+        let end = ["\"finish_reason\":", finish, "}]"].concat();
+        self.add(&["[{\"index\":0,", &said, ",", &end], out);
+    }
+
+    /// Adds an event with these choices, and whatever else.
+    fn add(&self, choices: &[&str], out: &mut String) {
+        let choices = choices.concat();
+        for part in ["data: ", &self.head, ",\"choices\":", &choices, "}\n\n"] {
+            out.push_str(part);
+        }
+    }
+
+    /// Says that it is whole, and what it has cost.
+    fn end(&mut self, out: &mut String) {
+        self.state = State::Whole;
+        if self.at_once {
+            return;
+        }
+        let nothing = if self.is_text {
+            "\"text\":\"\""
+        } else {
+            "\"delta\":{}"
+        };
+        let reason = if self.is_taken_back {
+            "\"content_filter\""
+        } else {
+            "\"stop\""
+        };
+        self.choice(&[nothing], reason, out);
+        if let Some(usage) = self.usage {
+            self.add(&["[],\"usage\":", &usage.told()], out);
+        }
+        out.push_str("data: [DONE]\n\n");
+    }
+
+    fn fail(&mut self, said: &Value, out: &mut String) {
+        let status = said.get("status").and_then(Value::as_u64);
+        let status =
+            status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
+        let (status, error) = self.fault(said, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        if !self.at_once {
+            for part in ["data: ", &error, "\n\n"] {
+                out.push_str(part);
+            }
+        }
+        self.state = State::Failed(status, error);
+    }
+
+    /// The whole answer.
+    fn whole(self) -> String {
+        let said = if self.is_text {
+            ["\"text\":", &Value::from(self.text).to_string()].concat()
+        } else {
+            let mut message = json!({ "role": "assistant", "content": self.text });
+            if let Some(message) = message.as_object_mut()
+                && !self.thought.is_empty()
+            {
+                message.insert("reasoning_content".into(), self.thought.into());
+            }
+            ["\"message\":", &message.to_string()].concat()
+        };
+        let usage = self.usage.map_or_else(|| "null".into(), Cost::told);
+        [
+            &self.head,
+            ",\"choices\":[{\"index\":0,",
+            &said,
+            ",\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":",
+            &usage,
+            "}",
+        ]
+        .concat()
+    }
+}
+
+#[cfg(test)]
+mod tests;
