@@ -113,10 +113,27 @@ pub(crate) fn describe(code: &ErrorCode) -> String {
         ErrorCode::HttpResponseIncomplete => "the answer broke off",
         ErrorCode::HttpResponseTimeout => "no answer came in time",
         ErrorCode::HttpProtocolError => "the connection broke, or what came was not HTTP",
+        ErrorCode::ConnectionLimitReached => "this host opens no more connections",
         ErrorCode::TlsProtocolError => "TLS failed",
+        ErrorCode::TlsAlertReceived(_) => "TLS was refused by the other end",
         ErrorCode::TlsCertificateError => "the certificate is not to be trusted",
+        ErrorCode::HttpUpgradeFailed => "the connection did not become another one",
+        ErrorCode::LoopDetected => "it leads back here",
+        ErrorCode::ConfigurationError => "this host is not configured for it",
+        ErrorCode::HttpResponseHeaderSectionSize(_)
+        | ErrorCode::HttpResponseHeaderSize(_)
+        | ErrorCode::HttpResponseBodySize(_)
+        | ErrorCode::HttpResponseTrailerSectionSize(_)
+        | ErrorCode::HttpResponseTrailerSize(_) => {
+            "the answer, or its head, is too long for this host"
+        }
+        ErrorCode::HttpResponseTransferCoding(_) | ErrorCode::HttpResponseContentCoding(_) => {
+            "the answer is coded as this host does not know it"
+        }
         ErrorCode::InternalError(Some(text)) => text,
-        other => return format!("{other:?}"),
+        ErrorCode::InternalError(None) => "this host has failed",
+        // All that is left is said of what was asked.
+        _ => "this host sends no such request",
     };
     words.into()
 }
@@ -157,8 +174,7 @@ fn fields(headers: &HeaderMap) -> Result<types::Fields, ErrorCode> {
         .filter(|(name, _)| !is_the_hosts(name))
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
         .collect::<Vec<_>>();
-    types::Fields::from_list(&kept)
-        .map_err(|error| internal(&format!("the host refused the headers: {error:?}")))
+    types::Fields::from_list(&kept).map_err(|_| internal("the host refused the headers"))
 }
 
 fn is_the_hosts(name: &HeaderName) -> bool {

@@ -283,7 +283,7 @@ pub(crate) fn duration(text: &str) -> Option<NonZeroU64> {
 pub(super) fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let near = names
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .map(|candidate| (strsim::osa_distance(name, candidate), candidate))
         .filter(|(distance, candidate)| {
             *distance * 3 <= name.chars().count().max(candidate.chars().count())
         })
@@ -310,7 +310,7 @@ fn join(path: &str, name: &str) -> String {
     let name = if plain {
         name.to_owned()
     } else {
-        format!("{name:?}")
+        serde_json::Value::from(name).to_string()
     };
     if path.is_empty() {
         name

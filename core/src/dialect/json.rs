@@ -2,6 +2,7 @@
 
 use memchr::{memchr2, memchr2_iter};
 use serde::{Deserialize, de::Error as _};
+use serde_json::Value;
 
 /// The deepest nesting that is handed on: most parsers stop at about as much, and some overflow their stack beyond.
 const DEEPEST: usize = 127;
@@ -10,6 +11,12 @@ const DEEPEST: usize = 127;
 pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
     let text = str::from_utf8(text).map_err(serde_json::Error::custom)?;
     serde_json::from_str(text)
+}
+
+/// What stands at `path` in `value`: `/data/outputs`. Of names that have no slash, and without the weight of those that have.
+pub(crate) fn at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    let mut names = path.split('/').skip(1);
+    names.try_fold(value, |value, name| value.get(name))
 }
 
 /// Whether a JSON text is nested deeper than an upstream can be trusted to read.

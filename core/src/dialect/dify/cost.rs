@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::dialect::json;
+
 /// Tokens, as far as they are told.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
@@ -13,7 +15,7 @@ pub(super) struct Cost {
 impl Cost {
     /// What is told at this place.
     pub(super) fn read(event: &Value, path: &str) -> Option<Self> {
-        let told = event.pointer(path)?;
+        let told = json::at(event, path)?;
         let number = |name: &str| told.get(name).and_then(Value::as_u64);
         let (prompt, completion) = (number("prompt_tokens"), number("completion_tokens"));
         let sum = prompt.unwrap_or(0).saturating_add(completion.unwrap_or(0));

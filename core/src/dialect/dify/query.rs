@@ -100,7 +100,7 @@ impl Query {
         if user.is_some_and(|user| user.chars().nth(LONGEST_USER).is_some()) {
             return Err(refused("user", "it has more than 255 characters"));
         }
-        let named = text("conversation").or_else(|| asked.pointer("/conversation/id")?.as_str());
+        let named = text("conversation").or_else(|| json::at(&asked, "/conversation/id")?.as_str());
         let named = named.or(conversation).filter(|id| !id.is_empty());
         let inputs = asked.get("metadata").and_then(Value::as_object);
         Ok(Self {
@@ -181,7 +181,7 @@ impl Said {
 
     /// Adds a part of what is said: a text, or a picture.
     fn add(&mut self, part: &Value) -> Result<(), Malformed> {
-        let text = |path| part.pointer(path).and_then(Value::as_str);
+        let text = |path| json::at(part, path).and_then(Value::as_str);
         match (text("/type"), text("/text"), text("/image_url/url")) {
             (Some("text"), Some(text), _) => {
                 if !self.text.is_empty() {

@@ -219,7 +219,7 @@ impl Retelling {
         let text = |name: &str| event.get(name)?.as_str();
         let text = |name: &str| text(name).filter(|id| (1..=LONGEST_ID).contains(&id.len()));
         self.conversation = text("conversation_id").map(Into::into);
-        let number = |path| event.pointer(path).and_then(Value::as_u64);
+        let number = |path| json::at(event, path).and_then(Value::as_u64);
         let created = number("/created_at").or_else(|| number("/data/created_at"));
         self.created = created.unwrap_or(self.created);
         let id = text("message_id").or_else(|| text("workflow_run_id"));
@@ -243,7 +243,7 @@ impl Retelling {
     }
 
     fn read(&mut self, event: &Value, out: &mut String) {
-        let text = |path| event.pointer(path).and_then(Value::as_str);
+        let text = |path| json::at(event, path).and_then(Value::as_str);
         let text = |path| text(path).unwrap_or_default();
         match text("/event") {
             "agent_message" => {
@@ -285,7 +285,7 @@ impl Retelling {
 
     /// A run is over: that is the end of a workflow, and nearly that of a chatflow.
     fn run_over(&mut self, event: &Value, out: &mut String) {
-        let text = |path| event.pointer(path).and_then(Value::as_str);
+        let text = |path| json::at(event, path).and_then(Value::as_str);
         self.usage = Cost::read(event, "/data").map(|cost| self.nodes.split(cost));
         let failed = match text("/data/status") {
             None | Some("succeeded" | "partial-succeeded") => None,
@@ -305,7 +305,7 @@ impl Retelling {
         }
         // What it has said piece by piece may be of several outputs; what stands in place of them all is not to be found there.
         if !self.is_settled && (self.at_once || !self.has_words) {
-            let outputs = event.pointer("/data/outputs");
+            let outputs = json::at(event, "/data/outputs");
             match outputs.and_then(|outputs| outputs.get(&**output)) {
                 None | Some(Value::Null) if self.has_words => {}
                 None | Some(Value::Null) => {
