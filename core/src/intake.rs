@@ -258,6 +258,13 @@ pub(crate) async fn installation(
     let origin = installation.serves(path).ok_or(Refusal::NoRoute)?;
     let mut headers = to_dify(call);
     config.keyring.strip(&mut headers);
+    if origin.base.scheme_str() == Some("http")
+        && !call.authority.is_empty()
+        && let Ok(host) = HeaderValue::from_str(&call.authority)
+    {
+        // Dify gives the address that it was called by where it was told no other. Behind TLS a server answers to its own name alone.
+        headers.insert(header::HOST, host);
+    }
     if dify::is_plugin(path)
         && let Ok(url) = HeaderValue::from_str(&format!(
             "{}://{}{}",

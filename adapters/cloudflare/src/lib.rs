@@ -25,6 +25,7 @@
 //!   whatever the caller does.
 //! * A WebSocket is carried by the runtime once it is open. Its record is written and its place within limits given back then,
 //!   and nothing bounds how long it may be silent but its two ends.
+//! * An upstream is told the host of its own URL, and what the caller has called only as `x-forwarded-host`.
 //! * Cloudflare writes `accept-encoding` itself, and decodes for a caller who cannot. Bodies pass through here as they are:
 //!   nothing is decoded or encoded between an upstream and the core.
 

@@ -17,7 +17,7 @@
 use std::{fmt::Write, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header::HOST};
 use js_sys::Promise;
 use tidegate_core::{
     Body,
@@ -48,7 +48,9 @@ impl Upstream for Fetch {
         request: http::Request<Body>,
         _: Duration,
     ) -> Result<http::Response<Body>, Failure> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // The runtime says itself whom it calls.
+        parts.headers.remove(HOST);
         let mut text = String::with_capacity(1024);
         let _ = write!(text, "{}\n{}", parts.method, parts.uri);
         head::write(&parts.headers, &mut text);

@@ -7,6 +7,8 @@
 //! A connection cannot become a WebSocket here: WASI's HTTP has no way to switch one. Whoever asks for that at Dify's `/socket.io`
 //! hears 501, and Socket.IO goes on by one request after another; a configuration with `websocket` is refused.
 //!
+//! An upstream is told the host of its own URL, and what the caller has called only as `x-forwarded-host`: the engine takes no other.
+//!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
 //!
 //! So is how many calls a Dify bears (`overload`). Calls that come at once are spread over instances, each of which counts its own

@@ -97,11 +97,11 @@ impl HyperUpstream {
     }
 }
 
-/// The request as HTTP/1.1 writes it to the one who serves it: a path, and a `host`.
+/// The request as HTTP/1.1 writes it to the one who serves it: a path, and a `host`, if it has none.
 fn in_origin_form(mut request: Request<Body>, origin: &Origin) -> Result<Request<Body>, Failure> {
     let host = HeaderValue::from_str(origin.host())
         .map_err(|_| connect("the upstream's host is no header"))?;
-    request.headers_mut().insert(HOST, host);
+    request.headers_mut().entry(HOST).or_insert(host);
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = request.uri().path_and_query().cloned();
     *request.uri_mut() =
