@@ -332,6 +332,9 @@ impl From<Failure> for Miss {
 /// A provider's failure is not for the caller; neither is what nobody asked for, such as a redirect, nor an error that
 /// the provider's own API would put differently, such as a proxy's page.
 fn check_provider(head: &Parts, now: Timestamp) -> Result<(), Miss> {
+    if head.status == StatusCode::PARTIAL_CONTENT {
+        return Err(Miss::garbled("a part, which nobody asked for"));
+    }
     if is_for_caller(head.status) {
         return if head.status.is_success() || is_readable(head) {
             Ok(())
