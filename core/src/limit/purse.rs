@@ -385,9 +385,11 @@ impl Purse {
         self.owes().then(|| self.settle(from, now))
     }
 
-    /// Whether there is something that the account must hear soon: units that come back, or that were spent and not held.
+    /// Whether there is something that the account must hear soon: units that come back, that were spent and not held, or that would
+    /// otherwise be charged a whole window too late.
     pub fn owes(&self) -> bool {
-        !self.unspent.is_empty() || self.owed > 0
+        let is_late = |spent: &Spent| spent.until.0.saturating_sub(spent.at.0) > self.quota.per;
+        !self.unspent.is_empty() || self.owed > 0 || self.spent.iter().any(is_late)
     }
 
     /// Whether somebody must now see to it that what is in hand is given back in time; once said, for a while nobody else.
@@ -488,6 +490,32 @@ impl Purse {
         let ended: Vec<Lot> = self.lots.drain(..ended).collect();
         for lot in ended {
             self.owe(lot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    /// Whoever else asks the account is refused as long.
+    #[test]
+    fn what_would_be_charged_a_whole_window_too_late_is_told_at_once() {
+        let now = Timestamp(1_000_000);
+        for (per, owes) in [(1_000, true), (60_000, false)] {
+            let limit = NonZeroU64::MIN;
+            let mut purse = Purse::new(Quota { limit, per }, now);
+            let lot = Lot {
+                bucket: 1,
+                units: 5,
+                until: now.after(Duration::from_secs(45)),
+            };
+            purse.spend(Held(vec![lot]), now);
+            assert_eq!(purse.owes(), owes, "{per}");
+            purse.settle(1, now);
+            assert!(!purse.owes());
         }
     }
 }
