@@ -21,6 +21,9 @@ const MINDED: u64 = 5_000;
 /// For how long a refusal is remembered at most.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
+/// The part of a window by which units may be charged too long without a message for that alone.
+const LATE: u64 = 4;
+
 /// From how many places on an isolate keeps some in hand.
 const PLENTY: u64 = 64;
 
@@ -371,30 +374,36 @@ impl Purse {
         self.owed = self.owed.saturating_add(units);
     }
 
-    /// The message that gives back what is in hand, if nobody has asked for a while.
+    /// The message that gives back what is in hand, if nobody has asked for a while; and that tells what would be charged too long,
+    /// then or where others are refused for it.
     pub fn give_back(&mut self, from: u32, now: Timestamp) -> Option<Entry> {
         self.tidy(now);
         let gap = 1_000_000 / self.demand.rate(now).max(1);
         let idle = now.0.saturating_sub(self.touched.0);
-        if idle < gap.saturating_mul(GAPS).clamp(IDLE, SPAN) {
-            return None;
+        let is_idle = idle >= gap.saturating_mul(GAPS).clamp(IDLE, SPAN);
+        if is_idle {
+            for lot in std::mem::take(&mut self.lots) {
+                self.owe(lot);
+            }
         }
-        for lot in std::mem::take(&mut self.lots) {
-            self.owe(lot);
-        }
-        self.owes().then(|| self.settle(from, now))
+        let tells = is_idle && self.owes() || (is_idle || self.denied.is_some()) && self.is_late();
+        tells.then(|| self.settle(from, now))
     }
 
-    /// Whether there is something that the account must hear soon: units that come back, that were spent and not held, or that would
-    /// otherwise be charged a whole window too late.
+    /// Whether there is something that the account must hear soon: units that come back, or that were spent and not held.
     pub fn owes(&self) -> bool {
-        let is_late = |spent: &Spent| spent.until.0.saturating_sub(spent.at.0) > self.quota.per;
-        !self.unspent.is_empty() || self.owed > 0 || self.spent.iter().any(is_late)
+        !self.unspent.is_empty() || self.owed > 0
+    }
+
+    /// Whether units were spent that would be charged long after they left the window.
+    fn is_late(&self) -> bool {
+        let late = |spent: &Spent| spent.until.0.saturating_sub(spent.at.0) > self.quota.per / LATE;
+        self.spent.iter().any(late)
     }
 
     /// Whether somebody must now see to it that what is in hand is given back in time; once said, for a while nobody else.
     pub fn mind(&mut self, now: Timestamp) -> bool {
-        let due = now >= self.minded && (self.has_lease() || self.owes());
+        let due = now >= self.minded && (self.has_lease() || self.owes() || self.is_late());
         if due {
             self.minded = Timestamp(now.0.saturating_add(MINDED));
         }
@@ -500,22 +509,52 @@ mod tests {
 
     use super::*;
 
-    /// Whoever else asks the account is refused as long.
+    fn purse(per: u64, now: Timestamp) -> Purse {
+        let limit = NonZeroU64::MIN;
+        let mut purse = Purse::new(Quota { limit, per }, now);
+        let lot = Lot {
+            bucket: 1,
+            units: 5,
+            until: now.after(Duration::from_secs(45)),
+        };
+        purse.spend(Held(vec![lot]), now);
+        purse
+    }
+
+    /// Whoever else asks the account would be refused for it; and while it has enough, nobody is called for that.
     #[test]
-    fn what_would_be_charged_a_whole_window_too_late_is_told_at_once() {
+    fn what_would_be_charged_too_long_is_told_when_nobody_asks_any_more() {
         let now = Timestamp(1_000_000);
-        for (per, owes) in [(1_000, true), (60_000, false)] {
-            let limit = NonZeroU64::MIN;
-            let mut purse = Purse::new(Quota { limit, per }, now);
-            let lot = Lot {
-                bucket: 1,
-                units: 5,
-                until: now.after(Duration::from_secs(45)),
-            };
-            purse.spend(Held(vec![lot]), now);
-            assert_eq!(purse.owes(), owes, "{per}");
-            purse.settle(1, now);
+        for (per, tells) in [
+            (1_000, true),
+            (60_000, true),
+            (179_000, true),
+            (181_000, false),
+        ] {
+            let mut purse = purse(per, now);
             assert!(!purse.owes());
+            assert_eq!(purse.mind(now), tells, "{per}");
+            let busy = now.after(Duration::from_millis(IDLE - 1));
+            assert_eq!(purse.give_back(1, busy), None, "{per}");
+            let idle = now.after(Duration::from_millis(SPAN));
+            let told = purse.give_back(1, idle).map(|entry| entry.settled.len());
+            assert_eq!(told, tells.then_some(1), "{per}");
+            assert!(!purse.mind_on(idle));
         }
+    }
+
+    #[test]
+    fn where_somebody_is_refused_it_is_told_at_once() {
+        let now = Timestamp(1_000_000);
+        let mut purse = purse(1_000, now);
+        purse.denied = Some(Denied {
+            units: 1,
+            again: now,
+            hope: now,
+            until: now,
+            promised: false,
+        });
+        assert!(purse.give_back(1, now).is_some());
+        assert_eq!(purse.give_back(1, now), None);
     }
 }
