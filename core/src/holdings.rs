@@ -3,13 +3,13 @@
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    collections::HashMap,
     rc::Rc,
     sync::MutexGuard,
 };
 
 use crate::{
     dice::Dice,
+    flat_map::FlatMap,
     health::{self, Health},
     limit::{Limit, Purse, Purses, Quota},
     overload::{self, Gates},
@@ -32,7 +32,7 @@ struct Inside {
     configuration: RefCell<Option<Rc<dyn Any>>>,
     /// What is allowed since a configuration took the place of another one, by the names that limits give to their accounts: a
     /// request may still be in progress that came under the one before.
-    quotas: RefCell<HashMap<Rc<str>, Quota>>,
+    quotas: RefCell<FlatMap<Quota>>,
 }
 
 impl Holdings {
@@ -67,8 +67,11 @@ impl Holdings {
             if Rc::as_ptr(before).addr() == Rc::as_ptr(configuration).addr() {
                 return false;
             }
-            let quota = |limit: &Rc<Limit>| (limit.account.clone(), limit.quota);
-            self.0.quotas.replace(limits().map(quota).collect());
+            let mut quotas = self.0.quotas.borrow_mut();
+            quotas.clear();
+            for limit in limits() {
+                quotas.insert(limit.account.clone(), limit.quota);
+            }
         }
         *kept = Some(configuration.clone());
         is_another

@@ -122,7 +122,7 @@ fn ask(
         Some(name) => {
             let model = config
                 .models
-                .get(name.as_str())
+                .get(name)
                 .ok_or_else(|| Refusal::no_model(name))?;
             exchange.targets.clone_from(&model.targets);
             exchange.retry = model.retry.clone();
@@ -406,7 +406,7 @@ fn catalogue(config: &Config, method: &Method, endpoint: &str) -> Option<Result<
         |name: &str| json!({ "id": name, "object": "model", "created": 0, "owned_by": "tidegate" });
     let known = if endpoint == "/models" {
         Ok(
-            json!({ "object": "list", "data": config.models.keys().map(|name| entry(name)).collect::<Vec<_>>() }),
+            json!({ "object": "list", "data": config.models.iter().map(|(name, _)| entry(name)).collect::<Vec<_>>() }),
         )
     } else {
         let name = endpoint.strip_prefix("/models/")?;

@@ -100,7 +100,7 @@ fn call(on_ledger_failure: &str) -> (Response<Body>, Rc<Half>) {
             "routes": [{{"name": "llm", "serve": "models", "limits": [{{"requests": 9, "per": "1m"}}]}}]
         }}"#
     );
-    let secrets = BTreeMap::from([("KEY".into(), "k".into())]);
+    let secrets = [("KEY".into(), "k".into())];
     let config = Config::build(
         &serde_json::from_str(&document).unwrap(),
         Some(&secrets),

@@ -4,7 +4,7 @@
 //! `tidegate.json` of the KV namespace `KV`, where these are bound. The last can be changed without a deployment: an
 //! isolate looks at it again every half minute, and keeps what it has if the new one is wrong.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use js_sys::Promise;
 use tidegate_core::{
@@ -120,7 +120,7 @@ fn build(env: &JsValue, document: &str) -> Result<Rc<Config>, Vec<Problem>> {
             message: format!("the configuration is no JSON: {error}"),
         }]
     })?;
-    let secrets: BTreeMap<String, String> = Config::secrets(&document)
+    let secrets: Vec<(String, String)> = Config::secrets(&document)
         .into_iter()
         .filter_map(|name| variable(env, &name).map(|secret| (name, secret)))
         .collect();

@@ -1,7 +1,6 @@
 //! `tidegate demo`: the gateway before simulated models and a simulated Dify, so that it can be seen without any key.
 
 use std::{
-    collections::BTreeMap,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     thread,
@@ -75,7 +74,7 @@ fn source(simulated: SocketAddr) -> Result<Source, Failed> {
         |problems: Vec<_>| Failed::configuration(Path::new("examples/demo.toml"), &problems);
     let document = document::parse(&CONFIGURATION.replace(SIMULATED, &simulated.to_string()));
     let secrets = SECRETS.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let source = Source::new(document, BTreeMap::from(secrets));
+    let source = Source::new(document, secrets.into());
     source.config().map_err(wrong)?;
     Ok(source)
 }

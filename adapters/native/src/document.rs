@@ -1,6 +1,6 @@
 //! A configuration file as a [`Value`] that knows where each of its parts stood.
 
-use std::{collections::BTreeMap, fs::File, io::Read, ops::Range, path::Path};
+use std::{fs::File, io::Read, ops::Range, path::Path};
 
 use tidegate_core::{
     Config,
@@ -37,7 +37,7 @@ impl Document {
     /// The configuration, or everything that is wrong with the text and with what it means.
     pub(crate) fn build(
         &self,
-        secrets: Option<&BTreeMap<String, String>>,
+        secrets: Option<&[(String, String)]>,
         runtime: Runtime,
     ) -> Result<Config, Vec<Problem>> {
         let built = Config::build(&self.value, secrets, runtime);

@@ -1,7 +1,6 @@
 //! A configuration before it is built: what threads can share of it, since what is built stays on its thread.
 
 use std::{
-    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,7 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Source {
     document: Document,
-    secrets: BTreeMap<String, String>,
+    secrets: Vec<(String, String)>,
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// All that it was read from.
     files: Vec<PathBuf>,
@@ -37,7 +36,7 @@ pub(crate) type Appearance = Vec<(Option<SystemTime>, u64)>;
 
 impl Source {
     /// What `document` says, with these secrets.
-    pub(crate) fn new(document: Document, secrets: BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(document: Document, secrets: Vec<(String, String)>) -> Self {
         Self {
             document,
             secrets,

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
 };
 
@@ -79,11 +78,11 @@ async fn config() -> Result<Config, Trouble> {
         .map_err(|error| Trouble::new([format!("cannot read {PATH}: {error}")]))?;
     let document: Value = serde_json::from_str(&text)
         .map_err(|error| Trouble::new([format!("{PATH} is not JSON: {error}")]))?;
-    let mut secrets = BTreeMap::new();
+    let mut secrets = Vec::new();
     for name in Config::secrets(&document) {
         match variables::get(name.to_ascii_lowercase()).await {
             Ok(value) => {
-                secrets.insert(name, value);
+                secrets.push((name, value));
             }
             // Left out: the configuration says which value it stands in.
             Err(variables::Error::Undefined(_) | variables::Error::InvalidName(_)) => {}

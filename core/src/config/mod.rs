@@ -9,12 +9,7 @@ mod read;
 mod tests;
 mod value;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    num::NonZeroU64,
-    rc::Rc,
-};
+use std::{fmt, num::NonZeroU64, rc::Rc};
 
 pub(crate) use read::duration;
 pub use value::{Key, Kind, Position, Value};
@@ -23,6 +18,7 @@ use crate::{
     auth::{Digest, Keyring},
     dialect::dify::Installation,
     dispatch::Model,
+    flat_map::FlatMap,
     limit::Limit,
     proxies::Proxies,
     route::{Route, Service},
@@ -53,7 +49,7 @@ pub struct Config {
     /// Who may call.
     pub keyring: Keyring,
     /// The models by the names that callers use.
-    pub models: BTreeMap<String, Rc<Model>>,
+    pub models: FlatMap<Rc<Model>>,
     /// Who serves what is asked of no model: the first provider of the document.
     pub default_provider: Option<Rc<Origin>>,
     /// Where requests come in, in order.
@@ -136,7 +132,7 @@ impl Config {
     /// `secrets` are the values of the names that [`Config::secrets`] lists, or nothing where the document is only checked.
     pub fn build(
         document: &Value,
-        secrets: Option<&BTreeMap<String, String>>,
+        secrets: Option<&[(String, String)]>,
         runtime: Runtime,
     ) -> Result<Self, Vec<Problem>> {
         build::config(document, secrets, runtime)
@@ -146,9 +142,9 @@ impl Config {
     pub(crate) fn every_limit(&self) -> impl Iterator<Item = &Rc<Limit>> {
         let of_consumers = self.keyring.consumers().flat_map(|one| &one.limits);
         let of_routes = self.routes.iter().flat_map(Route::all_limits);
-        let mut seen = BTreeSet::new();
+        let mut seen = FlatMap::default();
         let all = of_consumers.chain(of_routes).chain(&self.limits);
-        all.filter(move |limit| seen.insert(limit.account.clone()))
+        all.filter(move |limit| seen.insert(limit.account.clone(), ()))
     }
 
     /// The names of all who can be asked: targets, and their origins.
@@ -158,7 +154,7 @@ impl Config {
             names.0.push(target.clone());
             names.1.push(origin.clone());
         };
-        for target in self.models.values().flat_map(|model| &model.targets) {
+        for target in self.models.iter().flat_map(|(_, model)| &model.targets) {
             add(&target.name, &target.origin.name);
         }
         for route in &self.routes {

@@ -1,6 +1,6 @@
 //! Documents and what is said of them, as JSON: positions are the native adapter's to test.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use http::StatusCode;
 
@@ -35,7 +35,7 @@ fn build(json: &str) -> Result<Config, Vec<String>> {
     let document = serde_json::from_str(json).unwrap();
     let secrets =
         ["WEB_KEY", "OPENAI", "APP"].map(|name| (name.to_owned(), format!("value-of-{name}")));
-    Config::build(&document, Some(&BTreeMap::from(secrets)), Runtime::Native)
+    Config::build(&document, Some(&secrets), Runtime::Native)
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
@@ -48,7 +48,7 @@ fn every_name_that_is_built_is_read() {
     assert_eq!(config.routes.len(), 3);
     assert_eq!(config.routes[1].matches.path, "/agents");
     assert_eq!(config.routes[2].matches.path, "");
-    let model = &config.models["smart"];
+    let model = config.models.get("smart").unwrap();
     assert_eq!(
         model
             .targets
@@ -80,7 +80,7 @@ fn secrets_are_listed_and_need_not_be_there_for_a_check() {
     let document = serde_json::from_str(FULL).unwrap();
     assert_eq!(Config::secrets(&document), ["APP", "OPENAI", "WEB_KEY"]);
     assert!(Config::build(&document, None, Runtime::Spin).is_ok());
-    let problems = Config::build(&document, Some(&BTreeMap::new()), Runtime::Native).unwrap_err();
+    let problems = Config::build(&document, Some(&[]), Runtime::Native).unwrap_err();
     assert_eq!(problems.len(), 3, "{problems:?}");
     assert!(problems[0].message.contains("is not set"));
 }
@@ -503,7 +503,7 @@ fn how_long_a_connection_may_take_is_no_matter_of_workers() {
     for runtime in [Runtime::Native, Runtime::Spin] {
         let config = Config::build(&document, None, runtime).unwrap();
         assert_eq!(
-            config.models["m"].timeouts.connect,
+            config.models.get("m").unwrap().timeouts.connect,
             Duration::from_secs(2),
             "{runtime:?}"
         );
@@ -621,7 +621,7 @@ fn apps_that_step_in_for_each_other_are_known_by_name() {
 #[test]
 fn the_url_of_a_store_may_be_a_secret_and_is_never_printed() {
     let url = "redis://:open-sesame@127.0.0.1";
-    let secrets = BTreeMap::from([("REDIS_URL".to_owned(), url.to_owned())]);
+    let secrets = [("REDIS_URL".to_owned(), url.to_owned())];
     let document =
         serde_json::from_str(r#"{"gateway": {"store": "$REDIS_URL"}, "routes": []}"#).unwrap();
     let config = Config::build(&document, Some(&secrets), Runtime::Native).unwrap();
@@ -667,7 +667,7 @@ fn a_target_may_be_another_model() {
         ("slash/ed", &["a/5", "a/5"], 2),
         ("four", &["a/5"], 3),
     ] {
-        let model = &config.models[name];
+        let model = config.models.get(name).unwrap();
         let found: Vec<_> = model.targets.iter().map(|target| &*target.name).collect();
         assert_eq!(found, targets, "{name}");
         assert_eq!(model.retry.attempts.get(), attempts, "{name}");
@@ -705,7 +705,7 @@ fn timeouts_and_reasons_are_read_and_what_makes_no_sense_is_refused() {
             "retry": {"on": ["timeout", "404", "context_length", "content_filter", "5xx"]}}"#,
     )
     .unwrap();
-    let model = &config.models["one"];
+    let model = config.models.get("one").unwrap();
     let expected = Timeouts {
         connect: Duration::from_secs(2),
         first_token: Duration::from_secs(15),
@@ -834,7 +834,7 @@ fn an_app_of_dify_s_can_stand_for_a_model() {
         ),
     ] {
         let config = with(&format!(r#""keys": ["$APP"], {fields}"#)).unwrap();
-        let origin = &config.models["m"].targets[0].origin;
+        let origin = &config.models.get("m").unwrap().targets[0].origin;
         assert_eq!(origin.app.as_ref(), Some(&expected), "{fields}");
         // What is no model's own is asked of somebody who speaks OpenAI's language.
         assert!(config.default_provider.is_none());

@@ -6,7 +6,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
@@ -22,6 +21,7 @@ use sheet::Sheet;
 
 use crate::{
     dice::Dice,
+    flat_map::FlatMap,
     limit::{Account, Balance, Posting},
     platform::{Clock, Fault, Ledger, Tasks},
     time::Timestamp,
@@ -98,7 +98,7 @@ struct Inner {
     is_served: Cell<bool>,
     /// What was kept when this isolate last looked. It saves the reading: if it is out of date, the write loses.
     /// What is being changed is nothing meanwhile.
-    seen: RefCell<BTreeMap<Rc<str>, Option<Kept>>>,
+    seen: RefCell<FlatMap<Option<Kept>>>,
     /// Writes since the last sweep.
     writes: Cell<u32>,
 }

@@ -1,4 +1,7 @@
-use std::task::{Context, Poll};
+use std::{
+    collections::BTreeMap,
+    task::{Context, Poll},
+};
 
 use futures::{
     executor::{LocalPool, LocalSpawner},

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
     time::Duration,
 };
@@ -255,7 +254,7 @@ fn config(installation: &Value) -> Config {
             {"name": "all", "serve": "dify.main", "access": "public"}]
     });
     let document = serde_json::from_value(document).unwrap();
-    let secrets = BTreeMap::from([("KEY".to_owned(), "app-1".to_owned())]);
+    let secrets = [("KEY".to_owned(), "app-1".to_owned())];
     Config::build(&document, Some(&secrets), Runtime::Native).unwrap()
 }
 

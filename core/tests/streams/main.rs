@@ -228,7 +228,7 @@ fn config(world: World) -> Config {
         "models": {"m": {"targets": ["p/m", "p/m2"], "retry": {"attempts": 2, "on": ["connect", "429", "5xx"]}}},
         "routes": [{"name": "llm", "serve": "models"}]
     });
-    let secrets = BTreeMap::from([("KEY".into(), "k".into())]);
+    let secrets = [("KEY".into(), "k".into())];
     let document = serde_json::from_value(document).unwrap();
     Config::build(&document, Some(&secrets), Runtime::Native).unwrap()
 }

@@ -7,12 +7,7 @@ mod origins;
 mod overload;
 mod routes;
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU64,
-    rc::Rc,
-};
+use std::{cell::RefCell, num::NonZeroU64, rc::Rc};
 
 use http::HeaderValue;
 
@@ -27,6 +22,7 @@ use super::{
 };
 use crate::{
     auth::Keyring,
+    flat_map::FlatMap,
     proxies::{Network, Proxies},
 };
 
@@ -43,7 +39,7 @@ pub(super) fn reference(text: &str) -> Option<&str> {
 
 pub(super) fn config(
     document: &Value,
-    secrets: Option<&BTreeMap<String, String>>,
+    secrets: Option<&[(String, String)]>,
     runtime: Runtime,
 ) -> Result<Config, Vec<Problem>> {
     let problems = Problems::default();
@@ -61,10 +57,10 @@ pub(super) fn config(
 }
 
 struct Builder<'s> {
-    secrets: Option<&'s BTreeMap<String, String>>,
+    secrets: Option<&'s [(String, String)]>,
     runtime: Runtime,
     /// Names that must not stand twice, of routes and consumers: each after what it is the name of.
-    names: RefCell<BTreeSet<Rc<str>>>,
+    names: RefCell<FlatMap<()>>,
 }
 
 impl Builder<'_> {
@@ -81,7 +77,7 @@ impl Builder<'_> {
             on_ledger_failure: OnLedgerFailure::Refuse,
             limits: Vec::new(),
             keyring: Keyring::default(),
-            models: BTreeMap::new(),
+            models: FlatMap::default(),
             default_provider: None,
             routes: Vec::new(),
         };
@@ -236,7 +232,7 @@ impl Builder<'_> {
         } else if !self
             .names
             .borrow_mut()
-            .insert(format!("{kind} {name}").into())
+            .insert(format!("{kind} {name}").into(), ())
         {
             field.complain(format!("another {kind} is named `{name}` already"));
         }
@@ -268,9 +264,10 @@ impl Builder<'_> {
         let Some(secrets) = self.secrets else {
             return Some(format!("unresolved-{name}"));
         };
-        let value = secrets
-            .get(name)
-            .map(|value| value.trim())
+        let mut named = secrets.iter().filter(|(other, _)| other == name);
+        let value = named
+            .next()
+            .map(|(_, value)| value.trim())
             .filter(|value| !value.is_empty());
         if value.is_none() {
             field.complain(format!("the secret `{name}` is not set"));

@@ -1,7 +1,6 @@
 //! The models that callers can name.
 
 use std::{
-    collections::BTreeMap,
     num::{NonZeroU32, NonZeroU64},
     rc::Rc,
     time::Duration,
@@ -16,6 +15,7 @@ use crate::{
         read::{Field, nearest, unavailable},
     },
     dispatch::{Hedge, Model, Reason, Retry, Target},
+    flat_map::FlatMap,
     timeouts::Timeouts,
     upstream::Complaint,
 };
@@ -190,8 +190,8 @@ fn reason(field: &Field<'_>) -> Option<Reason> {
 pub(super) type Named<'f> = (&'f str, &'f Field<'f>, Listed);
 
 /// The models of `listed`, where those that are another model's name stand for its targets.
-pub(super) fn resolved(listed: &[Named<'_>]) -> BTreeMap<String, Rc<Model>> {
-    let mut models = BTreeMap::new();
+pub(super) fn resolved(listed: &[Named<'_>]) -> FlatMap<Rc<Model>> {
+    let mut models = FlatMap::default();
     for (name, field, one) in listed {
         let mut targets = Vec::new();
         let mut way = vec![*name];
@@ -213,7 +213,7 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> BTreeMap<String, Rc<Model>> {
             stream_upstream: one.stream_upstream,
             hedge: one.hedge,
         };
-        models.insert((*name).to_owned(), Rc::new(model));
+        models.insert((*name).into(), Rc::new(model));
     }
     models
 }

@@ -104,7 +104,7 @@ impl Builder<'_> {
         let known = || {
             names
                 .iter()
-                .filter_map(|name| name.strip_prefix("consumer "))
+                .filter_map(|(name, ())| name.strip_prefix("consumer "))
         };
         let mut consumers = Vec::new();
         for field in field.list() {

@@ -1,7 +1,6 @@
 //! What is wrong when an app says no: with the call, or with the app.
 
 use http::StatusCode;
-use memchr::memmem;
 
 use super::open::text;
 use crate::upstream::Complaint;
@@ -53,7 +52,10 @@ pub(super) fn is_of_plugins(text: &[u8]) -> bool {
 
 fn has(text: &[u8], phrases: &[&str]) -> bool {
     let mut phrases = phrases.iter();
-    phrases.any(|phrase| memmem::find(text, phrase.as_bytes()).is_some())
+    phrases.any(|phrase| {
+        let mut places = text.windows(phrase.len());
+        places.any(|place| place == phrase.as_bytes())
+    })
 }
 
 #[cfg(test)]
