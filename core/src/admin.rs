@@ -81,25 +81,27 @@ async fn show(
     whom: &Whom,
     record: &mut Record,
 ) -> Result<Value, Refusal> {
-    let mut shown = Vec::new();
+    let mut accounts = Vec::new();
     for limit in config.every_limit() {
         let of_another = limit.scope.strip_prefix("consumer ").is_some_and(|name| {
             whom.consumer
                 .as_deref()
                 .is_some_and(|consumer| consumer != name)
         });
-        if of_another || !whom.tells(&limit.by) {
-            continue;
+        if !of_another && whom.tells(&limit.by) {
+            accounts.push((&**limit, limit.account_of(whom.asker())));
         }
-        let account = limit.account_of(whom.asker());
-        let stands = match desk.look(limit, &account).await {
+    }
+    let mut shown = Vec::new();
+    for ((limit, account), stands) in accounts.iter().zip(desk.look(&accounts).await) {
+        let stands = match stands {
             Ok(balance) => standing(limit, &balance),
             Err(fault) => {
                 record.fault = Some(format!("ledger: {fault}"));
                 json!({ "fault": fault.to_string() })
             }
         };
-        let named = json!({ "scope": &*limit.scope, "unit": limit.unit.name(), "by": limit.by.to_string(), "account": &*account });
+        let named = json!({ "scope": &*limit.scope, "unit": limit.unit.name(), "by": limit.by.to_string(), "account": &**account });
         shown.push(merged(named, stands));
     }
     record.admin = Some("shown".into());

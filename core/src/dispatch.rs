@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::{
     auth::Digest,
+    limit::Limit,
     timeouts::Timeouts,
     upstream::{Complaint, FailureReason, Origin, Outcome},
 };
@@ -27,6 +28,8 @@ pub struct Model {
     pub stream_upstream: bool,
     /// Whether somebody else is asked as well where the first word is late.
     pub hedge: Option<Hedge>,
+    /// What is allowed of requests that ask for it by its name.
+    pub limits: Vec<Rc<Limit>>,
 }
 
 /// When somebody else is asked beside a target whose first word is late, of whom the faster one answers.

@@ -13,6 +13,7 @@ use crate::{
         openai::{Asked, Estimate, Most},
     },
     dispatch::{Hedge, Retry, Target},
+    limit::Limit,
     overload::Way,
     time::Timestamp,
     timeouts::Timeouts,
@@ -35,6 +36,8 @@ pub(crate) struct Exchange {
     pub(crate) rescue: bool,
     /// Whether somebody else is asked as well where the first word is late.
     pub(crate) hedge: Option<Hedge>,
+    /// What is allowed of requests for the model that it asks for.
+    pub(crate) limits: Vec<Rc<Limit>>,
     pub(crate) timeouts: Timeouts,
     pub(crate) reading: Reading,
     /// The caller's own user, if the call names one.

@@ -140,7 +140,7 @@ impl Gateway {
         call.check().map_err(Refusal::UnsafePath)?;
         let route = route.ok_or(Refusal::NoRoute)?;
         let consumer = authenticate(route, &caller)?;
-        let limits = self.limits(route, consumer);
+        let mut limits = self.limits(route, consumer);
         let mut asker = Asker {
             consumer: consumer.map(|consumer| &*consumer.name),
             address: call.peer,
@@ -161,6 +161,8 @@ impl Gateway {
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
                 visit.timeouts = exchange.timeouts;
+                let of_model = exchange.limits.clone();
+                limits.extend(&of_model);
                 if limits.iter().any(|limit| limit.counts_tokens()) {
                     let strict = limits.iter().filter(|limit| limit.is_strict());
                     let least = strict.map(|limit| limit.quota.limit.get()).min();
@@ -208,7 +210,7 @@ impl Gateway {
         }
     }
 
-    /// Every limit that a call falls under, the narrowest first.
+    /// Every limit that a call falls under whatever it asks for, the narrowest first.
     fn limits<'a>(
         &'a self,
         route: &'a Route,

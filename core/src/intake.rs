@@ -61,6 +61,7 @@ pub(crate) async fn models(
         retry: Retry::never(),
         rescue: false,
         hedge: None,
+        limits: Vec::new(),
         timeouts: Timeouts::MODEL,
         reading: if needs_model {
             Reading::Model(Terms::default())
@@ -129,6 +130,7 @@ fn ask(
             exchange.timeouts = model.timeouts;
             exchange.rescue = model.rescue;
             exchange.hedge = model.hedge;
+            exchange.limits.clone_from(&model.limits);
             if model.stream_upstream {
                 asked.stream_upstream();
             }
@@ -385,6 +387,7 @@ fn to_installation(
         retry: Retry::never(),
         rescue: false,
         hedge: None,
+        limits: Vec::new(),
         timeouts: Timeouts::DIFY,
         reading,
         user,

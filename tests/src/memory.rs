@@ -53,7 +53,8 @@ impl Memory {
             "http://silent.test",
         );
         let document: config::Value = toml::from_str(&text).map_err(|error| error.to_string())?;
-        let config = Config::build(&document, Some(secrets), config::Runtime::Native).map_err(
+        let named: Vec<_> = secrets.clone().into_iter().collect();
+        let config = Config::build(&document, Some(&named), config::Runtime::Native).map_err(
             |problems| {
                 problems
                     .iter()

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
@@ -60,7 +60,7 @@ fn config(limit: &str) -> Rc<Config> {
         "#
     );
     let document = toml::from_str(&text).unwrap();
-    let config = Config::build(&document, Some(&BTreeMap::new()), Runtime::Native);
+    let config = Config::build(&document, Some(&[]), Runtime::Native);
     Rc::new(config.unwrap_or_else(|problems| panic!("{problems:?}")))
 }
 

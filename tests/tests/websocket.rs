@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -238,7 +238,7 @@ impl Stage {
             "#
         );
         let document = toml::from_str(&text).unwrap();
-        let config = Config::build(&document, Some(&BTreeMap::new()), runtime);
+        let config = Config::build(&document, Some(&[]), runtime);
         let config = config.unwrap_or_else(|problems| panic!("{problems:?}"));
         let isolate = Isolate::default();
         let records = Rc::new(Records::default());

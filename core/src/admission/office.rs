@@ -9,9 +9,11 @@ use crate::{
 };
 
 impl Desk {
-    /// Where an account stands.
-    pub(crate) async fn look(&self, limit: &Limit, account: &Rc<str>) -> Result<Balance, Fault> {
-        self.say(limit, account, None).await
+    /// Where `accounts` stand, in their order.
+    pub(crate) async fn look(&self, accounts: &[(&Limit, Rc<str>)]) -> Vec<Result<Balance, Fault>> {
+        let ask = |(limit, account): &(&Limit, Rc<str>)| self.order(limit, account, None);
+        let postings: Vec<Posting> = accounts.iter().map(ask).collect();
+        self.post(&postings).await
     }
 
     /// Does to an account what an operator wants.
@@ -21,15 +23,12 @@ impl Desk {
         account: &Rc<str>,
         adjustment: Adjustment,
     ) -> Result<Balance, Fault> {
-        self.say(limit, account, Some(adjustment)).await
+        let posting = self.order(limit, account, Some(adjustment));
+        let silent = || Err(Fault("no answer".into()));
+        self.post(&[posting]).await.pop().unwrap_or_else(silent)
     }
 
-    async fn say(
-        &self,
-        limit: &Limit,
-        account: &Rc<str>,
-        adjust: Option<Adjustment>,
-    ) -> Result<Balance, Fault> {
+    fn order(&self, limit: &Limit, account: &Rc<str>, adjust: Option<Adjustment>) -> Posting {
         let now = self.now();
         let holdings = &self.0.holdings;
         let entry = holdings.with(limit, account, now, |purse| {
@@ -39,11 +38,9 @@ impl Desk {
                 ..purse.settle(holdings.me(), now)
             }
         });
-        let posting = Posting {
+        Posting {
             account: account.clone(),
             entry,
-        };
-        let silent = || Err(Fault("no answer".into()));
-        self.post(&[posting]).await.pop().unwrap_or_else(silent)
+        }
     }
 }

@@ -142,8 +142,10 @@ impl Config {
     pub(crate) fn every_limit(&self) -> impl Iterator<Item = &Rc<Limit>> {
         let of_consumers = self.keyring.consumers().flat_map(|one| &one.limits);
         let of_routes = self.routes.iter().flat_map(Route::all_limits);
+        let of_models = self.models.iter().flat_map(|(_, model)| &model.limits);
         let mut seen = FlatMap::default();
-        let all = of_consumers.chain(of_routes).chain(&self.limits);
+        let all = of_consumers.chain(of_routes).chain(of_models);
+        let all = all.chain(&self.limits);
         all.filter(move |limit| seen.insert(limit.account.clone(), ()))
     }
 

@@ -1,8 +1,6 @@
 //! The core alone, with one caller and one upstream.
 
-use std::{
-    cell::RefCell, collections::BTreeMap, future::poll_fn, pin::Pin, rc::Rc, time::Duration,
-};
+use std::{cell::RefCell, future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -68,7 +66,7 @@ pub(crate) fn play(
     };
     let platform = isolate.platform(Rc::new(upstream), Rc::new(Silence));
     let document: Value = toml::from_str(CONFIG).unwrap();
-    let secrets = BTreeMap::from([("WEB_KEY".to_owned(), KEY.to_owned())]);
+    let secrets = [("WEB_KEY".to_owned(), KEY.to_owned())];
     let config = Config::build(&document, Some(&secrets), Runtime::Native)
         .expect("the configuration is right");
     let gateway = Gateway::new(Rc::new(config), platform);

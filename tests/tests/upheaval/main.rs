@@ -143,7 +143,6 @@ fn play(seed: u64, tally: &mut Tally) -> Result<(), String> {
     upstream.clock.replace(Some(platform.clock.clone()));
     let document = toml::from_str(CONFIG).unwrap();
     let secrets = ["ADMIN", "ONE", "TWO"].map(|name| (name.to_owned(), name.to_lowercase()));
-    let secrets = BTreeMap::from(secrets);
     let config = Config::build(&document, Some(&secrets), Runtime::Native);
     let config = config.unwrap_or_else(|problems| panic!("{problems:?}"));
     let gateway = Gateway::new(Rc::new(config), platform.clone());

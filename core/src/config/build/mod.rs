@@ -120,7 +120,7 @@ impl Builder<'_> {
             Some((
                 key.name.as_str(),
                 field,
-                model(field, self.runtime, &providers, &names)?,
+                model(&key.name, field, self.runtime, &providers, &names)?,
             ))
         });
         config.models = resolved(&listed.collect::<Vec<_>>());

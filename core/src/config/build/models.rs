@@ -8,7 +8,10 @@ use std::{
 
 use http::StatusCode;
 
-use super::origins::{Origins, find};
+use super::{
+    limits::limits,
+    origins::{Origins, find},
+};
 use crate::{
     config::{
         Kind, Runtime,
@@ -16,6 +19,7 @@ use crate::{
     },
     dispatch::{Hedge, Model, Reason, Retry, Target},
     flat_map::FlatMap,
+    limit::Limit,
     timeouts::Timeouts,
     upstream::Complaint,
 };
@@ -45,6 +49,7 @@ pub(super) struct Listed {
     rescue: bool,
     stream_upstream: bool,
     hedge: Option<Hedge>,
+    limits: Vec<Rc<Limit>>,
 }
 
 /// A target as it is written.
@@ -55,8 +60,9 @@ enum Step {
     Model(String),
 }
 
-/// Reads a model for `runtime`, whose targets are models of `providers`, or `models` of the same file.
+/// Reads the model `name` for `runtime`, whose targets are models of `providers`, or `models` of the same file.
 pub(super) fn model(
+    name: &str,
     field: &Field<'_>,
     runtime: Runtime,
     providers: &Origins,
@@ -90,6 +96,7 @@ pub(super) fn model(
         .and_then(|field| field.boolean());
     let hedging = section.field("hedge").and_then(|field| hedge(&field));
     let retry = section.field("retry").and_then(|field| retry(&field));
+    let limits = limits(&mut section, &format!("model {name}"));
     section.finish();
     Some(Listed {
         targets,
@@ -99,6 +106,7 @@ pub(super) fn model(
         rescue: rescue != Some("off"),
         stream_upstream: stream_upstream == Some(true),
         hedge: hedging,
+        limits,
     })
 }
 
@@ -212,6 +220,7 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> FlatMap<Rc<Model>> {
             rescue: one.rescue,
             stream_upstream: one.stream_upstream,
             hedge: one.hedge,
+            limits: one.limits.clone(),
         };
         models.insert((*name).into(), Rc::new(model));
     }
