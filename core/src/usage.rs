@@ -27,11 +27,59 @@ impl Usage {
         }
     }
 
+    /// What counts of two tellings of the same: the larger one, and of equal ones that which has parts. Zeros are nothing said.
+    pub fn or_more(self, other: Self) -> Self {
+        let said = |usage: Self| usage.total().filter(|total| *total > 0);
+        let worth = |usage: Self| said(usage).map(|total| (total, usage.tokens_in.is_some()));
+        if worth(other) > worth(self) {
+            other
+        } else {
+            self
+        }
+    }
+
     /// All tokens together. What a provider read from its own cache, thought without showing it, saw or heard is among them.
     pub fn total(&self) -> Option<u64> {
         self.tokens.or_else(|| {
             self.tokens_in
                 .map(|tokens| tokens.saturating_add(self.tokens_out.unwrap_or(0)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(tokens_in: Option<u64>, tokens_out: Option<u64>, tokens: Option<u64>) -> Usage {
+        Usage {
+            tokens_in,
+            tokens_out,
+            tokens,
+        }
+    }
+
+    #[test]
+    fn of_what_is_told_twice_the_larger_telling_counts() {
+        let nothing = Usage::default();
+        let zeros = usage(Some(0), Some(0), Some(0));
+        let split = usage(Some(3), Some(4), Some(7));
+        let halves = usage(Some(3), Some(4), None);
+        let whole = |tokens| usage(None, None, Some(tokens));
+        for (one, other, expected) in [
+            (split, whole(150), whole(150)),
+            (split, whole(7), split),
+            (halves, whole(7), halves),
+            (split, whole(6), split),
+            (split, zeros, split),
+            (split, nothing, split),
+            (nothing, zeros, nothing),
+            (whole(0), nothing, whole(0)),
+        ] {
+            assert_eq!(one.or_more(other), expected, "{one:?} {other:?}");
+            if expected.total() > Some(0) {
+                assert_eq!(other.or_more(one), expected, "{other:?} {one:?}");
+            }
+        }
     }
 }

@@ -17,7 +17,9 @@ pub fn usage(answer: &[u8]) -> Option<Usage> {
 /// Reads the events of a stream.
 #[derive(Debug, Default)]
 pub struct Meter {
-    usage: Usage,
+    /// What a run has cost, as it says itself; and the message that it comes to, which is the same again.
+    run: Usage,
+    message: Usage,
     /// The tokens of what is done of a workflow: it has cost so much, even if it does not come to its end.
     nodes: Option<u64>,
     pub(in crate::dialect) over: bool,
@@ -42,12 +44,13 @@ impl Meter {
 
     /// What the run has cost so far.
     pub(in crate::dialect) fn usage(&self) -> Usage {
-        if self.usage.total().is_some() {
-            return self.usage;
+        let said = self.run.or_more(self.message);
+        if said.total() > Some(0) {
+            return said;
         }
         Usage {
-            tokens: self.nodes,
-            ..Usage::default()
+            tokens: self.nodes.or(said.tokens),
+            ..said
         }
     }
 
@@ -65,13 +68,9 @@ impl Meter {
                 self.passed = self.passed.saturating_add(event.text());
                 return;
             }
-            Some("message_end") => self.usage = event.usage(),
-            // A chatflow ends with both, in either order: the message has the split, and the run is the same tokens again.
-            Some("workflow_finished" | "workflow_paused") if self.usage.tokens_in.is_none() => {
-                self.usage = event.usage()
-            }
+            Some("message_end") => self.message = event.usage(),
+            Some("workflow_finished" | "workflow_paused") => self.run = event.usage(),
             Some("error") => self.failed = true,
-            Some("workflow_finished" | "workflow_paused") => {}
             Some("node_finished") => {
                 let known = self.nodes.unwrap_or(0);
                 let node = event.node();
@@ -174,6 +173,7 @@ mod tests {
 
     const MESSAGE_END: &str = "data: {\"event\": \"message_end\", \"metadata\": {\"usage\": {\"prompt_tokens\": 3, \"completion_tokens\": 4, \"total_tokens\": 7, \"currency\": \"USD\"}}}\n\n";
     const FINISHED: &str = "data:{\"event\":\"workflow_finished\",\"data\":{\"status\":\"succeeded\",\"total_tokens\":7}}\n\n";
+    const FINISHED_FREE: &str = "data:{\"event\":\"workflow_finished\",\"data\":{\"status\":\"failed\",\"total_tokens\":0}}\n\n";
     const NODE: &str = "data: {\"event\":\"node_finished\",\"data\":{\"outputs\":{\"usage\":{\"total_tokens\":1}},\"execution_metadata\":{\"total_tokens\":63,\"total_price\":0.1,\"currency\":\"USD\"}}}\n\n";
     const IDLE: &str =
         "data: {\"event\":\"node_finished\",\"data\":{\"execution_metadata\":null}}\n\n";
@@ -189,6 +189,26 @@ mod tests {
         assert_eq!(meter(&[MESSAGE, MESSAGE_END, FINISHED]).usage(), both);
         assert_eq!(meter(&[MESSAGE, FINISHED, MESSAGE_END]).usage(), both);
         assert_eq!(meter(&[NODE, MESSAGE_END, FINISHED]).usage(), both);
+        let zeros = &MESSAGE_END.replace(": 3", ": 0").replace(": 4", ": 0");
+        let zeros = &zeros.replace(": 7", ": 0");
+        let bare =
+            "data: {\"event\":\"message_end\",\"metadata\":{\"retriever_resources\":[]}}\n\n";
+        let unsaid = FINISHED.replace('7', "0");
+        let less = Usage {
+            tokens: Some(7),
+            ..Usage::default()
+        };
+        for (events, expected) in [
+            (&[MESSAGE, FINISHED, bare][..], less),
+            (&[MESSAGE, bare, FINISHED], less),
+            (&[MESSAGE, FINISHED, zeros], less),
+            (&[MESSAGE, zeros, FINISHED], less),
+            (&[MESSAGE, unsaid.as_str(), MESSAGE_END], both),
+            (&[MESSAGE, MESSAGE_END, unsaid.as_str()], both),
+            (&[MESSAGE, zeros], Usage::default()),
+        ] {
+            assert_eq!(meter(events).usage(), expected, "{events:?}");
+        }
     }
 
     #[test]
@@ -201,6 +221,8 @@ mod tests {
             (&[NODE, MESSAGE, IDLE, NODE], Some(126)),
             (&[NODE, "data: {\"event\":\"error\"}\n\n"], Some(63)),
             (&[NODE, "data: {\"event\":\"message_end\"}\n\n"], Some(63)),
+            (&[NODE, FINISHED_FREE], Some(63)),
+            (&[IDLE, FINISHED_FREE], Some(0)),
             (&[IDLE, MESSAGE], None),
         ] {
             let expected = Usage {
