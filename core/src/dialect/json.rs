@@ -42,6 +42,28 @@ pub(super) fn is_too_deep(text: &str) -> bool {
     false
 }
 
+/// The same text with plain numbers in place of those that Python writes and JSON does not know, each as long as it was.
+pub(super) fn masked(text: &[u8]) -> Vec<u8> {
+    let mut masked = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        let mut names = [&b"NaN"[..], b"Infinity"].into_iter();
+        let behind = match names.find_map(|name| rest.strip_prefix(name)) {
+            Some(behind) => {
+                masked.resize(masked.len() + rest.len() - behind.len(), b'1');
+                rest = behind;
+                continue;
+            }
+            None if *byte == b'"' => behind_string(after),
+            None => after,
+        };
+        let (same, _) = rest.split_at(rest.len() - behind.len());
+        masked.extend_from_slice(same);
+        rest = behind;
+    }
+    masked
+}
+
 /// What follows the end of a string that has begun.
 fn behind_string(mut rest: &[u8]) -> &[u8] {
     while let Some(at) = memchr2(b'"', b'\\', rest) {

@@ -1,17 +1,13 @@
-//! An answer, of which only what it cost and whether it is whole is read.
+//! An answer, of which only what it cost, how it went, and whether it is whole is read.
 
-use std::borrow::Cow;
-
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use super::abort;
-use crate::{dialect::json, sse, usage::Usage};
+use super::{abort, fields::Fields};
+use crate::{sse, usage::Usage};
 
 /// What a blocking answer cost; nothing if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Option<Usage> {
-    let answer: Answer<'_> = json::read(answer).ok()?;
-    Some(answer.usage())
+    let answer = Fields::read(answer)?;
+    let run = answer.object("data").map(|data| counts(&data));
+    Some(run.unwrap_or_default().or_more(of_message(&answer)))
 }
 
 /// Reads the events of a stream.
@@ -56,109 +52,67 @@ impl Meter {
 
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) {
         let Some(data) = sse::data(event) else { return };
-        let Ok(event) = json::read::<Answer<'_>>(&data) else {
+        let Some(event) = Fields::read(&data) else {
             return;
         };
         if self.task.is_none() {
-            let named = event.task_id.and_then(|raw| abort::task(raw.get()));
-            self.task = named.map(Into::into);
+            self.task = event.get("task_id").and_then(abort::task).map(Into::into);
         }
-        match event.event.as_deref() {
-            Some("message" | "agent_message" | "text_chunk") => {
-                self.passed = self.passed.saturating_add(event.text());
+        let name = event.text("event");
+        let name = name.as_deref().unwrap_or_default();
+        match name {
+            "message" | "agent_message" => {
+                self.passed = self.passed.saturating_add(length(&event, "answer"));
                 return;
             }
-            Some("message_end") => self.message = event.usage(),
-            Some("workflow_finished" | "workflow_paused") => self.run = event.usage(),
-            Some("error") => self.failed = true,
-            Some("node_finished") => {
-                let known = self.nodes.unwrap_or(0);
-                let node = event.node();
-                self.nodes = node
-                    .map(|tokens| known.saturating_add(tokens))
-                    .or(self.nodes);
+            "text_chunk" => {
+                let text = event.object("data").map(|data| length(&data, "text"));
+                self.passed = self.passed.saturating_add(text.unwrap_or(0));
                 return;
             }
+            "node_finished" => {
+                let node = event.object("data");
+                let node = node.and_then(|data| data.object("execution_metadata"));
+                if let Some(tokens) = node.and_then(|told| told.number("total_tokens")) {
+                    self.nodes = Some(self.nodes.unwrap_or(0).saturating_add(tokens));
+                }
+                return;
+            }
+            "workflow_finished" | "workflow_paused" => {
+                let data = event.object("data");
+                self.run = data.as_ref().map(counts).unwrap_or_default();
+            }
+            "message_end" => self.message = of_message(&event),
+            "error" => self.failed = true,
             _ => return,
         }
         self.over = true;
     }
 }
-
-/// An event, or a blocking answer.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    event: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    metadata: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    answer: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    task_id: Option<&'a RawValue>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Piece<'a> {
-    #[serde(borrow)]
-    text: Option<Cow<'a, str>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Metadata {
-    #[serde(alias = "execution_metadata")]
-    usage: Option<Counts>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counts {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-}
-
-impl Answer<'_> {
-    /// How many bytes of text it brings.
-    fn text(&self) -> u64 {
-        let piece: Option<Piece<'_>> = self
-            .data
-            .and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let text = self.answer.as_ref().map_or(0, |text| text.len());
-        let piece = piece
-            .and_then(|piece| piece.text)
-            .map_or(0, |text| text.len());
-        (text + piece) as u64
+/// The tokens that an object tells of.
+fn counts(told: &Fields<'_>) -> Usage {
+    Usage {
+        tokens_in: told.number("prompt_tokens"),
+        tokens_out: told.number("completion_tokens"),
+        tokens: told.number("total_tokens"),
     }
+}
 
-    /// What a part of a workflow has cost.
-    fn node(&self) -> Option<u64> {
-        let data: Metadata = serde_json::from_str(self.data?.get()).ok()?;
-        data.usage?.total_tokens
-    }
+/// What a message has cost, by its metadata.
+fn of_message(event: &Fields<'_>) -> Usage {
+    let usage = event
+        .object("metadata")
+        .and_then(|told| told.object("usage"));
+    usage.as_ref().map(counts).unwrap_or_default()
+}
 
-    /// Of a message by its metadata, of a workflow's run by its data.
-    fn usage(&self) -> Usage {
-        let metadata: Option<Metadata> = self
-            .metadata
-            .and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let data: Option<Counts> = self
-            .data
-            .and_then(|raw| serde_json::from_str(raw.get()).ok());
-        let counts = metadata
-            .and_then(|metadata| metadata.usage)
-            .or(data)
-            .unwrap_or_default();
-        Usage {
-            tokens_in: counts.prompt_tokens,
-            tokens_out: counts.completion_tokens,
-            tokens: counts.total_tokens,
-        }
-    }
+/// How many bytes a text has.
+fn length(fields: &Fields<'_>, name: &str) -> u64 {
+    let written = fields.get(name).filter(|text| text.starts_with('"'));
+    let written = written.unwrap_or("\"\"");
+    let read = written.contains('\\').then(|| fields.text(name)).flatten();
+    let between_quotes = written.len().saturating_sub(2);
+    read.map_or(between_quotes, |text| text.len()) as u64
 }
 
 #[cfg(test)]
@@ -239,6 +193,10 @@ mod tests {
             (&[MESSAGE][..], false),
             (&["event: ping\n\n", "data: nonsense\n\n", ": x\n\n"], false),
             (&[MESSAGE_END], true),
+            (
+                &["data: {\"event\":\"message_end\",\"metadata\":{\"score\":NaN}}\n\n"],
+                true,
+            ),
             (&[FINISHED], true),
             (&["data: {\"event\":\"error\",\"status\":400}\n\n"], true),
             (
@@ -247,6 +205,22 @@ mod tests {
             ),
         ] {
             assert_eq!(meter(events).over, whole, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_passed_is_counted_as_it_is_read() {
+        for (event, passed) in [
+            (r#"{"event":"message","answer":"abc"}"#, 3),
+            (r#"{"event":"agent_message","answer":"\u4f60\n"}"#, 4),
+            (r#"{"event":"message","answer":"\ud83d"}"#, 6),
+            (r#"{"event":"text_chunk","data":{"text":"é","x":NaN}}"#, 2),
+            (r#"{"event":"text_chunk","data":null}"#, 0),
+            (r#"{"event":"message","answer":null}"#, 0),
+            (r#"{"event":"message","answer":[1,2]}"#, 0),
+        ] {
+            let event = format!("data: {event}\n\n");
+            assert_eq!(meter(&[&event]).passed, passed, "{event}");
         }
     }
 
@@ -264,6 +238,8 @@ mod tests {
                 .tokens,
             Some(9)
         );
+        let zeros = br#"{"event":"message","metadata":{"usage":{"total_tokens":0}}}"#;
+        assert_eq!(usage(zeros), Some(Usage::default()));
         assert_eq!(usage(b"<html>"), None);
     }
 }

@@ -10,6 +10,7 @@ mod part;
 mod query;
 mod request;
 mod retelling;
+mod seam;
 mod trouble;
 mod whole;
 

@@ -44,7 +44,7 @@ impl Told {
         let Some(fields) = Fields::read(body) else {
             return Self::default();
         };
-        let mode = fields.get("response_mode").map(|raw| raw.get());
+        let mode = fields.get("response_mode");
         let wish = match fields.text("response_mode").as_deref() {
             Some("streaming") => Wish::Stream,
             Some("blocking") => Wish::AtOnce,

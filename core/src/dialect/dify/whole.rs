@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
-use super::fields::Fields;
+use super::{fields::Fields, open, seam::Seam};
 use crate::sse;
 
 /// What is said of a run besides what it is, in the order in which Dify says it where it is over.
@@ -21,6 +21,17 @@ const OUTCOME: [&str; 12] = [
     "total_steps",
     "created_at",
     "finished_at",
+];
+
+/// What an answer is put together from.
+const ANSWER: [&str; 7] = [
+    "message",
+    "agent_message",
+    "message_replace",
+    "message_end",
+    "workflow_finished",
+    "workflow_paused",
+    "error",
 ];
 
 /// What Dify says of these errors where it answers at once. In a stream it has other words for them.
@@ -47,6 +58,7 @@ pub struct Whole {
     run: Known,
     workflow: Known,
     text: String,
+    seam: Seam,
     /// An agent has done something; or said it, just now.
     is_agent: bool,
     has_spoken: bool,
@@ -70,14 +82,12 @@ impl Whole {
             return;
         }
         let Some(event) = Fields::read(&data) else {
-            self.lacks = true;
+            self.lacks |= data.trim_ascii() != b"null" && matters(&data);
             return;
         };
         self.know(&event);
         let name = event.text("event");
-        let data = event
-            .get("data")
-            .and_then(|raw| Fields::read(raw.get().as_bytes()));
+        let data = event.object("data");
         self.said = match (name.as_deref().unwrap_or_default(), data) {
             ("error", _) => Some(error(&event)),
             ("message_end", _) => self.message(&event),
@@ -103,7 +113,7 @@ impl Whole {
     fn know(&mut self, event: &Fields<'_>) {
         let know = |known: &mut Known, name| {
             if known.is_none() {
-                *known = event.get(name).map(|raw| raw.get().into());
+                *known = event.get(name).map(Into::into);
             }
         };
         know(&mut self.task, "task_id");
@@ -116,44 +126,44 @@ impl Whole {
     fn hear(&mut self, name: &str, event: &Fields<'_>, data: Option<&Fields<'_>>) {
         match name {
             "message" | "agent_message" | "message_replace" => {
-                let Some(piece) = event.get("answer").filter(|raw| raw.get() != "null") else {
-                    return;
-                };
-                // Half of a character, which some escape, is JSON, and no text.
-                let Ok(piece) = serde_json::from_str::<String>(piece.get()) else {
-                    self.lacks = true;
+                let Some(piece) = event.get("answer").filter(|piece| *piece != "null") else {
                     return;
                 };
                 let speaks = name == "agent_message";
                 // What an agent has said piece by piece, some of them say once more, as a message.
                 if name == "message_replace" || name == "message" && self.has_spoken {
                     self.text.clear();
+                    self.seam.end();
                 }
-                self.text += &piece;
+                match self.seam.join(piece) {
+                    Some(piece) => self.text += &piece,
+                    None => self.lacks = true,
+                }
                 self.has_spoken = speaks;
                 self.is_agent |= speaks;
             }
             "agent_thought" => self.is_agent = true,
             "workflow_started" => {
                 let id = data.and_then(|data| data.get("workflow_id"));
-                self.workflow = id.map(|raw| raw.get().into());
+                self.workflow = id.map(Into::into);
             }
             _ => {}
         }
     }
 
     /// A message whose end this is.
-    fn message(&self, end: &Fields<'_>) -> Option<(StatusCode, String)> {
-        let metadata = end.get("metadata").map_or("{}", RawValue::get);
+    fn message(&mut self, end: &Fields<'_>) -> Option<(StatusCode, String)> {
+        let metadata = end.get("metadata").unwrap_or("{}");
         let message = self.begin("message", metadata)?;
         Some((StatusCode::OK, message.end()))
     }
 
     /// A message as far as it goes, and what is known of it; nothing, if something of it is missing.
-    fn begin(&self, event: &str, metadata: &str) -> Option<Object> {
+    fn begin(&mut self, event: &str, metadata: &str) -> Option<Object> {
         if self.lacks {
             return None;
         }
+        self.text += self.seam.end();
         let mut message = Object::default();
         message.text("event", event);
         message.put("task_id", known(&self.task));
@@ -188,30 +198,27 @@ impl Whole {
             match data.get(name) {
                 // Only the newest say how the tokens are split.
                 None if matches!(name, "prompt_tokens" | "completion_tokens") => {}
-                field => outcome.put(name, field.map_or("null", RawValue::get)),
+                field => outcome.put(name, field.unwrap_or("null")),
             }
         }
         Some(self.workflow(data.get("id"), outcome))
     }
 
-    fn workflow(&self, run: Option<&RawValue>, data: Object) -> (StatusCode, String) {
+    fn workflow(&self, run: Option<&str>, data: Object) -> (StatusCode, String) {
         let mut workflow = Object::default();
         workflow.put("task_id", known(&self.task));
-        workflow.put(
-            "workflow_run_id",
-            run.map_or_else(|| known(&self.run), RawValue::get),
-        );
+        workflow.put("workflow_run_id", run.unwrap_or_else(|| known(&self.run)));
         workflow.put("data", &data.end());
         (StatusCode::OK, workflow.end())
     }
 
     /// A run that waits for somebody.
-    fn paused(&self, data: &Fields<'_>) -> Option<(StatusCode, String)> {
-        let field = |name| data.get(name).map_or("null", RawValue::get);
+    fn paused(&mut self, data: &Fields<'_>) -> Option<(StatusCode, String)> {
+        let field = |name| data.get(name).unwrap_or("null");
         let run = data.get("workflow_run_id");
         let mut pause = Object::default();
         if self.message.is_none() {
-            pause.put("id", run.map_or_else(|| known(&self.run), RawValue::get));
+            pause.put("id", run.unwrap_or_else(|| known(&self.run)));
             pause.put("workflow_id", known(&self.workflow));
             pause.put("status", field("status"));
             pause.put(
@@ -231,7 +238,7 @@ impl Whole {
         }
         // What it has cost so far, a stream does not say.
         let mut message = self.begin("workflow_paused", "{}")?;
-        let run = run.map_or_else(|| known(&self.run), RawValue::get);
+        let run = run.unwrap_or_else(|| known(&self.run));
         message.put("workflow_run_id", run);
         self.identify(&mut pause);
         pause.put("workflow_run_id", run);
@@ -253,9 +260,15 @@ impl Whole {
     }
 }
 
+/// Whether an event that cannot be read may be a part of the answer.
+fn matters(event: &[u8]) -> bool {
+    let kind = open::text(event, b"event");
+    kind.is_none_or(|kind| ANSWER.iter().any(|part| part.as_bytes() == kind))
+}
+
 /// An error of a stream, as it is told to whoever waits for an answer.
 fn error(event: &Fields<'_>) -> (StatusCode, String) {
-    let status = event.get("status").and_then(|raw| raw.get().parse().ok());
+    let status = event.get("status").and_then(|raw| raw.parse().ok());
     let status = status.and_then(|status: u16| StatusCode::from_u16(status).ok());
     let is_error = |status: &StatusCode| status.is_client_error() || status.is_server_error();
     let status = status
@@ -266,10 +279,7 @@ fn error(event: &Fields<'_>) -> (StatusCode, String) {
     error.text("code", &code);
     match OTHER_WORDS.iter().find(|(of, _)| *of == code) {
         Some((_, words)) => error.text("message", words),
-        None => error.put(
-            "message",
-            event.get("message").map_or("\"\"", RawValue::get),
-        ),
+        None => error.put("message", event.get("message").unwrap_or("\"\"")),
     }
     error.put("status", status.as_str());
     (status, error.end())

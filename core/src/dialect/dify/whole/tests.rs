@@ -69,6 +69,36 @@ fn events_come_to_what_dify_would_have_answered_at_once() {
             chats("chat", r#""preset.""#),
         ),
         (
+            "a chat whose characters come in halves",
+            vec![
+                message(r#""a\ud83d""#),
+                message(r#""\ude00b\ud83d""#),
+                message(r#""c\ud83d""#),
+                end.clone(),
+            ],
+            chats("chat", "\"a😀b\u{fffd}c\u{fffd}\""),
+        ),
+        (
+            "a chat with events that nobody reads, and nobody could",
+            vec![
+                "null".into(),
+                r#"{"event": "message_file", "url": nan}"#.into(),
+                r#"{"event": "node_finished", "data": {"outputs": NaN}}"#.into(),
+                r#"{"event": "agent_log", "data": "\ud83d""#.into(),
+                message(r#""x""#),
+                end.clone(),
+            ],
+            chats("chat", r#""x""#),
+        ),
+        (
+            "a chat with numbers that are Python's",
+            vec![
+                chat("message", r#""x": NaN, "answer": "NaN""#),
+                chat("message_end", r#""metadata": {"scores": [NaN, -Infinity, Infinity]}"#),
+            ],
+            r#"{"event":"message","task_id":"t","id":"m","message_id":"m","conversation_id":"c","mode":"chat","answer":"NaN","metadata":{"scores": [NaN, -Infinity, Infinity]},"created_at":7}"#.into(),
+        ),
+        (
             "a completion",
             vec![
                 r#"{"event":"message","message_id":"m","created_at":7,"task_id":"t","answer":"x"}"#.into(),
@@ -125,6 +155,11 @@ fn events_come_to_what_dify_would_have_answered_at_once() {
                 ),
             ],
             r#"{"task_id":"t","workflow_run_id":"r","data":{"id":"r","workflow_id":"w","status":"partial-succeeded","outputs":{"z": [1.10], "a": "é"},"error":null,"elapsed_time":1.230,"total_tokens":150,"total_steps":3,"created_at":8,"finished_at":9}}"#.into(),
+        ),
+        (
+            "a workflow with a number that is Python's",
+            vec![run("workflow_finished", r#"{"id":"r","status":"succeeded","outputs":{"a":NaN}}"#)],
+            r#"{"task_id":"t","workflow_run_id":"r","data":{"id":"r","workflow_id":null,"status":"succeeded","outputs":{"a":NaN},"error":null,"elapsed_time":null,"total_tokens":null,"total_steps":null,"created_at":null,"finished_at":null}}"#.into(),
         ),
         (
             "a workflow that has failed, and says how its tokens are split",
@@ -190,10 +225,11 @@ fn what_is_not_known_to_be_whole_is_no_answer() {
         &[][..],
         &["event: ping"],
         &[&chat("message", r#""answer": "x""#)],
-        &[&chat("message", r#""answer": "\ud83d""#), &end],
         &[&chat("message", r#""answer": {}"#), &end],
         &["{\"event\":", &end],
         &["[]", &end],
+        &[r#"{"event":"message","answer":"#, &end],
+        &[r#"{"event":"message","answer":"x","x":nan}"#, &end],
         &[&flow(
             "workflow_finished",
             r#""data": {"status": "failed"}"#,
