@@ -57,7 +57,8 @@ pub struct Record {
     pub admin: Option<String>,
     /// How the answer ended.
     pub ended: Ending,
-    /// What failed besides the upstreams: the ledger's complaint, say.
+    /// What went wrong besides: the ledger's complaint, say; or that a run of Dify's has failed, by its own word, though it was answered:
+    /// `run: failed`, or `partial-succeeded`, `stopped`, or `paused`, which is to say that it waits for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }

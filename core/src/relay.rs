@@ -519,7 +519,7 @@ impl Relay {
             first_byte: self.first_byte,
             served_by: self.served_by.take(),
             refusal,
-            detail,
+            detail: self.meter.fault().or(detail),
         });
     }
 }

@@ -81,14 +81,48 @@ fn another_app_steps_in_where_the_page_says_so() {
     assert_eq!(record["attempts"][0]["outcome"], "401");
 }
 
+#[test]
+fn a_run_that_has_failed_says_so_as_the_page_has_it() {
+    if !Runtime::asked_for().unwrap().contains(&Runtime::Native) {
+        return;
+    }
+    for (mode, app, fault) in [
+        ("fail-midway", "app-workflow", "run: failed"),
+        ("fail-midway", "app-chatflow", "run: failed"),
+        ("ok", "app-pause", "run: paused"),
+    ] {
+        let page = Page::before(mode, app);
+        let run = if app == "app-chatflow" {
+            page.run()
+        } else {
+            let path = "/agents/support/v1/workflows/run";
+            let inputs = r#"{"inputs":{},"user":"u-1","response_mode":"blocking"}"#;
+            let run = page.post(path, "SHOP_KEY", inputs);
+            page.shows(&run, 200, Some("dify.main/support"));
+            run
+        };
+        let record = page
+            .gateway
+            .record(run.header("x-tidegate-request").unwrap())
+            .unwrap();
+        assert_eq!(record["fault"], fault, "{app}");
+        assert!(page.text.contains(fault), "{fault}");
+    }
+}
+
 impl Page {
     fn open(support: &str) -> Self {
+        Self::before("ok", support)
+    }
+
+    /// Before simulated upstreams that do as `dify` says, and as the key of the first app.
+    fn before(dify: &str, support: &str) -> Self {
         let text = fs::read_to_string(workspace().join("docs/dify.md")).unwrap();
         let example = workspace().join("examples/dify/tidegate.toml");
         let mut config = fs::read_to_string(example).unwrap();
         let fakes = format!("http://{}", fakes::start());
         for (there, here) in [
-            ("http://api:5001", "/dify/ok"),
+            ("http://api:5001", &*format!("/dify/{dify}")),
             ("http://web:3000", "/dify/ok"),
             ("http://plugin_daemon:5002", "/dify/ok"),
             ("https://api.openai.com", "/openai/ok"),

@@ -114,6 +114,14 @@ impl Meter {
         }
     }
 
+    /// How what it tells of has gone by its own word, if not well.
+    pub(crate) fn fault(&self) -> Option<String> {
+        match self {
+            Self::OpenAi(_) => None,
+            Self::Dify(meter) => meter.fault.map(Into::into),
+        }
+    }
+
     /// The events that end the stream here because `why`, where its dialect has such an end; `last` was its last event.
     pub fn cut(&self, last: &[u8], why: &str) -> Option<Bytes> {
         match self {

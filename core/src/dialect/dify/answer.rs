@@ -3,6 +3,26 @@
 use super::{abort, fields::Fields};
 use crate::{sse, usage::Usage};
 
+/// What is said of a run that has failed.
+pub(super) const FAILED: &str = "run: failed";
+
+/// How a run has gone that has not gone well, by what it says of itself: that it was answered says nothing of that.
+pub(super) fn outcome(run: &Fields<'_>) -> Option<&'static str> {
+    let status = run.get("status").filter(|status| *status != "null")?;
+    match serde_json::from_str(status).unwrap_or("") {
+        "succeeded" => None,
+        "partial-succeeded" => Some("run: partial-succeeded"),
+        "stopped" => Some("run: stopped"),
+        "paused" => Some("run: paused"),
+        _ => Some(FAILED),
+    }
+}
+
+/// The same of a blocking answer.
+pub(crate) fn fault(answer: &[u8]) -> Option<&'static str> {
+    outcome(&Fields::read(answer)?.object("data")?)
+}
+
 /// What a blocking answer cost; nothing if it is not a JSON object.
 pub fn usage(answer: &[u8]) -> Option<Usage> {
     let answer = Fields::read(answer)?;
@@ -19,6 +39,10 @@ pub struct Meter {
     /// The tokens of what is done of a workflow: it has cost so much, even if it does not come to its end.
     nodes: Option<u64>,
     pub(in crate::dialect) over: bool,
+    /// How its run has gone, if not well.
+    pub(in crate::dialect) fault: Option<&'static str>,
+    /// It is a message that it comes to, with or without a run behind it.
+    is_message: bool,
     /// It has said that it failed.
     pub(in crate::dialect) failed: bool,
     /// It is an agent's, who streams it to whoever does not say otherwise.
@@ -58,6 +82,7 @@ impl Meter {
         if self.task.is_none() {
             self.task = event.get("task_id").and_then(abort::task).map(Into::into);
         }
+        self.is_message |= event.get("message_id").is_some_and(|id| id != "null");
         let name = event.text("event");
         let name = name.as_deref().unwrap_or_default();
         match name {
@@ -81,6 +106,11 @@ impl Meter {
             "workflow_finished" | "workflow_paused" => {
                 let data = event.object("data");
                 self.run = data.as_ref().map(counts).unwrap_or_default();
+                self.fault = data.as_ref().and_then(outcome);
+                // What comes between its run and its message may take back what was said.
+                if self.is_message && name == "workflow_finished" {
+                    return;
+                }
             }
             "message_end" => self.message = of_message(&event),
             "error" => self.failed = true,
@@ -131,6 +161,7 @@ mod tests {
     const NODE: &str = "data: {\"event\":\"node_finished\",\"data\":{\"outputs\":{\"usage\":{\"total_tokens\":1}},\"execution_metadata\":{\"total_tokens\":63,\"total_price\":0.1,\"currency\":\"USD\"}}}\n\n";
     const IDLE: &str =
         "data: {\"event\":\"node_finished\",\"data\":{\"execution_metadata\":null}}\n\n";
+    const CHAT: &str = "data: {\"event\":\"message\",\"message_id\":\"m\"}\n\n";
     const MESSAGE: &str = "data: {\"event\":\"message\",\"answer\":\"x\"}\n\n";
 
     #[test]
@@ -189,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_whole_once_it_says_so() {
+        let of_flow = FINISHED.replacen('{', "{\"message_id\":\"m\",", 1);
         for (events, whole) in [
             (&[MESSAGE][..], false),
             (&["event: ping\n\n", "data: nonsense\n\n", ": x\n\n"], false),
@@ -198,6 +230,17 @@ mod tests {
                 true,
             ),
             (&[FINISHED], true),
+            // A chatflow is over with its message.
+            (&[&of_flow], false),
+            (&[CHAT, FINISHED], false),
+            (&[&of_flow, MESSAGE_END], true),
+            (&[MESSAGE_END, &of_flow], true),
+            (&[&of_flow, "data: {\"event\":\"error\"}\n\n"], true),
+            (&[CHAT, "data: {\"event\":\"workflow_paused\"}\n\n"], true),
+            (
+                &["data: {\"message_id\":null,\"event\":\"workflow_finished\"}\n\n"],
+                true,
+            ),
             (&["data: {\"event\":\"error\",\"status\":400}\n\n"], true),
             (
                 &["data: {\"event\":\"workflow_paused\",\"data\":{}}\n\n"],
@@ -206,6 +249,29 @@ mod tests {
         ] {
             assert_eq!(meter(events).over, whole, "{events:?}");
         }
+    }
+
+    #[test]
+    fn a_run_that_did_not_go_well_says_so() {
+        for (status, fault) in [
+            ("\"succeeded\"", None),
+            ("null", None),
+            ("\"partial-succeeded\"", Some("run: partial-succeeded")),
+            ("\"stopped\"", Some("run: stopped")),
+            ("\"paused\"", Some("run: paused")),
+            ("\"failed\"", Some("run: failed")),
+            ("\"running\"", Some("run: failed")),
+            ("\"\\ud83d\"", Some("run: failed")),
+            ("5", Some("run: failed")),
+        ] {
+            for name in ["workflow_finished", "workflow_paused"] {
+                let answer = format!(r#"{{"event":"{name}","data":{{"status":{status}}}}}"#);
+                assert_eq!(super::fault(answer.as_bytes()), fault, "{answer}");
+                let event = format!("data: {answer}\n\n");
+                assert_eq!(meter(&[MESSAGE, &event]).fault, fault, "{event}");
+            }
+        }
+        assert_eq!(fault(b"{\"event\":\"message\"}"), None);
     }
 
     #[test]

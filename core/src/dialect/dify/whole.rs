@@ -4,7 +4,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{fields::Fields, open, seam::Seam};
+use super::{
+    answer::{FAILED, outcome},
+    fields::Fields,
+    open,
+    seam::Seam,
+};
 use crate::sse;
 
 /// What is said of a run besides what it is, in the order in which Dify says it where it is over.
@@ -64,7 +69,11 @@ pub struct Whole {
     has_spoken: bool,
     /// A piece of the text could not be read.
     lacks: bool,
+    /// The run behind a message is over; and has failed, which makes this of the message.
+    has_run: bool,
+    failed: Option<(StatusCode, String)>,
     said: Option<(StatusCode, String)>,
+    is_over: bool,
 }
 
 /// What is said with every event, in JSON.
@@ -78,7 +87,7 @@ impl Whole {
     /// Adds an event. Nothing that comes behind the answer changes it.
     pub fn add(&mut self, event: &[u8]) {
         let data = sse::data(event).unwrap_or_default();
-        if self.said.is_some() || data.trim_ascii().is_empty() {
+        if self.is_over || data.trim_ascii().is_empty() {
             return;
         }
         let Some(event) = Fields::read(&data) else {
@@ -88,21 +97,41 @@ impl Whole {
         self.know(&event);
         let name = event.text("event");
         let data = event.object("data");
-        self.said = match (name.as_deref().unwrap_or_default(), data) {
+        // A message and its run may be over one after the other, either of them first.
+        let said = match (name.as_deref().unwrap_or_default(), data) {
             ("error", _) => Some(error(&event)),
-            ("message_end", _) => self.message(&event),
-            ("workflow_paused", Some(data)) => self.paused(&data),
-            ("workflow_finished", Some(data)) if self.message.is_none() => self.outcome(&data),
-            (name, data) => {
-                self.hear(name, &event, data.as_ref());
-                None
+            ("message_end", _) if self.failed.is_some() => self.failed.take(),
+            ("message_end", _) => {
+                self.said = self.message(&event);
+                self.is_over = self.has_run || self.run.is_none();
+                return;
             }
+            ("workflow_paused", Some(data)) => self.paused(&data),
+            ("workflow_finished", Some(data)) if !self.is_message() => self.outcome(&data),
+            ("workflow_finished", Some(data)) => {
+                self.has_run = true;
+                self.failed = (outcome(&data) == Some(FAILED)).then(|| failed(&data));
+                self.is_over = self.said.is_some();
+                self.said = self
+                    .said
+                    .take()
+                    .map(|said| self.failed.take().unwrap_or(said));
+                return;
+            }
+            (name, data) => return self.hear(name, &event, data.as_ref()),
         };
+        self.is_over = said.is_some();
+        self.said = said;
     }
 
     /// Whether all is there that the answer needs.
     pub fn is_over(&self) -> bool {
-        self.said.is_some()
+        self.is_over
+    }
+
+    /// Whether it comes to a message.
+    fn is_message(&self) -> bool {
+        self.message.as_deref().is_some_and(|id| id != "null")
     }
 
     /// The answer, or the error that there is in its place; nothing, if neither has been said to its end.
@@ -217,7 +246,7 @@ impl Whole {
         let field = |name| data.get(name).unwrap_or("null");
         let run = data.get("workflow_run_id");
         let mut pause = Object::default();
-        if self.message.is_none() {
+        if !self.is_message() {
             pause.put("id", run.unwrap_or_else(|| known(&self.run)));
             pause.put("workflow_id", known(&self.workflow));
             pause.put("status", field("status"));
@@ -264,6 +293,16 @@ impl Whole {
 fn matters(event: &[u8]) -> bool {
     let kind = open::text(event, b"event");
     kind.is_none_or(|kind| ANSWER.iter().any(|part| part.as_bytes() == kind))
+}
+
+/// The error that a message is whose run has failed, in Dify's own words.
+fn failed(run: &Fields<'_>) -> (StatusCode, String) {
+    let why = run.text("error").unwrap_or_default();
+    let mut error = Object::default();
+    error.text("code", "invalid_param");
+    error.text("message", &["Run failed: ", &why].concat());
+    error.put("status", "400");
+    (StatusCode::BAD_REQUEST, error.end())
 }
 
 /// An error of a stream, as it is told to whoever waits for an answer.

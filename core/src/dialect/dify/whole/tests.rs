@@ -219,6 +219,37 @@ fn an_error_has_the_status_and_the_words_of_an_answer() {
 }
 
 #[test]
+fn a_message_whose_run_has_failed_is_an_error_whichever_is_told_first() {
+    let message = &chat("message", r#""answer": "x""#);
+    let end = &chat("message_end", r#""metadata": {}"#);
+    let run = |status: &str| {
+        let data = format!(r#""data": {{"status": "{status}", "error": "no \"x\""}}"#);
+        flow("workflow_finished", &data)
+    };
+    let (failed, started) = (&run("failed"), &flow("workflow_started", r#""data": {}"#));
+    let why = r#"{"code":"invalid_param","message":"Run failed: no \"x\"","status":400}"#;
+    let said = r#"{"event":"error","code":"bad","message":"y","status":403}"#;
+    let heard = r#"{"code":"bad","message":"y","status":403}"#;
+    for (events, expected) in [
+        (&[started, message, failed, end][..], (400, why)),
+        (&[started, message, end, failed], (400, why)),
+        (&[message, failed, &said.to_owned()], (403, heard)),
+        (&[started, message, end, &said.to_owned()], (403, heard)),
+    ] {
+        let events: Vec<&str> = events.iter().map(|event| event.as_str()).collect();
+        let expected = Some((expected.0, expected.1.to_owned()));
+        assert_eq!(whole(&events), expected, "{events:?}");
+    }
+    for status in ["succeeded", "partial-succeeded", "stopped"] {
+        let run = &run(status);
+        for events in [[started, message, run, end], [started, message, end, run]] {
+            let events = events.map(String::as_str);
+            assert_eq!(whole(&events).unwrap().0, 200, "{events:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_known_to_be_whole_is_no_answer() {
     let end = chat("message_end", r#""metadata": {}"#);
     for events in [
