@@ -234,7 +234,7 @@ enum Begun {
 async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Begun, Miss> {
     let mut framer = Framer::default();
     let mut pieces = Vec::new();
-    let mut taken = 0;
+    let mut silent = 0;
     let mut begins = Opening::Nothing;
     let mut refused = None;
     let refusal = |begins: &Opening, event: &[u8]| match begins {
@@ -253,19 +253,19 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
             break;
         };
         let piece = piece.map_err(Miss::broken)?;
-        taken += piece.len();
-        if taken > LONGEST_OPENING {
-            return Err(Miss::garbled("too much came before it said anything"));
-        }
         // Of what says nothing nothing is kept, however often it comes.
         pieces.extend((!piece.is_empty()).then(|| piece.clone()));
         let pushed = framer.push(piece, |event| {
             if begins == Opening::Nothing {
                 begins = opening(&event);
                 refused = refusal(&begins, &event);
+                silent += event.len();
             }
         });
         pushed.map_err(|oversized| Miss::garbled(&oversized.to_string()))?;
+        if begins == Opening::Nothing && silent > LONGEST_OPENING {
+            return Err(Miss::garbled("too much came before it said anything"));
+        }
     }
     match begins {
         Opening::Garbled => Err(Miss::garbled("its first event is not JSON")),
