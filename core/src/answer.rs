@@ -29,13 +29,17 @@ use crate::{
 /// The longest answer that is read whole, in bytes.
 pub(crate) const LONGEST_ANSWER: u64 = 64 << 20;
 
-/// How much of a stream is held back until it says something, in bytes.
+/// How many bytes of events that say nothing are held back until one says something, which may be as long as any.
 const LONGEST_OPENING: usize = 1 << 20;
 
 /// The longest wait that an upstream can ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const EVENTS_TYPE: &str = "text/event-stream";
+
+const EVENTS: HeaderValue = HeaderValue::from_static(EVENTS_TYPE);
+
+const COMPRESSED: &str = "the answer is compressed, which nobody asked for";
 
 /// Something for the caller.
 #[derive(Debug)]
@@ -167,6 +171,11 @@ pub(crate) async fn take(
             check_dify(&head, now)?;
             let is_run = *reading != Reading::Service && head.status.is_success();
             // Who waits for a stream may have been told already that it comes.
+            let is_encoded = is_encoded(&head.headers);
+            let is_assembled = matches!(reading, Reading::Run(wish) if wish.is_at_once());
+            if is_encoded && is_assembled && is_type(&head.headers, EVENTS_TYPE) {
+                return Err(Miss::garbled(COMPRESSED));
+            }
             let is_awaited =
                 *reading == Reading::Run(Wish::Stream) && head.status.is_client_error();
             let content = if is_stream {
@@ -187,7 +196,7 @@ pub(crate) async fn take(
                     }
                     Begun::Refused(error) => Content::Whole(error, Usage::default()),
                 }
-            } else if (is_run || is_awaited) && !is_encoded(&head.headers) {
+            } else if (is_run || is_awaited) && !is_encoded {
                 read_whole(&head, body, dify::usage).await?
             } else {
                 Content::Untouched(body)
@@ -409,9 +418,7 @@ async fn read_whole(
     }
     match usage(&bytes) {
         Some(usage) => Ok(Content::Whole(bytes, usage)),
-        None if is_encoded(&head.headers) => Err(Miss::garbled(
-            "the answer is compressed, which nobody asked for",
-        )),
+        None if is_encoded(&head.headers) => Err(Miss::garbled(COMPRESSED)),
         None => Err(Miss::garbled(
             "the answer is not a JSON object, or says nothing",
         )),
@@ -444,7 +451,7 @@ async fn begins_as_stream(mut body: Body) -> Result<(bool, Body), Miss> {
 }
 
 fn is_stream(headers: &HeaderMap) -> bool {
-    is_type(headers, "text/event-stream") && !is_encoded(headers)
+    is_type(headers, EVENTS_TYPE) && !is_encoded(headers)
 }
 
 #[cfg(test)]

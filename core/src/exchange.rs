@@ -280,6 +280,11 @@ impl Exchange {
             let json = HeaderValue::from_static("application/json");
             request.headers_mut().insert(header::CONTENT_TYPE, json);
         }
+        if is_put || self.is_assembled() {
+            // It must be read here.
+            let plain = HeaderValue::from_static("identity");
+            request.headers_mut().insert(header::ACCEPT_ENCODING, plain);
+        }
         if let Some(authorization) = authorization {
             request
                 .headers_mut()
