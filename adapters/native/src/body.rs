@@ -1,6 +1,7 @@
 //! What a caller sends, and how long it may keep us waiting.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -10,15 +11,25 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tidegate_core::body::{Body, BoxError};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a caller may take from one piece of a body to the next.
 const PIECE_TIME: Duration = Duration::from_secs(30);
 
-/// A request's body as it comes from the caller's connection; it breaks when the caller falls silent.
+/// How long a body may be waited for in all; each byte of it adds what it takes at [`RATE`], and never makes this more. So does Apache's
+/// `RequestReadTimeout body=60,MinRate=500`, where a first rush of bytes buys hours.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many bytes a second are not too slow.
+const RATE: u32 = 500;
+
+/// A request's body as it comes from the caller's connection; it breaks when the caller falls silent, or is too slow.
 pub(crate) struct Inbound {
     incoming: Incoming,
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Since when a piece is waited for, and until when.
+    wait: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// How long it may be waited for yet.
+    patience: Duration,
 }
 
 impl Inbound {
@@ -27,10 +38,15 @@ impl Inbound {
         if incoming.is_end_stream() {
             Body::empty()
         } else {
-            Body::arriving(Self {
-                incoming,
-                silence: None,
-            })
+            Body::arriving(Self::new(incoming))
+        }
+    }
+
+    fn new(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            wait: None,
+            patience: PATIENCE,
         }
     }
 }
@@ -44,16 +60,31 @@ impl http_body::Body for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
-            self.silence = None;
+            if let Some((since, _)) = self.wait.take() {
+                self.patience = self.patience.saturating_sub(since.elapsed());
+            }
+            let data = frame
+                .as_ref()
+                .and_then(|frame| frame.as_ref().ok()?.data_ref());
+            let size = data.map_or(0, Bytes::len);
+            let bought = Duration::from_secs(size as u64) / RATE;
+            self.patience = self.patience.saturating_add(bought).min(PATIENCE);
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         // Time runs only while somebody waits for the caller: a slow upstream is not its fault.
-        let silence = self
-            .silence
-            .get_or_insert_with(|| Box::pin(sleep(PIECE_TIME)));
-        ready!(silence.as_mut().poll(cx));
-        let silent = format!("nothing more came for {} s", PIECE_TIME.as_secs());
-        Poll::Ready(Some(Err(silent.into())))
+        let patience = self.patience.min(PIECE_TIME);
+        let (_, end) = self
+            .wait
+            .get_or_insert_with(|| (Instant::now(), Box::pin(sleep(patience))));
+        ready!(end.as_mut().poll(cx));
+        let late = if patience < PIECE_TIME {
+            format!("less came than {RATE} bytes a second")
+        } else {
+            format!("nothing more came for {} s", PIECE_TIME.as_secs())
+        };
+        Poll::Ready(Some(Err(
+            io::Error::new(io::ErrorKind::TimedOut, late).into()
+        )))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -76,40 +107,70 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_may_be_slow_and_not_silent() {
-        let second = PIECE_TIME.saturating_sub(Duration::from_secs(1));
-        assert_eq!(read("abc", second).await, "3 bytes");
-        assert_eq!(
-            read("ab", second).await,
-            "the body broke off: nothing more came for 30 s"
-        );
+    async fn a_caller_may_be_slow_and_neither_silent_nor_for_ever() {
+        let second = Duration::from_secs(1);
+        let long = PIECE_TIME.saturating_sub(second);
+        let too_slow = "the body broke off: less came than 500 bytes a second";
+        let silent = "the body broke off: nothing more came for 30 s";
+        for (pieces, missing, pause, expected) in [
+            (vec![1; 3], 0, second, "3 bytes"),
+            (vec![15_000; 20], 0, long, "300000 bytes"),
+            (vec![15_000; 2], 1, long, silent),
+            (vec![1; 3], 0, long, too_slow),
+            (vec![400; 300], 0, second, too_slow),
+            // A rush is followed by drops.
+            (
+                [vec![200_000], vec![1; 20]].concat(),
+                0,
+                second * 20,
+                too_slow,
+            ),
+        ] {
+            assert_eq!(read(&pieces, missing, pause).await, expected, "{pieces:?}");
+        }
     }
 
-    /// What comes of a body of three bytes of which `sent` are sent, one at a time with `pause` before each.
-    async fn read(sent: &str, pause: Duration) -> String {
-        let (mut caller, ours) = duplex(1024);
-        let service = service_fn(|request: Request<Incoming>| async {
-            let read = Inbound::body(request.into_body()).read(1024).await;
-            let said = read.map_or_else(
+    /// What comes of a body of `pieces`, sent with `pause` before each, which is to be longer by `missing` bytes.
+    async fn read(pieces: &[usize], missing: usize, pause: Duration) -> String {
+        let read = async |inbound: Inbound| {
+            let read = Body::arriving(inbound).read(1 << 20).await;
+            read.map_or_else(
                 |error| error.to_string(),
                 |bytes| format!("{} bytes", bytes.len()),
-            );
-            Ok::<_, Infallible>(Response::new(said))
+            )
+        };
+        call(pieces, missing, pause, read).await
+    }
+
+    async fn call<F: Future<Output = String>>(
+        pieces: &[usize],
+        missing: usize,
+        pause: Duration,
+        read: impl Fn(Inbound) -> F,
+    ) -> String {
+        let (mut caller, ours) = duplex(1 << 20);
+        let service = service_fn(|request: Request<Incoming>| {
+            let said = read(Inbound::new(request.into_body()));
+            async { Ok::<_, Infallible>(Response::new(said.await)) }
         });
         let serving = http1::Builder::new().serve_connection(TokioIo::new(ours), service);
         let calling = async {
-            let head = b"POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 3\r\n\r\n";
-            caller.write_all(head).await.unwrap();
-            for byte in sent.bytes() {
+            let length = pieces.iter().sum::<usize>() + missing;
+            let head =
+                format!("POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+            caller.write_all(head.as_bytes()).await.unwrap();
+            for size in pieces {
                 sleep(pause).await;
-                caller.write_all(&[byte]).await.unwrap();
+                // Whoever was too slow is not heard any more.
+                if caller.write_all(&vec![b'x'; *size]).await.is_err() {
+                    break;
+                }
             }
             let mut answer = String::new();
             caller.read_to_string(&mut answer).await.unwrap();
             answer
         };
-        let (served, answer) = tokio::join!(serving, calling);
-        served.unwrap();
+        let (_, answer) = tokio::join!(serving, calling);
         answer.split("\r\n\r\n").nth(1).unwrap().to_owned()
     }
 }

@@ -25,6 +25,7 @@ mod failed;
 mod journal;
 mod ledger;
 mod listen;
+mod patient;
 mod say;
 mod serve;
 mod server;

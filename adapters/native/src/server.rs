@@ -38,6 +38,7 @@ use crate::{
     clock::SystemClock,
     journal::Lines,
     ledger::Place,
+    patient::Patient,
     source::Source,
     tasks::LocalTasks,
     tunnel,
@@ -289,11 +290,13 @@ impl Caller {
         // Without it answers come later, and they come.
         let _ = stream.set_nodelay(true);
         let Some(config) = self.tls.take() else {
-            return self.serve(stream, None).await;
+            return self.serve(Patient::new(stream), None).await;
         };
         let Ok(here) = stream.local_addr() else {
             return;
         };
+        // Below TLS, which takes more than it can hand on.
+        let stream = Patient::new(stream);
         let accepted = TlsAcceptor::from(config).accept(stream);
         let accepted = time::timeout(HEAD_TIME, accepted);
         // Whoever does not speak it, or not to us, hears that from TLS itself.
