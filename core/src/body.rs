@@ -62,6 +62,8 @@ pub trait Foreign: Any {
 pub enum BodyError {
     /// It is longer than what was allowed.
     TooLarge,
+    /// Too much of others is kept already for it to be.
+    NoRoom,
     /// It broke off.
     Broken(BoxError),
 }
@@ -70,6 +72,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge => f.write_str("the body is too large"),
+            Self::NoRoom => f.write_str("there is no room for the body"),
             Self::Broken(error) => write!(f, "the body broke off: {error}"),
         }
     }

@@ -436,6 +436,7 @@ fn with_query(path: &str, call: &Call) -> String {
 async fn read(body: Body, limit: u64) -> Result<Bytes, Refusal> {
     body.read(limit).await.map_err(|error| match error {
         BodyError::TooLarge => Refusal::TooLarge(limit),
+        BodyError::NoRoom => Refusal::NoRoom,
         BodyError::Broken(_) => Refusal::BrokenBody,
     })
 }

@@ -40,6 +40,8 @@ pub enum Refusal {
     Upgrade,
     /// The body is longer than this many bytes.
     TooLarge(u64),
+    /// Too much of others is kept already for the body to be read.
+    NoRoom,
     /// A limit has no room.
     LimitExceeded(Standing),
     /// A limit has no room, and neither has the queue before it; or the request has waited there for as long as it may.
@@ -102,7 +104,7 @@ impl Refusal {
                 over: Over::TooMany,
                 ..
             } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Crowded { .. } | Self::Shed(_) | Self::NoLedger => {
+            Self::Crowded { .. } | Self::Shed(_) | Self::NoRoom | Self::NoLedger => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
@@ -130,7 +132,7 @@ impl Refusal {
             Self::Upgrade => "upgrade_unsupported",
             Self::TooLarge(_) => "body_too_large",
             Self::LimitExceeded(_) => "limit_exceeded",
-            Self::Shed(_) | Self::Crowded { .. } => "shed",
+            Self::Shed(_) | Self::Crowded { .. } | Self::NoRoom => "shed",
             Self::TooCostly { .. } => "too_many_tokens",
             Self::NoLedger => "ledger_unavailable",
             Self::Upstream { last, .. } if last.status() == Some(StatusCode::TOO_MANY_REQUESTS) => {
@@ -176,6 +178,7 @@ impl Refusal {
             Self::Method(_) => "this method is not served here".into(),
             Self::Upgrade => "WebSocket is not available on this runtime".into(),
             Self::TooLarge(limit) => format!("the body is longer than {limit} bytes").into(),
+            Self::NoRoom => "too many long bodies are read at the moment".into(),
             Self::LimitExceeded(standing) => match standing.unit() {
                 Unit::Concurrent => format!(
                     "the {} has {} requests in progress, and no room for more",
@@ -232,7 +235,7 @@ impl Refusal {
             Self::Upstream { retry_after, .. } => retry_after.or_else(|| {
                 (self.status() == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER)
             }),
-            Self::NoLedger => Some(RETRY_AFTER),
+            Self::NoRoom | Self::NoLedger => Some(RETRY_AFTER),
             _ => None,
         }
     }
@@ -377,6 +380,7 @@ mod tests {
             ),
             (Refusal::Shed(standing(Unit::Concurrent, 44_000)), Some("1")),
             (Refusal::NoLedger, Some("1")),
+            (Refusal::NoRoom, Some("1")),
             (
                 Refusal::Upstream {
                     last: limited,

@@ -1,17 +1,22 @@
 //! What a caller sends, and how long it may keep us waiting.
 
 use std::{
+    any::Any,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tidegate_core::body::{Body, BoxError};
+use tidegate_core::body::{Arriving, Body, BodyError, BoxError, Foreign};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::room::{ROOM, Share};
 
 /// How long a caller may take from one piece of a body to the next.
 const PIECE_TIME: Duration = Duration::from_secs(30);
@@ -30,6 +35,8 @@ pub(crate) struct Inbound {
     wait: Option<(Instant, Pin<Box<Sleep>>)>,
     /// How long it may be waited for yet.
     patience: Duration,
+    /// What it takes of the memory that there is, if it is kept.
+    share: Option<Arc<Share>>,
 }
 
 impl Inbound {
@@ -38,7 +45,7 @@ impl Inbound {
         if incoming.is_end_stream() {
             Body::empty()
         } else {
-            Body::arriving(Self::new(incoming))
+            Body::foreign(Self::new(incoming))
         }
     }
 
@@ -47,7 +54,54 @@ impl Inbound {
             incoming,
             wait: None,
             patience: PATIENCE,
+            share: None,
         }
+    }
+
+    /// Reads it whole, with a share of what there is room for until nobody needs its bytes any more.
+    async fn keep(mut self, limit: u64, share: Share) -> Result<Bytes, BodyError> {
+        let share = Arc::new(share);
+        self.share = Some(share.clone());
+        match Body::arriving(self).read(limit).await {
+            Ok(bytes) if share.taken() == 0 => Ok(bytes),
+            Ok(bytes) => Ok(Bytes::from_owner(Kept {
+                bytes,
+                _share: share,
+            })),
+            Err(BodyError::Broken(error)) if error.is::<BodyError>() => Err(BodyError::NoRoom),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl Foreign for Inbound {
+    fn open(self: Box<Self>) -> Arriving {
+        Box::pin(*self)
+    }
+
+    async fn read(self: Box<Self>, limit: u64) -> Result<Bytes, BodyError> {
+        self.keep(limit, Share::of(&ROOM)).await
+    }
+
+    fn size(&self) -> Option<u64> {
+        self.incoming.size_hint().exact()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// What was read whole.
+struct Kept {
+    bytes: Bytes,
+    _share: Arc<Share>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -69,6 +123,10 @@ impl http_body::Body for Inbound {
             let size = data.map_or(0, Bytes::len);
             let bought = Duration::from_secs(size as u64) / RATE;
             self.patience = self.patience.saturating_add(bought).min(PATIENCE);
+            let has_room = self.share.as_ref().is_none_or(|share| share.grow(size));
+            if !has_room {
+                return Poll::Ready(Some(Err(BodyError::NoRoom.into())));
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         // Time runs only while somebody waits for the caller: a slow upstream is not its fault.
@@ -98,13 +156,14 @@ impl http_body::Body for Inbound {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
+    use std::{convert::Infallible, sync::mpsc};
 
     use hyper::{Request, Response, server::conn::http1, service::service_fn};
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::room::Room;
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_may_be_slow_and_neither_silent_nor_for_ever() {
@@ -130,10 +189,52 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn who_finds_no_room_is_told_so_and_leaves_it_as_it_was() {
+        static SHARED: Room = Room::of(1 << 20);
+        let other = Share::of(&SHARED);
+        assert!(other.grow(1 << 20));
+        for (size, expected) in [
+            (1000, "1000 bytes"),
+            (200_000, "there is no room for the body"),
+        ] {
+            let read = in_room(&SHARED, size).await;
+            assert_eq!(
+                read.map_or_else(
+                    |error| error.to_string(),
+                    |kept| format!("{} bytes", kept.len())
+                ),
+                expected
+            );
+        }
+        drop(other);
+        let kept = in_room(&SHARED, 900_000).await.unwrap();
+        let part = kept.slice(1..2);
+        drop(kept);
+        assert!(in_room(&SHARED, 900_000).await.is_err());
+        drop(part);
+        assert!(in_room(&SHARED, 900_000).await.is_ok());
+    }
+
+    /// A body of so many bytes, read whole where there is this room.
+    async fn in_room(room: &'static Room, size: usize) -> Result<Bytes, BodyError> {
+        let (kept, received) = mpsc::channel();
+        let read = move |inbound: Inbound| {
+            let kept = kept.clone();
+            async move {
+                kept.send(inbound.keep(1 << 20, Share::of(room)).await)
+                    .unwrap();
+                String::new()
+            }
+        };
+        call(&[size], 0, Duration::ZERO, read).await;
+        received.recv().unwrap()
+    }
+
     /// What comes of a body of `pieces`, sent with `pause` before each, which is to be longer by `missing` bytes.
     async fn read(pieces: &[usize], missing: usize, pause: Duration) -> String {
         let read = async |inbound: Inbound| {
-            let read = Body::arriving(inbound).read(1 << 20).await;
+            let read = Body::foreign(inbound).read(1 << 20).await;
             read.map_or_else(
                 |error| error.to_string(),
                 |bytes| format!("{} bytes", bytes.len()),

@@ -26,6 +26,7 @@ mod journal;
 mod ledger;
 mod listen;
 mod patient;
+mod room;
 mod say;
 mod serve;
 mod server;
