@@ -795,7 +795,7 @@ fn what_is_not_said_of_overload_keeps_to_what_is() {
 
 #[test]
 fn parts_are_held_apart_where_it_is_said_and_not_where_nothing_is() {
-    for (said, runs, parts) in [("", false, 0), (r#", "permits": {"files": 3}"#, false, 5)] {
+    for (said, runs, parts) in [("", false, 0), (r#", "permits": {"files": 3}"#, false, 6)] {
         let config = build(&format!(
             r#"{{"dify": {{"m": {{"api": "http://h"{said}}}}}, "routes": [{{"name": "r", "serve": "dify.m"}}]}}"#
         ))

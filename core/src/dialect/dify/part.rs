@@ -15,19 +15,22 @@ pub enum Part {
     Files,
     /// Endpoints and triggers of plugins.
     Plugins,
+    /// Whoever works on the same thing as others, by WebSocket or by requests that wait for something new.
+    Sockets,
 }
 
 impl Part {
     /// All of them, by the names that the configuration has for them.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("console", Self::Console),
         ("service", Self::Service),
         ("webapp", Self::Webapp),
         ("files", Self::Files),
         ("plugins", Self::Plugins),
+        ("sockets", Self::Sockets),
     ];
 
-    /// Which part `path` belongs to. The pages themselves come from elsewhere, and a socket stays open however little it has to say.
+    /// Which part `path` belongs to. The pages themselves come from elsewhere.
     pub fn of(path: &str) -> Option<Self> {
         let parts = [
             ("/console/api", Self::Console),
@@ -38,6 +41,7 @@ impl Part {
             ("/files", Self::Files),
             ("/e", Self::Plugins),
             ("/triggers", Self::Plugins),
+            (super::SOCKET, Self::Sockets),
         ];
         let found = parts.into_iter().find(|(prefix, _)| below(prefix, path));
         found.map(|(_, part)| part)
@@ -61,7 +65,8 @@ mod tests {
             ("/e/hook", Some(Part::Plugins)),
             ("/explore", None),
             ("/triggers/webhook", Some(Part::Plugins)),
-            ("/socket.io/", None),
+            ("/socket.io/", Some(Part::Sockets)),
+            ("/socket.iox", None),
             ("/_next/static/x.js", None),
         ] {
             assert_eq!(Part::of(path), expected, "{path}");
