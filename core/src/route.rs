@@ -8,7 +8,7 @@ use crate::{
     call::{Call, below},
     dialect::{
         Dialect,
-        dify::{Installation, Places},
+        dify::{self, Installation, Places},
     },
     limit::Limit,
     overload::Priority,
@@ -106,8 +106,12 @@ impl Route {
         consumers.is_empty() || consumers.iter().any(|name| consumer == Some(&**name))
     }
 
-    /// What is left of `path` when the route's own is taken off: it begins with a slash.
+    /// What is left of `path` when the route's own is taken off: it begins with a slash. Where that is one of Dify's, such as `/files`,
+    /// it stays: the route is for that part of an installation.
     pub fn rest<'a>(&self, path: &'a str) -> &'a str {
+        if matches!(self.service, Service::Dify(_)) && dify::is_own(&self.matches.path) {
+            return path;
+        }
         match path.strip_prefix(self.matches.path.as_str()) {
             Some("") => "/",
             Some(rest) => rest,

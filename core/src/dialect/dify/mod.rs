@@ -173,6 +173,11 @@ fn plain(path: &str) -> Cow<'_, str> {
     pairs.next().map(|(read, _)| read).unwrap_or_default()
 }
 
+/// Whether the path is one at which Dify's own proxy has something else than the web application.
+pub fn is_own(path: &str) -> bool {
+    API.contains(&path) || [PLUGINS, SOCKET].contains(&path)
+}
+
 /// Whether the path is an endpoint of a plugin, which must be told by which address it was called.
 pub fn is_plugin(path: &str) -> bool {
     below(PLUGINS, path)
