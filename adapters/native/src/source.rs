@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_core::{
     Config,
-    config::{Problem, Runtime},
+    config::{Problem, Runtime, Tls},
 };
 use tokio_rustls::rustls::ServerConfig;
 
@@ -61,14 +61,11 @@ impl Source {
             .config()
             .map_err(|problems| Failed::configuration(file, &problems))?;
         if let Some(named) = config.tls {
-            let folder = file.parent().unwrap_or_else(|| Path::new(""));
-            let (certificate, key) = (folder.join(named.certificate), folder.join(named.key));
-            let files = [certificate, key];
+            let files = files_of(file, &named);
             if let (Some(all), Some(more)) = (&mut source.appearance, appearance(&files)) {
                 all.extend(more);
             }
-            let [certificate, key] = &files;
-            source.tls = Some(tls::server(certificate, key).map_err(Failed::Machine)?);
+            source.tls = Some(shown(file, &named)?);
             source.files.extend(files);
         }
         Ok(source)
@@ -83,6 +80,18 @@ impl Source {
     pub(crate) fn look(&self) -> Option<Appearance> {
         appearance(&self.files)
     }
+}
+
+/// What callers by TLS are shown, where the configuration in `file` names it so.
+pub(crate) fn shown(file: &Path, named: &Tls) -> Result<Arc<ServerConfig>, Failed> {
+    let [certificate, key] = &files_of(file, named);
+    tls::server(certificate, key).map_err(Failed::Machine)
+}
+
+/// The certificate and the key, which lie beside the configuration.
+fn files_of(file: &Path, named: &Tls) -> [PathBuf; 2] {
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
+    [folder.join(&named.certificate), folder.join(&named.key)]
 }
 
 fn appearance(files: &[PathBuf]) -> Option<Appearance> {

@@ -127,7 +127,7 @@ fn a_new_certificate_is_shown_to_whoever_comes_next() {
 }
 
 #[test]
-fn it_does_not_start_with_what_it_cannot_show() {
+fn it_does_not_start_with_what_it_cannot_show_and_check_says_so() {
     let (certificate, _) = certificate();
     let (_, key) = self::certificate();
     for (certificate, key, says) in [
@@ -145,14 +145,18 @@ fn it_does_not_start_with_what_it_cannot_show() {
                 fs::write(dir.path().join(name), text).unwrap();
             }
         }
-        let output = command(&file).stdin(Stdio::null()).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains(says), "{said}");
-        assert!(
-            !said.contains("PRIVATE") && !said.contains("nonsense"),
-            "{said}"
-        );
+        let mut check = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        check.arg("check").arg(&file);
+        for mut command in [command(&file), check] {
+            let output = command.stdin(Stdio::null()).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(3), "{said}");
+            assert!(said.contains(says), "{said}");
+            assert!(
+                !said.contains("PRIVATE") && !said.contains("nonsense"),
+                "{said}"
+            );
+        }
     }
 }
 
