@@ -23,6 +23,10 @@
 //!   UTF-8 with a replacement for what is not.
 //! * A caller who leaves without a reset is noticed at the next write to him. Streams end by the core's timeouts
 //!   whatever the caller does.
+//! * How slowly a caller may send its body, or take its answer, is Cloudflare's to say, which closes what is idle for 400 seconds and
+//!   names no other bound. Here the core's timeouts alone bound how long such a request lasts, and `concurrent` with `by = "ip"` how many
+//!   of them an address has.
+//! * What bodies take together that are read whole is bounded by the isolate's 128 MB, beyond which the runtime ends it.
 //! * A WebSocket is carried by the runtime once it is open. Its record is written and its place within limits given back then,
 //!   and nothing bounds how long it may be silent but its two ends.
 //! * An upstream is told the host of its own URL, and what the caller has called only as `x-forwarded-host`.

@@ -4,6 +4,9 @@
 //! [`Gateway`](tidegate_core::Gateway) runs on it as it does in an isolate at the edge. What threads share is the
 //! [`ledger`], the [`journal`] and the configuration's text ([`source`]), and nothing else: what has been learnt of upstreams (who
 //! fails, which key rests) is each thread's own.
+//!
+//! Callers are not waited for as long as they like: for the head of a request ([`server`]), its body ([`body`]), and until they take what
+//! there is for them ([`patient`]). What they send that is read whole shares a [`room`].
 
 #![cfg_attr(
     not(test),

@@ -9,6 +9,10 @@
 //!
 //! An upstream is told the host of its own URL, and what the caller has called only as `x-forwarded-host`: the engine takes no other.
 //!
+//! How slowly a caller may send its body, or take its answer, is the engine's to say: nothing bounds it but `spin up --request-timeout`,
+//! which bounds streams too. Where anybody may call, a proxy before it has to. What bodies take together that are read whole is
+//! bounded by the memory of an instance, which carries sixteen calls at most.
+//!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
 //!
 //! So is how many calls a Dify bears (`overload`). Calls that come at once are spread over instances, each of which counts its own
