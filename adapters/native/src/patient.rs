@@ -97,6 +97,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, convert::Infallible, rc::Rc};
+
+    use bytes::Bytes;
+    use http_body::Frame;
+    use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tidegate_core::body::Body;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -115,7 +122,7 @@ mod tests {
             let mut piece = vec![0; take];
             loop {
                 sleep(pause).await;
-                caller.read(&mut piece).await?;
+                caller.read_exact(&mut piece).await?;
             }
         };
         tokio::select! {
@@ -132,5 +139,43 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let error = sent(0, second).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// An answer without an end; it says when nobody wants it any more.
+    struct Endless(Rc<Cell<bool>>);
+
+    impl http_body::Body for Endless {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 1024])))))
+        }
+    }
+
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_is_dropped() {
+        let (mut caller, ours) = duplex(4096);
+        let dropped = Rc::new(Cell::new(false));
+        let service = service_fn(|_: Request<Incoming>| {
+            let body = Body::arriving(Endless(dropped.clone()));
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let asking = caller.write_all(b"GET / HTTP/1.1\r\n\r\n");
+        asking.await.unwrap();
+        let stream = TokioIo::new(Patient::new(ours));
+        let serving = http1::Builder::new().serve_connection(stream, service);
+        let served = tokio::time::timeout(SEND_TIME * 2, serving).await;
+        assert!(served.unwrap().is_err());
+        assert!(dropped.get());
     }
 }
