@@ -40,15 +40,14 @@ pub struct Retelling {
     head: String,
     /// In which conversation it was said.
     conversation: Option<String>,
-    /// All of it, where it is told at the end.
+    /// What was said of it; and what was thought, where it is told at the end.
     text: String,
     thought: String,
-    /// Something has been told; something of the answer itself; that by an agent, who may say all of it again in the end.
+    /// Something has been told; and an agent has just said something, who may say all of it again.
     has_begun: bool,
-    has_words: bool,
     by_agent: bool,
-    /// Dify has said what it is in place of all that was said; it was heard already.
-    is_settled: bool,
+    /// Dify has said what it is in place of all that was said; its caller had heard something else.
+    is_replaced: bool,
     is_taken_back: bool,
     /// The split of what it has cost, as far as nodes of a workflow tell it; and what it has cost as a whole.
     nodes: Cost,
@@ -95,9 +94,8 @@ impl Retelling {
             text: String::new(),
             thought: String::new(),
             has_begun: false,
-            has_words: false,
             by_agent: false,
-            is_settled: false,
+            is_replaced: false,
             is_taken_back: false,
             nodes: Cost::default(),
             usage: None,
@@ -249,11 +247,12 @@ impl Retelling {
         let text = |path| text(path).unwrap_or_default();
         match text("/event") {
             "agent_message" => {
-                self.by_agent |= !text("/answer").is_empty();
+                self.by_agent = true;
                 self.say(text("/answer"), out);
             }
-            // An agent may say in the end once more what it has said.
-            "message" if self.by_agent => {}
+            "message" if text("/answer").is_empty() => {}
+            // What an agent has said piece by piece it may say once more, and then it is all of it.
+            "message" if mem::take(&mut self.by_agent) => self.amend(text("/answer"), out),
             "message" => self.say(text("/answer"), out),
             "text_chunk" => self.say(text("/data/text"), out),
             "reasoning_chunk" => self.think(text("/data/reasoning"), out),
@@ -306,17 +305,17 @@ impl Retelling {
             return self.fail(&failed, out);
         }
         // What it has said piece by piece may be of several outputs; what stands in place of them all is not to be found there.
-        if !self.is_settled && (self.at_once || !self.has_words) {
+        if !self.is_replaced && (self.at_once || self.text.is_empty()) {
             let outputs = json::at(event, "/data/outputs");
             match outputs.and_then(|outputs| outputs.get(&**output)) {
-                None | Some(Value::Null) if self.has_words => {}
+                None | Some(Value::Null) if !self.text.is_empty() => {}
                 None | Some(Value::Null) => {
                     let message = ["the workflow has no output `", output, "`"].concat();
                     let failed = json!({ "code": "workflow_failed", "message": message });
                     return self.fail(&failed, out);
                 }
-                Some(Value::String(text)) => self.replace(text, out),
-                Some(other) => self.replace(&other.to_string(), out),
+                Some(Value::String(text)) => self.amend(text, out),
+                Some(other) => self.amend(&other.to_string(), out),
             }
         }
         self.end(out);
@@ -324,16 +323,17 @@ impl Retelling {
 
     /// Says a piece of the answer.
     fn say(&mut self, text: &str, out: &mut String) {
-        if self.is_settled || text.is_empty() {
+        if self.is_taken_back || text.is_empty() {
             return;
         }
-        if self.at_once {
+        // What is longer than any event nobody says again.
+        if self.at_once || self.text.len() <= sse::LONGEST_EVENT {
             self.text.push_str(text);
-        } else {
+        }
+        if !self.at_once {
             self.piece("content", text, out);
             self.has_begun = true;
         }
-        self.has_words = true;
     }
 
     /// Says a piece of what was thought, for which a mere text has no place.
@@ -349,16 +349,22 @@ impl Retelling {
         }
     }
 
-    /// Says this in place of all that was said. Who has heard that already is told that it does not hold.
+    /// Says this in place of all that was said.
     fn replace(&mut self, text: &str, out: &mut String) {
-        if self.has_words && !self.at_once {
-            self.is_taken_back = true;
-        } else {
+        self.is_replaced = true;
+        self.amend(text, out);
+    }
+
+    /// This is all that was said so far. Who has heard the beginning of it hears the rest; who has heard something else is told that it
+    /// does not hold.
+    fn amend(&mut self, text: &str, out: &mut String) {
+        if self.at_once {
             self.text.clear();
-            self.is_settled = false;
-            self.say(text, out);
         }
-        self.is_settled = true;
+        match text.strip_prefix(&*self.text) {
+            Some(rest) => self.say(rest, out),
+            None => self.is_taken_back = true,
+        }
     }
 }
 

@@ -108,6 +108,10 @@ const ERROR: &str =
 #[test]
 fn each_kind_of_app_is_told_as_a_model() {
     let replaced = r#"{"event":"message_replace","message_id":"m","answer":"No."}"#;
+    let same = r#"{"event":"message_replace","message_id":"m","answer":"Hé"}"#;
+    let longer = r#"{"event":"message_replace","message_id":"m","answer":"Héllo"}"#;
+    let fuller = r#"{"event":"message","message_id":"m","answer":"Hi there"}"#;
+    let silent = r#"{"event":"message","message_id":"m","answer":""}"#;
     let again = r#"{"event":"message","message_id":"m","answer":"Hi"}"#;
     let stopped =
         r#"{"event":"workflow_finished","data":{"status":"stopped","outputs":{"result":"B"}}}"#;
@@ -197,7 +201,7 @@ fn each_kind_of_app_is_told_as_a_model() {
         (
             Form::Chat,
             &[replaced, SAID, replaced, END],
-            &["No.", "content_filter", "5+2=7", "[DONE]"],
+            &["No.", "Hé", "content_filter", "5+2=7", "[DONE]"],
             ["No.", "7"],
         ),
         (
@@ -210,8 +214,8 @@ fn each_kind_of_app_is_told_as_a_model() {
         (
             Form::Chat,
             &[replaced, MORE, END],
-            &["No.", "stop", "5+2=7", "[DONE]"],
-            ["No.", "7"],
+            &["No.", " 😀", "stop", "5+2=7", "[DONE]"],
+            ["No. 😀", "7"],
         ),
         (
             Form::Chat,
@@ -223,7 +227,39 @@ fn each_kind_of_app_is_told_as_a_model() {
             Form::Chat,
             &[SAID, replaced, MORE, END],
             &["Hé", "content_filter", "5+2=7", "[DONE]"],
-            ["No.", "7"],
+            ["No. 😀", "7"],
+        ),
+        // What says the same again, or goes on with it, takes nothing back.
+        (
+            Form::Chat,
+            &[SAID, same, MORE, END],
+            &["Hé", " 😀", "stop", "5+2=7", "[DONE]"],
+            ["Hé 😀", "7"],
+        ),
+        (
+            Form::Chat,
+            &[SAID, longer, END],
+            &["Hé", "llo", "stop", "5+2=7", "[DONE]"],
+            ["Héllo", "7"],
+        ),
+        // What an agent says once more is all of it.
+        (
+            Form::Chat,
+            &[BY_AGENT, fuller, END],
+            &["Hi", " there", "stop", "5+2=7", "[DONE]"],
+            ["Hi there", "7"],
+        ),
+        (
+            Form::Chat,
+            &[BY_AGENT, MORE, SAID, END],
+            &["Hi", "content_filter", "5+2=7", "[DONE]"],
+            [" 😀Hé", "7"],
+        ),
+        (
+            Form::Chat,
+            &[BY_AGENT, silent, again, MORE, BY_AGENT, END],
+            &["Hi", " 😀", "Hi", "stop", "5+2=7", "[DONE]"],
+            ["Hi 😀Hi", "7"],
         ),
         (Form::Chat, &[SAID], &["Hé"], ["open", ""]),
         (Form::Chat, &[STARTED, NODE], &[], ["open", ""]),
