@@ -43,6 +43,9 @@ pub struct Retelling {
     /// What was said of it; and what was thought, where it is told at the end.
     text: String,
     thought: String,
+    /// What a workflow has said that may be of another output; and what it is that it has said as this one.
+    held: String,
+    source: Option<Value>,
     /// Something has been told; and an agent has just said something, who may say all of it again.
     has_begun: bool,
     by_agent: bool,
@@ -93,6 +96,8 @@ impl Retelling {
             conversation: None,
             text: String::new(),
             thought: String::new(),
+            held: String::new(),
+            source: None,
             has_begun: false,
             by_agent: false,
             is_replaced: false,
@@ -254,7 +259,8 @@ impl Retelling {
             // What an agent has said piece by piece it may say once more, and then it is all of it.
             "message" if mem::take(&mut self.by_agent) => self.amend(text("/answer"), out),
             "message" => self.say(text("/answer"), out),
-            "text_chunk" => self.say(text("/data/text"), out),
+            "text_chunk" if self.is_of_output(event) => self.say(text("/data/text"), out),
+            "text_chunk" => self.hold(text("/data/text")),
             "reasoning_chunk" => self.think(text("/data/reasoning"), out),
             "message_replace" => self.replace(text("/answer"), out),
             "text_replace" => self.replace(text("/data/text"), out),
@@ -297,28 +303,56 @@ impl Retelling {
             let said = text("/data/error").filter(|said| !said.is_empty());
             json!({ "code": code, "message": said.unwrap_or(message) })
         });
-        let Some(Form::Workflow { output, .. }) = &self.origin.app else {
+        let origin = self.origin.clone();
+        let Some(Form::Workflow { output, .. }) = &origin.app else {
             self.run = Some(failed.map_or(Ok(()), Err));
             return;
         };
         if let Some(failed) = failed {
             return self.fail(&failed, out);
         }
-        // What it has said piece by piece may be of several outputs; what stands in place of them all is not to be found there.
-        if !self.is_replaced && (self.at_once || self.text.is_empty()) {
+        // What stands in place of all outputs is not to be found among them.
+        if !self.is_replaced {
             let outputs = json::at(event, "/data/outputs");
             match outputs.and_then(|outputs| outputs.get(&**output)) {
-                None | Some(Value::Null) if !self.text.is_empty() => {}
                 None | Some(Value::Null) => {
-                    let message = ["the workflow has no output `", output, "`"].concat();
-                    let failed = json!({ "code": "workflow_failed", "message": message });
-                    return self.fail(&failed, out);
+                    let held = mem::take(&mut self.held);
+                    if self.text.is_empty() {
+                        self.say(&held, out);
+                    }
+                    if self.text.is_empty() {
+                        let message = ["the workflow has no output `", output, "`"].concat();
+                        let failed = json!({ "code": "workflow_failed", "message": message });
+                        return self.fail(&failed, out);
+                    }
                 }
                 Some(Value::String(text)) => self.amend(text, out),
                 Some(other) => self.amend(&other.to_string(), out),
             }
         }
         self.end(out);
+    }
+
+    /// Whether a piece of what a workflow says is of the output that is the answer. It says whose variable it is and what that is
+    /// called, and not as what it is put out: those which are called alike are taken for the same, and what differs in the end is taken
+    /// back.
+    fn is_of_output(&mut self, event: &Value) -> bool {
+        let Some(Form::Workflow { output, .. }) = &self.origin.app else {
+            return true;
+        };
+        let Some(source) = json::at(event, "/data/from_variable_selector") else {
+            return false;
+        };
+        let called = source.as_array().and_then(|source| source.last()?.as_str());
+        called == Some(output) && self.source.get_or_insert_with(|| source.clone()) == source
+    }
+
+    /// Keeps a piece of which it is not known whether it is of the answer.
+    fn hold(&mut self, text: &str) {
+        self.held.push_str(text);
+        if self.held.len() > sse::LONGEST_EVENT {
+            self.wrong = Some("it says too much beside its answer".into());
+        }
     }
 
     /// Says a piece of the answer.

@@ -97,7 +97,10 @@ const REASON: &str =
 const STARTED: &str =
     r#"{"event":"workflow_started","task_id":"t","workflow_run_id":"r","data":{"id":"r"}}"#;
 const NODE: &str = r#"{"event":"node_finished","data":{"process_data":{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}}}"#;
-const CHUNK: &str = r#"{"event":"text_chunk","data":{"text":"Bon"}}"#;
+const CHUNK: &str = r#"{"event":"text_chunk","data":{"text":"Bon","from_variable_selector":["1712","result"]}}"#;
+const OTHER: &str = r#"{"event":"text_chunk","data":{"text":"<debug>","from_variable_selector":["1713","text"]}}"#;
+const NAMESAKE: &str = r#"{"event":"text_chunk","data":{"text":"<x>","from_variable_selector":["1713","result"]}}"#;
+const UNKNOWN: &str = r#"{"event":"text_chunk","data":{"text":"?"}}"#;
 const RUN: &str = r#"{"event":"workflow_finished","data":{"status":"succeeded","outputs":{"result":"Bonjour","other":1},"total_tokens":20}}"#;
 const FAILED: &str =
     r#"{"event":"workflow_finished","data":{"status":"failed","error":"no","total_tokens":20}}"#;
@@ -266,8 +269,27 @@ fn each_kind_of_app_is_told_as_a_model() {
         (
             workflow(),
             &[STARTED, CHUNK, NODE, RUN],
-            &["Bon", "stop", "16+4=20", "[DONE]"],
+            &["Bon", "jour", "stop", "16+4=20", "[DONE]"],
             ["Bonjour", "20"],
+        ),
+        // What may be of another output is held back; what was not of it after all is taken back.
+        (
+            workflow(),
+            &[STARTED, OTHER, CHUNK, UNKNOWN, RUN],
+            &["Bon", "jour", "stop", "20+0=20", "[DONE]"],
+            ["Bonjour", "20"],
+        ),
+        (
+            workflow(),
+            &[STARTED, NAMESAKE, CHUNK, RUN],
+            &["<x>", "content_filter", "20+0=20", "[DONE]"],
+            ["Bonjour", "20"],
+        ),
+        (
+            workflow(),
+            &[STARTED, OTHER, UNKNOWN, lacking],
+            &["<debug>?", "stop", "[DONE]"],
+            ["<debug>?", "?"],
         ),
         (
             workflow(),
