@@ -38,6 +38,15 @@ impl Usage {
         }
     }
 
+    /// What this and `other` have cost together, as far as it is known.
+    pub(crate) fn with(self, other: Self) -> Self {
+        match (self.total(), other.total()) {
+            (_, None) => self,
+            (None, _) => other,
+            _ => self.and(other),
+        }
+    }
+
     /// All tokens together. What a provider read from its own cache, thought without showing it, saw or heard is among them.
     pub fn total(&self) -> Option<u64> {
         self.tokens.or_else(|| {

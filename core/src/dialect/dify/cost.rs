@@ -2,53 +2,47 @@
 
 use serde_json::{Value, json};
 
-use crate::dialect::json;
+use crate::{dialect::json, usage::Usage};
 
-/// Tokens, as far as they are told.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cost {
-    prompt: u64,
-    completion: u64,
-    total: u64,
+/// What is told at this place; nothing, where that is nothing.
+pub(super) fn read(event: &Value, path: &str) -> Usage {
+    let number = |name: &str| json::at(event, path)?.get(name)?.as_u64();
+    let told = Usage {
+        tokens_in: number("prompt_tokens"),
+        tokens_out: number("completion_tokens"),
+        tokens: number("total_tokens"),
+    };
+    if told.total() == Some(0) {
+        return Usage::default();
+    }
+    told
 }
 
-impl Cost {
-    /// What is told at this place.
-    pub(super) fn read(event: &Value, path: &str) -> Option<Self> {
-        let told = json::at(event, path)?;
-        let number = |name: &str| told.get(name).and_then(Value::as_u64);
-        let (prompt, completion) = (number("prompt_tokens"), number("completion_tokens"));
-        let sum = prompt.unwrap_or(0).saturating_add(completion.unwrap_or(0));
-        let total = number("total_tokens").or_else(|| prompt.or(completion).map(|_| sum))?;
-        Some(Self {
-            prompt: prompt.unwrap_or(0),
-            completion: completion.unwrap_or(0),
-            total,
-        })
-    }
+/// What a node of a workflow has cost.
+pub(super) fn of_node(event: &Value) -> Usage {
+    let told = ["process_data/usage", "outputs/usage", "execution_metadata"];
+    let told = told.map(|path| read(event, &["/data/", path].concat()));
+    let [process, outputs, metadata] = told;
+    process.or_more(outputs).or_more(metadata)
+}
 
-    /// Adds what another node has cost.
-    pub(super) fn add(&mut self, other: Self) {
-        self.completion = self.completion.saturating_add(other.completion);
+/// What a `run` has cost as a whole, of which only so much is known to be of answers as its `nodes` have told.
+pub(super) fn split(run: Usage, nodes: Usage) -> Usage {
+    let Some(total) = run.total() else { return run };
+    let answers = nodes.tokens_out.unwrap_or(0).min(total);
+    Usage {
+        tokens_in: Some(total - answers),
+        tokens_out: Some(answers),
+        tokens: Some(total),
     }
+}
 
-    /// The same, of which only so much is known to be of answers as its nodes have told.
-    pub(super) fn split(self, whole: Self) -> Self {
-        let completion = self.completion.min(whole.total);
-        Self {
-            prompt: whole.total - completion,
-            completion,
-            total: whole.total,
-        }
-    }
-
-    /// How OpenAI tells it.
-    pub(super) fn told(self) -> String {
-        json!({
-            "prompt_tokens": self.prompt,
-            "completion_tokens": self.completion,
-            "total_tokens": self.total,
-        })
-        .to_string()
-    }
+/// How OpenAI tells it; nothing, if it is not known.
+pub(super) fn told(usage: Usage) -> Option<String> {
+    let told = json!({
+        "prompt_tokens": usage.tokens_in.unwrap_or(0),
+        "completion_tokens": usage.tokens_out.unwrap_or(0),
+        "total_tokens": usage.total()?,
+    });
+    Some(told.to_string())
 }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{cost::Cost, fault};
+use super::{cost, fault};
 use crate::{
     dialect::json,
     sse::{self, Framer},
     upstream::{Form, Origin},
+    usage::Usage,
 };
 
 /// The longest name of a message or a conversation that is one, in bytes: each event has it.
@@ -52,11 +53,14 @@ pub struct Retelling {
     /// Dify has said what it is in place of all that was said; its caller had heard something else.
     is_replaced: bool,
     is_taken_back: bool,
-    /// The split of what it has cost, as far as nodes of a workflow tell it; and what it has cost as a whole.
-    nodes: Cost,
-    usage: Option<Cost>,
-    /// It is over, as far as a run can tell of a conversation.
+    /// What the nodes of a workflow have cost, of which they tell how it is split; and what it has cost as a whole.
+    nodes: Usage,
+    usage: Usage,
+    /// A workflow is behind the message; and how that has ended, if it has.
+    has_run: bool,
     run: Option<Result<(), Value>>,
+    /// All of the message has been said.
+    is_said: bool,
     state: State,
 }
 
@@ -102,9 +106,11 @@ impl Retelling {
             by_agent: false,
             is_replaced: false,
             is_taken_back: false,
-            nodes: Cost::default(),
-            usage: None,
+            nodes: Usage::default(),
+            usage: Usage::default(),
+            has_run: false,
             run: None,
+            is_said: false,
             state: State::Open,
         }
     }
@@ -183,11 +189,11 @@ impl Retelling {
         if self.wrong.is_some() {
             return out.into();
         }
-        // An event that is left open is none; but a run that was over is over.
+        // An event that is left open is none. What has failed has failed; but a message whose end is missing is not whole.
         match self.run.take().filter(|_| !self.is_over()) {
-            Some(Ok(())) => self.end(&mut out),
             Some(Err(said)) => self.fail(&said, &mut out),
-            None => {}
+            _ if self.is_said && !self.is_over() => self.end(&mut out),
+            _ => {}
         }
         out.into()
     }
@@ -251,6 +257,12 @@ impl Retelling {
         let text = |path| json::at(event, path).and_then(Value::as_str);
         let text = |path| text(path).unwrap_or_default();
         match text("/event") {
+            "workflow_started" => self.has_run = true,
+            "node_finished" => self.nodes = self.nodes.with(cost::of_node(event)),
+            "message_end" => self.message_over(event, out),
+            "workflow_finished" => self.run_over(event, out),
+            "error" => self.fail(event, out),
+            _ if self.is_said => {}
             "agent_message" => {
                 self.by_agent = true;
                 self.say(text("/answer"), out);
@@ -264,20 +276,6 @@ impl Retelling {
             "reasoning_chunk" => self.think(text("/data/reasoning"), out),
             "message_replace" => self.replace(text("/answer"), out),
             "text_replace" => self.replace(text("/data/text"), out),
-            "node_finished" => {
-                let told = ["/data/process_data/usage", "/data/outputs/usage"];
-                if let Some(cost) = told.into_iter().find_map(|path| Cost::read(event, path)) {
-                    self.nodes.add(cost);
-                }
-            }
-            "message_end" => {
-                self.usage = Cost::read(event, "/metadata/usage").or(self.usage);
-                match self.run.take() {
-                    Some(Err(failed)) => self.fail(&failed, out),
-                    _ => self.end(out),
-                }
-            }
-            "workflow_finished" => self.run_over(event, out),
             "workflow_paused" => {
                 let message = "the workflow waits for a person";
                 self.fail(
@@ -285,15 +283,25 @@ impl Retelling {
                     out,
                 );
             }
-            "error" => self.fail(event, out),
             _ => {}
+        }
+    }
+
+    /// A message is over. If there is a run behind it, that may have cost more, or have failed.
+    fn message_over(&mut self, event: &Value, out: &mut String) {
+        self.usage = cost::read(event, "/metadata/usage").or_more(self.usage);
+        match self.run.take() {
+            Some(Err(failed)) => self.fail(&failed, out),
+            None if self.has_run => self.stop(out),
+            _ => self.end(out),
         }
     }
 
     /// A run is over: that is the end of a workflow, and nearly that of a chatflow.
     fn run_over(&mut self, event: &Value, out: &mut String) {
         let text = |path| json::at(event, path).and_then(Value::as_str);
-        self.usage = Cost::read(event, "/data").map(|cost| self.nodes.split(cost));
+        let run = cost::split(cost::read(event, "/data"), self.nodes);
+        self.usage = self.usage.or_more(run);
         let failed = match text("/data/status") {
             None | Some("succeeded" | "partial-succeeded") => None,
             Some("stopped") => Some(("workflow_stopped", "the workflow was stopped")),
@@ -305,7 +313,12 @@ impl Retelling {
         });
         let origin = self.origin.clone();
         let Some(Form::Workflow { output, .. }) = &origin.app else {
-            self.run = Some(failed.map_or(Ok(()), Err));
+            match failed {
+                Some(failed) if self.is_said => self.fail(&failed, out),
+                Some(failed) => self.run = Some(Err(failed)),
+                None if self.is_said => self.end(out),
+                None => self.run = Some(Ok(())),
+            }
             return;
         };
         if let Some(failed) = failed {

@@ -89,6 +89,10 @@ fn at_once(telling: Retelling) -> Vec<String> {
 const SAID: &str = r#"{"event":"message","task_id":"t","message_id":"m","conversation_id":"c","created_at":5,"answer":"Hé"}"#;
 const MORE: &str = r#"{"event": "message", "message_id": "m", "answer": " \ud83d\ude00"}"#;
 const END: &str = r#"{"event":"message_end","message_id":"m","metadata":{"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}}"#;
+const BARE_END: &str = r#"{"event":"message_end","message_id":"m","metadata":{}}"#;
+const ZEROS: &str = r#"{"event":"message_end","message_id":"m","metadata":{"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}}"#;
+const SMALL_RUN: &str =
+    r#"{"event":"workflow_finished","data":{"status":"succeeded","total_tokens":7}}"#;
 const BY_AGENT: &str = r#"{"event":"agent_message","message_id":"m","answer":"Hi"}"#;
 const THOUGHT: &str =
     r#"{"event":"agent_thought","message_id":"m","thought":"I look it up","tool":"x"}"#;
@@ -97,9 +101,12 @@ const REASON: &str =
 const STARTED: &str =
     r#"{"event":"workflow_started","task_id":"t","workflow_run_id":"r","data":{"id":"r"}}"#;
 const NODE: &str = r#"{"event":"node_finished","data":{"process_data":{"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}}}"#;
-const CHUNK: &str = r#"{"event":"text_chunk","data":{"text":"Bon","from_variable_selector":["1712","result"]}}"#;
-const OTHER: &str = r#"{"event":"text_chunk","data":{"text":"<debug>","from_variable_selector":["1713","text"]}}"#;
-const NAMESAKE: &str = r#"{"event":"text_chunk","data":{"text":"<x>","from_variable_selector":["1713","result"]}}"#;
+const CHUNK: &str =
+    r#"{"event":"text_chunk","data":{"text":"Bon","from_variable_selector":["1712","result"]}}"#;
+const OTHER: &str =
+    r#"{"event":"text_chunk","data":{"text":"<debug>","from_variable_selector":["1713","text"]}}"#;
+const NAMESAKE: &str =
+    r#"{"event":"text_chunk","data":{"text":"<x>","from_variable_selector":["1713","result"]}}"#;
 const UNKNOWN: &str = r#"{"event":"text_chunk","data":{"text":"?"}}"#;
 const RUN: &str = r#"{"event":"workflow_finished","data":{"status":"succeeded","outputs":{"result":"Bonjour","other":1},"total_tokens":20}}"#;
 const FAILED: &str =
@@ -153,23 +160,60 @@ fn each_kind_of_app_is_told_as_a_model() {
             ["Hé", "7"],
         ),
         // A chatflow ends with both, in either order.
+        // It has cost the larger of what they say, and without a message that ends it is not whole.
         (
             Form::Chat,
             &[STARTED, SAID, NODE, END, RUN],
-            &["Hé", "stop", "5+2=7", "[DONE]"],
-            ["Hé", "7"],
+            &["Hé", "stop", "16+4=20", "[DONE]"],
+            ["Hé", "20"],
         ),
         (
             Form::Chat,
             &[STARTED, SAID, NODE, RUN, END],
+            &["Hé", "stop", "16+4=20", "[DONE]"],
+            ["Hé", "20"],
+        ),
+        (
+            Form::Chat,
+            &[STARTED, SAID, RUN, BARE_END],
+            &["Hé", "stop", "20+0=20", "[DONE]"],
+            ["Hé", "20"],
+        ),
+        (
+            Form::Chat,
+            &[STARTED, SAID, ZEROS, RUN],
+            &["Hé", "stop", "20+0=20", "[DONE]"],
+            ["Hé", "20"],
+        ),
+        (
+            Form::Chat,
+            &[STARTED, SAID, END],
             &["Hé", "stop", "5+2=7", "[DONE]"],
             ["Hé", "7"],
         ),
         (
             Form::Chat,
+            &[STARTED, SAID, END, MORE, SMALL_RUN, MORE],
+            &["Hé", "stop", "5+2=7", "[DONE]"],
+            ["Hé", "7"],
+        ),
+        (
+            Form::Chat,
+            &[SAID, ZEROS],
+            &["Hé", "stop", "[DONE]"],
+            ["Hé", "?"],
+        ),
+        (
+            Form::Chat,
             &[STARTED, SAID, NODE, RUN],
-            &["Hé", "stop", "16+4=20", "[DONE]"],
-            ["Hé", "20"],
+            &["Hé"],
+            ["open", ""],
+        ),
+        (
+            Form::Chat,
+            &[STARTED, SAID, END, FAILED],
+            &["Hé", "stop", "workflow_failed"],
+            ["workflow_failed", "500"],
         ),
         (
             Form::Chat,

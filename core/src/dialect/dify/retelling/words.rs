@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Cost, Retelling, State};
+use super::{Retelling, State, cost};
 
 impl Retelling {
     /// Adds an event with a piece of the answer; the first one says whose it is.
@@ -33,10 +33,9 @@ impl Retelling {
         }
     }
 
-    /// Says that it is whole, and what it has cost.
-    pub(super) fn end(&mut self, out: &mut String) {
-        self.state = State::Whole;
-        if self.at_once {
+    /// Says that all of it has been said, if that is not said yet.
+    pub(super) fn stop(&mut self, out: &mut String) {
+        if std::mem::replace(&mut self.is_said, true) || self.at_once {
             return;
         }
         let nothing = if self.is_text {
@@ -50,8 +49,17 @@ impl Retelling {
             "\"stop\""
         };
         self.choice(&[nothing], reason, out);
-        if let Some(usage) = self.usage {
-            self.add(&["[],\"usage\":", &usage.told()], out);
+    }
+
+    /// Says that it is whole, and what it has cost.
+    pub(super) fn end(&mut self, out: &mut String) {
+        self.state = State::Whole;
+        self.stop(out);
+        if self.at_once {
+            return;
+        }
+        if let Some(usage) = cost::told(self.usage) {
+            self.add(&["[],\"usage\":", &usage], out);
         }
         out.push_str("data: [DONE]\n\n");
     }
@@ -83,7 +91,7 @@ impl Retelling {
             }
             ["\"message\":", &message.to_string()].concat()
         };
-        let usage = self.usage.map_or_else(|| "null".into(), Cost::told);
+        let usage = cost::told(self.usage).unwrap_or_else(|| "null".into());
         [
             &self.head,
             ",\"choices\":[{\"index\":0,",
