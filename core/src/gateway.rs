@@ -174,8 +174,7 @@ impl Gateway {
                 let user = exchange.user.clone();
                 asker.user = user.as_deref();
                 if let Some(query) = &mut exchange.query {
-                    let user = query.user.take();
-                    query.user = user.or_else(|| visit.record.consumer.clone());
+                    query.by(visit.record.consumer.as_deref());
                 }
                 let claims = Claim::all(limits, asker, exchange.cost);
                 self.admit(visit, &claims).await?;

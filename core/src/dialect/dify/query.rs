@@ -19,7 +19,8 @@ use crate::{
 /// The longest name of a user that Dify keeps, in characters.
 const LONGEST_USER: usize = 255;
 
-/// Who asks where nobody has said so: Dify wants to know.
+/// Who asks where nobody has said so: Dify wants to know. A consumer's own name stands behind it, so that no caller can have the
+/// conversations of another consumer's by calling himself so.
 const SOMEBODY: &str = "tidegate";
 
 /// What no app of Dify's can do.
@@ -100,7 +101,20 @@ impl Query {
         if user.is_some_and(|user| user.chars().nth(LONGEST_USER).is_some()) {
             return Err(refused("user", "it has more than 255 characters"));
         }
-        let named = text("conversation").or_else(|| json::at(&asked, "/conversation/id")?.as_str());
+        if user.is_some_and(|user| user.split(':').next() == Some(SOMEBODY)) {
+            return Err(refused("user", "names that begin so are the gateway's own"));
+        }
+        let named = match asked.get("conversation") {
+            Some(Value::Object(named)) => named.get("id"),
+            named => named.filter(|named| !named.is_null()),
+        };
+        if named.is_some_and(|id| !id.is_string()) {
+            return Err(refused(
+                "conversation",
+                "it is a text, or an object with its `id`",
+            ));
+        }
+        let named = named.and_then(Value::as_str).filter(|id| !id.is_empty());
         let named = named.or(conversation).filter(|id| !id.is_empty());
         let inputs = asked.get("metadata").and_then(Value::as_object);
         Ok(Self {
@@ -112,6 +126,12 @@ impl Query {
             said,
             inputs: inputs.cloned().unwrap_or_default(),
         })
+    }
+
+    /// It is asked by `consumer`, if no user is named.
+    pub fn by(&mut self, consumer: Option<&str>) {
+        let user = self.user.take();
+        self.user = user.or_else(|| Some([SOMEBODY, ":", consumer?].concat()));
     }
 
     /// Where it is asked of an app of this `form`, and in which words.
@@ -344,6 +364,54 @@ mod tests {
             let user = "é".repeat(length);
             let read = chat(&format!(r#"{{"user":"{user}",{message}}}"#), None);
             assert_eq!(read.is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn nobody_calls_himself_as_another_consumer_is_called() {
+        let message = r#""messages":[{"role":"user","content":"x"}]"#;
+        for (user, refused) in [
+            ("tidegate", true),
+            ("tidegate:web", true),
+            ("tidegate:", true),
+            ("web", false),
+            ("tidegates", false),
+            ("a:tidegate", false),
+        ] {
+            let read = chat(&format!(r#"{{"user":"{user}",{message}}}"#), None);
+            assert_eq!(read.is_err(), refused, "{user}");
+        }
+        for (fields, consumer, expected) in [
+            ("", Some("web"), "tidegate:web"),
+            ("", None, "tidegate"),
+            (r#""user":"web","#, Some("web"), "web"),
+        ] {
+            let mut query = chat(&format!("{{{fields}{message}}}"), None).unwrap();
+            query.by(consumer);
+            assert_eq!(put(&query, &Form::Chat).1["user"], expected);
+        }
+    }
+
+    #[test]
+    fn a_conversation_is_named_by_a_text() {
+        let message = r#""messages":[{"role":"user","content":"x"}]"#;
+        for (named, expected) in [
+            ("5", Err(())),
+            ("true", Err(())),
+            (r#"["c-1"]"#, Err(())),
+            (r#"{"id":5}"#, Err(())),
+            (r#"{"id":null}"#, Err(())),
+            ("null", Ok(None)),
+            ("{}", Ok(None)),
+            (r#""""#, Ok(None)),
+            (r#"{"id":""}"#, Ok(None)),
+            (r#"{"id":"c-1"}"#, Ok(Some("c-1"))),
+        ] {
+            let read = chat(&format!(r#"{{"conversation":{named},{message}}}"#), None);
+            let conversation = read.as_ref().map(|query| query.conversation.as_deref());
+            assert_eq!(conversation.map_err(|_| ()), expected, "{named}");
+            let param = read.err().and_then(|error| error.param);
+            assert_eq!(param.is_some(), expected.is_err());
         }
     }
 
