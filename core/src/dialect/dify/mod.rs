@@ -233,8 +233,14 @@ pub(crate) fn user_of_query(query: &str) -> Option<String> {
 pub(crate) fn is_agents(event: &[u8]) -> Option<bool> {
     let data = sse::data(event)?;
     let name = Fields::read(&data).and_then(|fields| fields.text("event"));
-    let name = name.as_deref();
-    Some(matches!(name, Some("agent_message" | "agent_thought")))
+    match name.as_deref() {
+        // It may be anybody's.
+        Some("message_file") => None,
+        name => Some(matches!(
+            name,
+            Some("agent_message" | "agent_thought" | "agent_log")
+        )),
+    }
 }
 
 /// An error that Dify has answered with, as it says it in a stream.
@@ -320,6 +326,23 @@ mod tests {
                 assert_eq!(served.unwrap_or_default(), expected, "{path}");
             }
         }
+    }
+
+    #[test]
+    fn an_agent_is_known_by_what_it_begins_with() {
+        for (event, expected) in [
+            (r#"{"event":"agent_message"}"#, Some(true)),
+            (r#"{"event":"agent_thought"}"#, Some(true)),
+            (r#"{"event":"agent_log"}"#, Some(true)),
+            (r#"{"event":"workflow_started"}"#, Some(false)),
+            (r#"{"event":"message"}"#, Some(false)),
+            // A file may be anybody's.
+            (r#"{"event":"message_file"}"#, None),
+        ] {
+            let event = sse::event(event.as_bytes());
+            assert_eq!(is_agents(&event), expected, "{event:?}");
+        }
+        assert_eq!(is_agents(b"event: ping\n\n"), None);
     }
 
     #[test]
