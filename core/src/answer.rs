@@ -58,6 +58,14 @@ impl Reply {
         self.complaint.map_or(status, Outcome::Complained)
     }
 
+    /// What it has cost, if it is a failure that has cost something.
+    pub(crate) fn cost(&self) -> Usage {
+        match &self.content {
+            Content::Whole(_, usage) if !self.status.is_success() => *usage,
+            _ => Usage::default(),
+        }
+    }
+
     /// Whether whoever gave it does not know what it was asked about.
     pub(crate) fn is_ignorant(&self) -> bool {
         self.complaint == Some(Complaint::Unknown)
@@ -93,6 +101,9 @@ pub(crate) struct Miss {
     pub(crate) is_no_sign: bool,
     /// For the operator.
     pub(crate) detail: Option<String>,
+    /// What it has cost all the same, as far as that was said; and what was said of the failure, for the caller.
+    pub(crate) cost: Usage,
+    pub(crate) said: Option<String>,
 }
 
 /// Takes the answer of `origin` as `reading` says.
@@ -293,10 +304,8 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
 impl Miss {
     pub(crate) fn garbled(why: &str) -> Self {
         Self {
-            outcome: Outcome::Garbled,
-            retry_after: None,
-            is_no_sign: false,
             detail: Some(why.into()),
+            ..Outcome::Garbled.into()
         }
     }
 
@@ -308,10 +317,8 @@ impl Miss {
     /// What came broke off.
     pub(crate) fn broken(error: impl Display) -> Self {
         Self {
-            outcome: Outcome::Failed(FailureReason::Broken),
-            retry_after: None,
-            is_no_sign: false,
             detail: Some(error.to_string()),
+            ..Outcome::Failed(FailureReason::Broken).into()
         }
     }
 }
@@ -323,6 +330,8 @@ impl From<Outcome> for Miss {
             retry_after: None,
             is_no_sign: false,
             detail: None,
+            cost: Usage::default(),
+            said: None,
         }
     }
 }
@@ -330,10 +339,8 @@ impl From<Outcome> for Miss {
 impl From<Failure> for Miss {
     fn from(failure: Failure) -> Self {
         Self {
-            outcome: Outcome::Failed(failure.reason),
-            retry_after: None,
-            is_no_sign: false,
             detail: Some(failure.detail),
+            ..Outcome::Failed(failure.reason).into()
         }
     }
 }
@@ -380,10 +387,8 @@ fn is_readable(head: &Parts) -> bool {
 
 fn failed(head: &Parts, now: Timestamp) -> Miss {
     Miss {
-        outcome: Outcome::Status(head.status),
         retry_after: wait(&head.headers, now).map(|wait| wait.min(LONGEST_WAIT)),
-        is_no_sign: false,
-        detail: None,
+        ..Outcome::Status(head.status).into()
     }
 }
 

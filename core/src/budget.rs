@@ -32,6 +32,8 @@ pub(crate) struct Budget {
     lost: Vec<Tenure>,
     /// The upstream that was asked last is one of those.
     is_lost: bool,
+    /// What attempts have cost that came to nothing, as far as they have said so.
+    pub(crate) spent: Usage,
     /// The last event, where the stream may have to be ended for it.
     pub(crate) last: Option<Bytes>,
     pub(crate) extension: Option<Extension>,
@@ -82,11 +84,12 @@ impl Budget {
         self.tenure.bill(Bill::AtLeast(0));
     }
 
-    /// An attempt has failed. What certainly cost nothing is not charged.
-    pub(crate) fn failed(&mut self, may_have_cost: bool) {
-        self.is_lost = may_have_cost;
-        if !may_have_cost {
-            self.tenure.bill(Bill::Exactly(0));
+    /// An attempt has failed, and has `said` what it has cost, or not. What certainly cost nothing is not charged.
+    pub(crate) fn failed(&mut self, may_have_cost: bool, said: Usage) {
+        self.spent = self.spent.with(said);
+        self.is_lost = may_have_cost || said.total().is_some();
+        if let Some(tokens) = said.total().or((!may_have_cost).then_some(0)) {
+            self.tenure.bill(Bill::Exactly(tokens));
         }
     }
 
@@ -94,7 +97,7 @@ impl Budget {
     pub(crate) fn broke_off(&mut self, meter: &Meter) -> Counted {
         self.extension = None;
         self.is_lost = true;
-        self.settle(meter.usage().total(), meter.passed(), false)
+        self.settle(meter.usage().total(), meter.passed(), meter.has_counted())
     }
 
     /// Whether the next attempt needs another holding than the last one had.
@@ -118,10 +121,10 @@ impl Budget {
         self.tenure.is_lost(now) || self.lost.iter().any(|tenure| tenure.is_lost(now))
     }
 
-    /// An answer of `bytes` that is whole. It is a failure, or it has cost something.
+    /// An answer of `bytes` that is whole. It is a failure, which has cost what it says, or it has cost something.
     pub(crate) fn answered(&mut self, usage: Usage, bytes: u64, is_failure: bool) -> Counted {
         let counted = if is_failure {
-            self.settle(Some(0), 0, true)
+            self.settle(usage.total().or(Some(0)), 0, true)
         } else {
             self.settle(usage.total(), bytes, true)
         };
@@ -131,7 +134,8 @@ impl Budget {
 
     /// A stream that has ended.
     pub(crate) fn close(&mut self, ended: Ending, meter: &Meter) -> Counted {
-        let is_whole = ended == Ending::Whole || meter.is_over() && !meter.has_failed();
+        let is_counted = !meter.has_failed() || meter.has_counted();
+        let is_whole = ended == Ending::Whole || meter.is_over() && is_counted;
         let counted = self.settle(meter.usage().total(), meter.passed(), is_whole);
         self.release();
         counted

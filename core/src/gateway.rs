@@ -31,7 +31,7 @@ use crate::{
     platform::{Platform, Task},
     pursuit::{Loss, Pursuit},
     receipt::Receipt,
-    record::Ending,
+    record::{Counted, Ending},
     refusal::Refusal,
     relay::{self, Reins, Start, Stream},
     route::{Access, Route, Service},
@@ -354,6 +354,8 @@ impl Gateway {
             search.await
         };
         visit.budget = searched.budget;
+        visit.record.usage = visit.budget.spent;
+        visit.record.counted = visit.budget.spent.total().map(|_| Counted::Measured);
         match searched.found {
             Ok((reply, target)) => {
                 visit.record.served_by = Some(target.name.to_string());
@@ -486,7 +488,7 @@ impl Gateway {
         visit.stamp(response.headers_mut());
         *response.body_mut() = match reply.content {
             Content::Whole(bytes, usage) => {
-                visit.record.usage = usage;
+                visit.record.usage = visit.record.usage.with(usage);
                 let is_failure = !reply.status.is_success();
                 let counted = visit.budget.answered(usage, bytes.len() as u64, is_failure);
                 visit.record.counted = Some(counted);
@@ -501,7 +503,7 @@ impl Gateway {
                 visit.close(Ending::PassedOn, None);
                 if reply.status.is_client_error() {
                     // Nobody has begun to work.
-                    visit.budget.failed(false);
+                    visit.budget.failed(false, Usage::default());
                 }
                 let budget = mem::take(&mut visit.budget);
                 if budget.is_none() {

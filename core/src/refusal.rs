@@ -72,6 +72,8 @@ pub enum Refusal {
         last: Outcome,
         /// How long it wants to be left alone.
         retry_after: Option<Duration>,
+        /// What it has said of that itself, if that is for the caller.
+        said: Option<String>,
     },
     /// An answer broke off after its beginning had gone out.
     Truncated,
@@ -215,8 +217,12 @@ impl Refusal {
                 last: Outcome::Failed(FailureReason::Timeout),
                 ..
             } => "the upstream did not answer in time".into(),
-            Self::Upstream { last, .. } => {
-                format!("no upstream could answer; the last one failed: {last}").into()
+            Self::Upstream { last, said, .. } => {
+                let words = "no upstream could answer; the last one failed";
+                match said {
+                    Some(said) => format!("{words}: {last}: {said}").into(),
+                    None => format!("{words}: {last}").into(),
+                }
             }
             Self::Truncated => "the upstream broke off; the answer is not whole".into(),
         }
@@ -385,6 +391,7 @@ mod tests {
                 Refusal::Upstream {
                     last: limited,
                     retry_after: None,
+                    said: None,
                 },
                 Some("1"),
             ),
@@ -392,6 +399,7 @@ mod tests {
                 Refusal::Upstream {
                     last: limited,
                     retry_after: Some(Duration::from_secs(7)),
+                    said: None,
                 },
                 Some("7"),
             ),
@@ -399,6 +407,7 @@ mod tests {
                 Refusal::Upstream {
                     last: Outcome::Garbled,
                     retry_after: None,
+                    said: None,
                 },
                 None,
             ),

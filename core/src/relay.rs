@@ -194,6 +194,7 @@ impl Relay {
                         let refusal = Refusal::Upstream {
                             last: reply.outcome(),
                             retry_after: None,
+                            said: None,
                         };
                         self.close(Ending::Refused, None, Some(refusal.code()));
                         out.push(refusal.event(self.dialect));
@@ -204,6 +205,7 @@ impl Relay {
                         let is_failure = !reply.status.is_success();
                         let mut budget = mem::take(&mut self.budget);
                         self.counted = Some(budget.answered(usage, bytes.len() as u64, is_failure));
+                        self.budget.spent = budget.spent.with(usage);
                         self.close(Ending::Refused, None, None);
                         out.push(if is_failure {
                             self.dialect.event(&bytes)
@@ -219,7 +221,8 @@ impl Relay {
                     _ => None,
                 };
                 // What has failed is charged for as it is.
-                self.budget = Budget::default();
+                self.budget.spent = mem::take(&mut self.budget).spent;
+                self.counted = self.budget.spent.total().map(|_| Counted::Measured);
                 let refusal = Refusal::from(loss);
                 self.close(Ending::Refused, fault, Some(refusal.code()));
                 out.push(refusal.event(self.dialect));
@@ -512,6 +515,7 @@ impl Relay {
             usage = splice.lost().and(usage);
             counted = counted.max(Counted::Estimated);
         }
+        usage = self.budget.spent.with(usage);
         self.pen.write(Closing {
             ended,
             usage,

@@ -5,6 +5,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,6 +18,9 @@ use crate::{
     dialect::dify::{self, Retelling, Retold},
     dispatch::is_for_caller,
     headers::{CONVERSATION, is_encoded, is_type},
+    patience::within,
+    platform::Clock,
+    upstream::{FailureReason, Outcome},
 };
 
 /// The longest error that is read, in bytes.
@@ -25,10 +29,13 @@ const LONGEST_ERROR: u64 = 1 << 20;
 /// The longest stream that is told at once, in bytes.
 const LONGEST: usize = 64 << 20;
 
-/// Tells `response`, which is an app's, in the words of the caller, by `retelling`.
+/// Tells `response`, which is an app's, in the words of the caller, by `retelling`. Of one that is told at once something must come every
+/// `idle`.
 pub(crate) async fn retold(
     mut retelling: Retelling,
     response: Response<Body>,
+    clock: &dyn Clock,
+    idle: Duration,
 ) -> Result<Response<Body>, Miss> {
     let (mut head, mut body) = response.into_parts();
     let says = |kind| is_type(&head.headers, kind) && !is_encoded(&head.headers);
@@ -49,9 +56,20 @@ pub(crate) async fn retold(
     let mut told = Vec::new();
     let mut taken = 0;
     while !retelling.is_known() || retelling.is_at_once() && !retelling.is_over() {
-        let Some(piece) = body.piece().await else {
-            told.push(retelling.finish());
-            break;
+        let silence = if retelling.is_at_once() {
+            idle
+        } else {
+            Duration::MAX
+        };
+        let piece = match within(clock, silence, body.piece()).await {
+            None if !retelling.is_said() => {
+                return Err(Outcome::Failed(FailureReason::Timeout).into());
+            }
+            Some(Some(piece)) => piece,
+            None | Some(None) => {
+                told.push(retelling.finish());
+                break;
+            }
         };
         let piece = piece.map_err(Miss::broken)?;
         taken += piece.len();

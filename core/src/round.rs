@@ -49,6 +49,8 @@ struct Turn {
     before: usize,
     began: Timestamp,
     is_noted: bool,
+    /// It is an app of Dify's that has begun with it, or may have.
+    has_begun: bool,
 }
 
 /// Whom to ask.
@@ -135,6 +137,7 @@ impl Round {
     /// Whom to ask beside whoever was asked.
     pub(crate) fn hedge(&mut self) -> Option<Question> {
         let first = self.turn.take();
+        self.never_again(first.as_ref());
         let question = self.rescue();
         self.other = first;
         if question.is_none() {
@@ -153,6 +156,7 @@ impl Round {
         if let Some(turn) = self.other.take() {
             self.unheard(&turn);
             self.attempts.give_back(turn.place);
+            self.never_again(Some(&turn));
             let waited = self.platform.clock.now().since(turn.began);
             let mut health = self.holdings.health();
             health.waited(&turn.target.name, waited);
@@ -186,10 +190,22 @@ impl Round {
             if !is_again || self.holdings.health().may_retry(&origin, now) {
                 return;
             }
-            let is_other = |target: &Target| target.origin.name != origin;
-            self.attempts
-                .keep(|place| self.targets.get(place).is_some_and(is_other));
+            self.keep_from(&origin);
         }
+    }
+
+    /// Asks no app of Dify's again that may have begun: what it does it would do twice.
+    fn never_again(&mut self, turn: Option<&Turn>) {
+        if let Some(turn) = turn.filter(|turn| turn.target.origin.app.is_some()) {
+            self.keep_from(&turn.target.origin.name);
+        }
+    }
+
+    /// Asks `origin` nothing more.
+    fn keep_from(&mut self, origin: &Rc<str>) {
+        let is_other = |target: &Target| target.origin.name != *origin;
+        self.attempts
+            .keep(|place| self.targets.get(place).is_some_and(is_other));
     }
 
     fn ask(&mut self, place: usize, now: Timestamp) -> Option<Question> {
@@ -209,20 +225,34 @@ impl Round {
         self.attempts.has_more()
     }
 
+    /// Whether somebody else could be asked after the silence of whoever was asked.
+    pub(crate) fn has_others(&self) -> bool {
+        let is_other = |turn: &Turn| {
+            let is_other = |target: &Target| target.origin.name != turn.target.origin.name;
+            turn.target.origin.app.is_none() || self.targets.iter().any(is_other)
+        };
+        self.has_more() && self.turn.as_ref().is_none_or(is_other)
+    }
+
     /// Whether somebody else is to be asked after `reply`.
     pub(crate) fn goes_on(&self, reply: &Reply) -> bool {
         let now = self.platform.clock.now();
         self.attempts.goes_on(reply.outcome()) || self.has_next_key(reply.outcome(), now)
     }
 
-    /// Takes down what came of asking.
-    pub(crate) fn note(&mut self, taken: &Result<Reply, Miss>) {
+    /// Takes down what came of asking; and whether an app of Dify's `has_begun`, as far as it has said so.
+    pub(crate) fn note(&mut self, taken: &Result<Reply, Miss>, has_begun: bool) {
+        let outcome = taken
+            .as_ref()
+            .map_or_else(|miss| miss.outcome, Reply::outcome);
+        if let Some(mut turn) = self.turn.take() {
+            turn.has_begun = has_begun || outcome.may_have_begun();
+            self.never_again(Some(&turn).filter(|turn| turn.has_begun));
+            self.turn = Some(turn);
+        }
         let Some(turn) = &mut self.turn else { return };
         turn.is_noted = true;
-        match taken
-            .as_ref()
-            .map_or_else(|miss| miss.outcome, Reply::outcome)
-        {
+        match outcome {
             Outcome::Complained(Complaint::ContextLength) => {
                 let fits = |target: &Target| target.takes_more_than(&turn.target);
                 self.attempts
@@ -231,6 +261,7 @@ impl Round {
             Outcome::Complained(Complaint::ContentFilter) => {
                 self.attempts.keep(|place| place != turn.place);
             }
+            Outcome::Complained(Complaint::Stopped) => self.attempts.keep(|_| false),
             _ => {}
         }
         let now = self.platform.clock.now();
@@ -239,9 +270,6 @@ impl Round {
             health.unheard(&turn.target.name, turn.began, now);
             return;
         }
-        let outcome = taken
-            .as_ref()
-            .map_or_else(|miss| miss.outcome, Reply::outcome);
         let (sign, rest) = match taken {
             // What an app says of a failure is for its caller, too.
             Ok(_) if self.open.is_some() && is_failure(outcome) => (sign(outcome), None),
@@ -303,6 +331,7 @@ impl Round {
     fn has_next_key(&self, outcome: Outcome, now: Timestamp) -> bool {
         self.turn.as_ref().is_some_and(|turn| {
             self.is_repeatable
+                && !(turn.has_begun && turn.target.origin.app.is_some())
                 && blames_key(outcome, self.open.is_some())
                 && turn.before + 1 < turn.target.origin.keys.len()
                 && self.has_fresh_key(&turn.target, now)
@@ -345,6 +374,7 @@ impl Round {
             before,
             began: now,
             is_noted: false,
+            has_begun: false,
         });
         question
     }

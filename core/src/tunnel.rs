@@ -97,6 +97,7 @@ pub(crate) async fn open(
         Err(miss) => Err(Refusal::Upstream {
             last: miss.outcome,
             retry_after: miss.retry_after,
+            said: None,
         }),
     }
 }

@@ -78,6 +78,12 @@ impl Outcome {
         }
     }
 
+    /// Whether an upstream that did this may have begun with what it was asked for, so that it would do it twice if it were asked again.
+    pub fn may_have_begun(self) -> bool {
+        let waited = |status: StatusCode| matches!(status.as_u16(), 504 | 520 | 522 | 524);
+        self.may_have_cost() || self.status().is_some_and(waited)
+    }
+
     /// Whether an upstream that did this may have done work that somebody pays for.
     pub fn may_have_cost(self) -> bool {
         match self {
@@ -123,6 +129,8 @@ pub enum Complaint {
     Plugins,
     /// It is forbidden to whoever makes it: nobody else would allow it.
     Denied,
+    /// The target has begun with it, and a person has stopped it, or is waited for: nobody else is to begin it.
+    Stopped,
 }
 
 /// What an upstream did when it was asked.
@@ -150,6 +158,7 @@ impl fmt::Display for Outcome {
             Self::Complained(Complaint::Unknown) => f.write_str("unknown"),
             Self::Complained(Complaint::Plugins) => f.write_str("plugin_daemon"),
             Self::Complained(Complaint::Denied) => f.write_str("denied"),
+            Self::Complained(Complaint::Stopped) => f.write_str("stopped"),
             Self::Failed(FailureReason::Connect) => f.write_str("connect"),
             Self::Failed(FailureReason::Broken) => f.write_str("broken"),
             Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),

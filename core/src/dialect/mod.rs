@@ -122,6 +122,11 @@ impl Meter {
         }
     }
 
+    /// Whether what it has cost in all was said in an event of its own, however it has ended then.
+    pub fn has_counted(&self) -> bool {
+        matches!(self, Self::OpenAi(meter) if meter.has_counted)
+    }
+
     /// The events that end the stream here because `why`, where its dialect has such an end; `last` was its last event.
     pub fn cut(&self, last: &[u8], why: &str) -> Option<Bytes> {
         match self {

@@ -5,7 +5,7 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use super::{Loss, Pursuit, Sent, Taken};
 use crate::{
     admission::Bill, budget::Budget, claim::Claim, patience::within, round::Question,
-    tenure::Tenure,
+    tenure::Tenure, usage::Usage,
 };
 
 impl Pursuit {
@@ -42,6 +42,11 @@ impl Pursuit {
             Ok(_) => has_won,
             Err(miss) => miss.outcome.may_have_cost(),
         };
+        let asked = if is_first { &first } else { &second };
+        let said = match &taken {
+            Err(_) => asked.cost(),
+            Ok(_) => Usage::default(),
+        };
         let (one, mut other) = if is_first {
             // The round is about whoever was asked last.
             self.round.swap();
@@ -54,16 +59,17 @@ impl Pursuit {
             _ if spare.is_none() => {}
             (true, true) => budget.also_lost(spare),
             (true, false) => {
-                budget.failed(cost);
+                budget.failed(cost, said);
                 budget.go_on_with(spare);
             }
             (false, true) => budget.go_on_with(spare),
             (false, false) => {
-                spare.bill(if cost {
-                    Bill::AtLeast(0)
-                } else {
-                    Bill::Exactly(0)
+                spare.bill(match said.total() {
+                    Some(tokens) => Bill::Exactly(tokens),
+                    None if cost => Bill::AtLeast(0),
+                    None => Bill::Exactly(0),
                 });
+                budget.spent = budget.spent.with(said);
                 budget.also_lost(spare);
             }
         }
@@ -79,7 +85,7 @@ impl Pursuit {
         let taken = self.take(other, taken, budget)?;
         Ok(match &taken.1 {
             Err(miss) if answers => {
-                budget.failed(miss.outcome.may_have_cost());
+                budget.failed(miss.outcome.may_have_cost(), miss.cost);
                 budget.go_on_with(Tenure::default());
                 refused
             }

@@ -14,7 +14,11 @@ use crate::{
     budget::Budget,
     claim::Claim,
     diagnosis::diagnose,
-    dialect::{Meter, dify::Parting, openai::Transcript},
+    dialect::{
+        Meter,
+        dify::{Parting, Retelling, Trace},
+        openai::Transcript,
+    },
     dispatch::Target,
     exchange::Exchange,
     holdings::Holdings,
@@ -76,6 +80,8 @@ struct Sent {
     answer: Pin<Box<dyn Future<Output = Result<Reply, Miss>>>>,
     trail: Trail,
     is_told: bool,
+    /// What is left of the run that it is, if it is one.
+    trace: Option<Rc<Trace>>,
 }
 
 /// Who was asked, and what came of it.
@@ -125,14 +131,14 @@ impl Pursuit {
                     if is_last && is_best && !has_missed {
                         return Ok((reply, target));
                     }
-                    budget.failed(false);
+                    budget.failed(false, reply.cost());
                     last = Some(reply.outcome().into());
                     if is_best {
                         second_best = Some((reply, target));
                     }
                 }
                 Err(miss) => {
-                    budget.failed(miss.outcome.may_have_cost());
+                    budget.failed(miss.outcome.may_have_cost(), miss.cost);
                     last = Some(miss.clone());
                     missed = Some(miss);
                 }
@@ -211,13 +217,15 @@ impl Pursuit {
         } = question;
         let began = self.now();
         let left = self.deadline.since(began);
-        let others = self.round.has_more();
+        let others = self.round.has_others();
         let patience = self.exchange.patience(left, others);
         // Who is given less than half of what he would have had says nothing by his silence.
         let full = self.exchange.patience(self.exchange.timeouts.total, others);
         let is_hurried = patience < full / 2;
         let connect = self.exchange.timeouts.connect;
         let retelling = self.exchange.retelling(&target, began);
+        let trace = retelling.as_ref().map(Retelling::trace);
+        let idle = self.exchange.timeouts.idle;
         let request = self.exchange.request(&target, authorization, prefill);
         let platform = self.keeper.desk().platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
@@ -230,7 +238,7 @@ impl Pursuit {
             let sent = async {
                 let mut response = platform.upstream.send(request, connect).await?;
                 if let Some(retelling) = retelling {
-                    response = retold(retelling, response).await?;
+                    response = retold(retelling, response, &*platform.clock, idle).await?;
                 }
                 let reply = answer::take(&reading, &origin, response, platform.clock.now()).await?;
                 match open {
@@ -257,6 +265,7 @@ impl Pursuit {
             answer,
             trail: self.trail.clone(),
             is_told: false,
+            trace,
         }
     }
 
@@ -275,10 +284,11 @@ impl Pursuit {
             Err(miss) if self.exchange.is_broken_by_either() => miss.is_no_sign |= miss.is_broken(),
             Ok(_) | Err(_) => {}
         }
-        self.round.note(&taken);
+        let has_begun = sent.leave_trace(&mut taken);
+        self.round.note(&taken, has_begun);
         sent.has_come_to(&taken);
         if let Some(limit) = self.exchange.exceeded.get() {
-            budget.failed(false);
+            budget.failed(false, Usage::default());
             return Err(Loss::TooLong(limit));
         }
         Ok((sent.target.clone(), taken))
@@ -320,22 +330,22 @@ impl Pursuit {
                     }));
                 }
                 Ok(reply) if prefill.is_some() && !reply.status.is_success() => {
-                    budget.failed(false);
+                    budget.failed(false, reply.cost());
                     refused_prefill = true;
                     self.round.again()
                 }
                 // Some do not refuse what they do not know, but fail at it, each in its own way.
                 Err(miss) if prefill.is_some() && may_be_of_prefill(miss.outcome) => {
-                    budget.failed(miss.outcome.may_have_cost());
+                    budget.failed(miss.outcome.may_have_cost(), miss.cost);
                     refused_prefill = true;
                     self.round.again()
                 }
                 Ok(reply) => {
-                    budget.failed(reply.status.is_success());
+                    budget.failed(reply.status.is_success(), reply.cost());
                     self.round.rescue()
                 }
                 Err(miss) => {
-                    budget.failed(miss.outcome.may_have_cost());
+                    budget.failed(miss.outcome.may_have_cost(), miss.cost);
                     let next = self.round.next(Some(&miss));
                     next.or_else(|| self.round.rescue())
                 }
@@ -434,17 +444,45 @@ impl From<Loss> for Refusal {
             Loss::TooLate => Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 retry_after: None,
+                said: None,
             },
             Loss::Unanswered(None) => Self::NoRoute,
             Loss::Unanswered(Some(last)) => Self::Upstream {
                 last: last.outcome,
                 retry_after: last.retry_after,
+                said: last.said,
             },
         }
     }
 }
 
 impl Sent {
+    /// What it has cost, as far as it has said so.
+    fn cost(&self) -> Usage {
+        let trace = self.trace.as_ref();
+        trace.map(|trace| trace.usage.get()).unwrap_or_default()
+    }
+
+    /// Adds to what came of it what is left of a run that has come to nothing. Whether that was begun.
+    fn leave_trace(&self, taken: &mut Result<Reply, Miss>) -> bool {
+        let Some(trace) = &self.trace else {
+            return false;
+        };
+        match taken {
+            Err(miss) => {
+                miss.cost = trace.usage.get();
+                miss.said = trace.fault.take().filter(|said| !said.is_empty());
+            }
+            Ok(reply) if reply.status.is_success() => {}
+            Ok(reply) => {
+                if let Content::Whole(_, usage) = &mut reply.content {
+                    *usage = trace.usage.get();
+                }
+            }
+        }
+        trace.has_begun.get()
+    }
+
     /// Takes down what came of it.
     fn has_come_to(&mut self, taken: &Result<Reply, Miss>) {
         let detail = taken.as_ref().err().and_then(|miss| miss.detail.clone());

@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::trouble::is_of_plugins;
-use crate::dialect::openai;
+use crate::{dialect::openai, upstream::Complaint};
 
 /// By what Dify means that the app itself is not in order, whoever asks.
 const NOT_IN_ORDER: [&str; 7] = [
@@ -24,6 +24,9 @@ const FAILED: [&str; 3] = [
     "internal_server_error",
 ];
 
+/// By what is meant that a run goes on by the word of a person, or not at all: it is not begun again.
+const STOPPED: [&str; 2] = ["workflow_paused", "workflow_stopped"];
+
 /// The error that `said` is in OpenAI's words, and the status that it has there. Dify gives most of its errors as 400, be they the
 /// caller's fault or not; `status` is what came with it. `is_suspect`: the caller may have put words into its mouth.
 pub(super) fn fault(said: &Value, status: StatusCode, is_suspect: bool) -> (StatusCode, String) {
@@ -32,6 +35,7 @@ pub(super) fn fault(said: &Value, status: StatusCode, is_suspect: bool) -> (Stat
     let message = text("message").unwrap_or_default();
     let of_daemon = code == "invalid_param" && !is_suspect && is_of_plugins(message.as_bytes());
     let kind = match status.as_u16() {
+        _ if STOPPED.contains(&code) => "invalid_request_error",
         _ if NOT_IN_ORDER.contains(&code) => "service_unavailable_error",
         _ if code == "provider_quota_exceeded" => "rate_limit_error",
         _ if of_daemon || FAILED.contains(&code) => "server_error",
@@ -43,8 +47,14 @@ pub(super) fn fault(said: &Value, status: StatusCode, is_suspect: bool) -> (Stat
         503 => "service_unavailable_error",
         _ => "server_error",
     };
-    let error = json!({ "message": message, "type": kind, "param": null, "code": code });
-    let error = json!({ "error": error }).to_string();
+    let tell = |kind: &str, code: &str| {
+        let error = json!({ "message": message, "type": kind, "param": null, "code": code });
+        json!({ "error": error }).to_string()
+    };
+    let mut error = tell(kind, code);
+    if openai::complaint(error.as_bytes()) == Some(Complaint::ContextLength) {
+        error = tell("invalid_request_error", "context_length_exceeded");
+    }
     let means = openai::told(error.as_bytes()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Of what is the caller's own fault Dify knows more than that.
     let is_plain = means == StatusCode::BAD_REQUEST && status.is_client_error();
@@ -133,6 +143,9 @@ mod tests {
                 500,
             ),
             ("invalid_param", "[Errno 111] Connection refused", 400, 500),
+            ("workflow_paused", "it waits", 500, 400),
+            ("workflow_stopped", "it was stopped", 500, 400),
+            ("workflow_failed", "boom", 500, 500),
             ("too_many_requests", "Too many requests.", 429, 429),
             ("rate_limit_error", "Rate Limit Error", 429, 429),
             (
@@ -149,7 +162,16 @@ mod tests {
             let said = json!({ "code": code, "message": message, "status": status.as_u16() });
             let (means, error) = fault(&said, status, false);
             assert_eq!(means.as_u16(), expected, "{code} {message}");
-            assert!(error.starts_with(r#"{"error":{"code":"#), "{error}");
+            let is_long = message.contains("context length");
+            let code = if is_long {
+                "context_length_exceeded"
+            } else {
+                code
+            };
+            let told: Value = serde_json::from_str(&error).unwrap();
+            assert_eq!(told["error"]["code"], code, "{error}");
+            let kind = told["error"]["type"].as_str().unwrap();
+            assert!(!is_long || kind == "invalid_request_error", "{error}");
         }
     }
 

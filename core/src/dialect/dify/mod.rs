@@ -26,7 +26,7 @@ pub use part::Part;
 pub use query::Query;
 pub(crate) use request::Told;
 pub use request::Wish;
-pub use retelling::{Retelling, Retold};
+pub use retelling::{Retelling, Retold, Trace};
 pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
 pub use whole::Whole;
 

@@ -2,7 +2,11 @@
 
 mod words;
 
-use std::{mem, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    mem,
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -61,7 +65,19 @@ pub struct Retelling {
     run: Option<Result<(), Value>>,
     /// All of the message has been said.
     is_said: bool,
+    trace: Rc<Trace>,
     state: State,
+}
+
+/// What is left of a run whose answer comes to nothing.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Dify has begun it.
+    pub has_begun: Cell<bool>,
+    /// What it has cost, as it has said when it was over.
+    pub usage: Cell<Usage>,
+    /// What it has said of its failure.
+    pub fault: RefCell<Option<String>>,
 }
 
 /// How far it has come.
@@ -111,6 +127,7 @@ impl Retelling {
             has_run: false,
             run: None,
             is_said: false,
+            trace: Rc::default(),
             state: State::Open,
         }
     }
@@ -141,7 +158,14 @@ impl Retelling {
 
     /// The error that `said` is, and its status, where `status` came with it.
     pub fn fault(&self, said: &Value, status: StatusCode) -> (StatusCode, String) {
+        let message = said.get("message").and_then(Value::as_str);
+        self.trace.fault.replace(message.map(Into::into));
         fault(said, status, self.is_suspect)
+    }
+
+    /// What is left of it, whatever becomes of its answer.
+    pub fn trace(&self) -> Rc<Trace> {
+        self.trace.clone()
     }
 
     /// Whether it is told at the end.
@@ -157,6 +181,11 @@ impl Retelling {
     /// Whether it is known what every event of it says alike.
     pub fn is_known(&self) -> bool {
         !self.head.is_empty()
+    }
+
+    /// Whether all of its message has been said.
+    pub fn is_said(&self) -> bool {
+        self.is_said
     }
 
     /// Whether nothing more is to be said.
@@ -217,6 +246,7 @@ impl Retelling {
             Ok(event) if event.is_object() => {
                 self.begin(&event);
                 self.read(&event, out);
+                self.trace.usage.set(self.usage);
             }
             _ => self.wrong = Some("an event is not JSON".into()),
         }
@@ -256,7 +286,11 @@ impl Retelling {
     fn read(&mut self, event: &Value, out: &mut String) {
         let text = |path| json::at(event, path).and_then(Value::as_str);
         let text = |path| text(path).unwrap_or_default();
-        match text("/event") {
+        let name = text("/event");
+        self.trace
+            .has_begun
+            .set(self.trace.has_begun.get() || name != "error");
+        match name {
             "workflow_started" => self.has_run = true,
             "node_finished" => self.nodes = self.nodes.with(cost::of_node(event)),
             "message_end" => self.message_over(event, out),
@@ -276,13 +310,7 @@ impl Retelling {
             "reasoning_chunk" => self.think(text("/data/reasoning"), out),
             "message_replace" => self.replace(text("/answer"), out),
             "text_replace" => self.replace(text("/data/text"), out),
-            "workflow_paused" => {
-                let message = "the workflow waits for a person";
-                self.fail(
-                    &json!({ "code": "workflow_paused", "message": message }),
-                    out,
-                );
-            }
+            "workflow_paused" => self.run_over(event, out),
             _ => {}
         }
     }
@@ -302,7 +330,10 @@ impl Retelling {
         let text = |path| json::at(event, path).and_then(Value::as_str);
         let run = cost::split(cost::read(event, "/data"), self.nodes);
         self.usage = self.usage.or_more(run);
-        let failed = match text("/data/status") {
+        let is_paused = text("/event") == Some("workflow_paused");
+        let status = is_paused.then_some("paused").or(text("/data/status"));
+        let failed = match status {
+            Some("paused") => Some(("workflow_paused", "the workflow waits for a person")),
             None | Some("succeeded" | "partial-succeeded") => None,
             Some("stopped") => Some(("workflow_stopped", "the workflow was stopped")),
             Some(_) => Some(("workflow_failed", "the workflow has failed")),
@@ -314,7 +345,7 @@ impl Retelling {
         let origin = self.origin.clone();
         let Some(Form::Workflow { output, .. }) = &origin.app else {
             match failed {
-                Some(failed) if self.is_said => self.fail(&failed, out),
+                Some(failed) if self.is_said || is_paused => self.fail(&failed, out),
                 Some(failed) => self.run = Some(Err(failed)),
                 None if self.is_said => self.end(out),
                 None => self.run = Some(Ok(())),

@@ -277,6 +277,8 @@ impl Told {
             Some(Complaint::ContextLength)
         } else if self.says(&["content_filter", "content_policy", "responsibleai"]) {
             Some(Complaint::ContentFilter)
+        } else if self.says(&["workflow_paused", "workflow_stopped"]) {
+            Some(Complaint::Stopped)
         } else {
             None
         }

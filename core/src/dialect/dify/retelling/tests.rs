@@ -212,19 +212,19 @@ fn each_kind_of_app_is_told_as_a_model() {
         (
             Form::Chat,
             &[STARTED, SAID, END, FAILED],
-            &["Hé", "stop", "workflow_failed"],
+            &["Hé", "stop", "20+0=20", "workflow_failed"],
             ["workflow_failed", "500"],
         ),
         (
             Form::Chat,
             &[STARTED, FAILED, ERROR],
-            &["completion_request_error"],
+            &["20+0=20", "completion_request_error"],
             ["completion_request_error", "500"],
         ),
         (
             Form::Chat,
             &[STARTED, SAID, FAILED],
-            &["Hé", "workflow_failed"],
+            &["Hé", "20+0=20", "workflow_failed"],
             ["workflow_failed", "500"],
         ),
         (
@@ -237,12 +237,12 @@ fn each_kind_of_app_is_told_as_a_model() {
             Form::Chat,
             &[SAID, PAUSED],
             &["Hé", "workflow_paused"],
-            ["workflow_paused", "500"],
+            ["workflow_paused", "400"],
         ),
         (
             Form::Chat,
             &[STARTED, SAID, FAILED, END],
-            &["Hé", "workflow_failed"],
+            &["Hé", "20+0=20", "workflow_failed"],
             ["workflow_failed", "500"],
         ),
         (
@@ -368,20 +368,20 @@ fn each_kind_of_app_is_told_as_a_model() {
         (
             workflow(),
             &[STARTED, CHUNK, FAILED],
-            &["Bon", "workflow_failed"],
+            &["Bon", "20+0=20", "workflow_failed"],
             ["workflow_failed", "500"],
         ),
         (
             workflow(),
             &[STARTED, stopped],
             &["workflow_stopped"],
-            ["workflow_stopped", "500"],
+            ["workflow_stopped", "400"],
         ),
         (
             workflow(),
             &[STARTED, PAUSED],
             &["workflow_paused"],
-            ["workflow_paused", "500"],
+            ["workflow_paused", "400"],
         ),
         (workflow(), &[STARTED, CHUNK], &["Bon"], ["open", ""]),
     ] {

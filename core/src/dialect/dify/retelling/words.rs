@@ -58,19 +58,27 @@ impl Retelling {
         if self.at_once {
             return;
         }
+        self.count(out);
+        out.push_str("data: [DONE]\n\n");
+    }
+
+    /// Says what it has cost, if that is known.
+    fn count(&self, out: &mut String) {
         if let Some(usage) = cost::told(self.usage) {
             self.add(&["[],\"usage\":", &usage], out);
         }
-        out.push_str("data: [DONE]\n\n");
     }
 
     /// Says that it has failed.
     pub(super) fn fail(&mut self, said: &Value, out: &mut String) {
+        // What its nodes have cost it has cost at least.
+        self.usage = self.usage.or_more(self.nodes);
         let status = said.get("status").and_then(Value::as_u64);
         let status =
             status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
         let (status, error) = self.fault(said, status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         if !self.at_once {
+            self.count(out);
             for part in ["data: ", &error, "\n\n"] {
                 out.push_str(part);
             }
