@@ -62,16 +62,16 @@ pub(crate) async fn retold(
             Duration::MAX
         };
         let piece = match within(clock, silence, body.piece()).await {
+            Some(Some(Ok(piece))) => piece,
             None if !retelling.is_said() => {
                 return Err(Outcome::Failed(FailureReason::Timeout).into());
             }
-            Some(Some(piece)) => piece,
-            None | Some(None) => {
+            Some(Some(Err(error))) if !retelling.is_said() => return Err(Miss::broken(error)),
+            _ => {
                 told.push(retelling.finish());
                 break;
             }
         };
-        let piece = piece.map_err(Miss::broken)?;
         taken += piece.len();
         if taken > LONGEST {
             return Err(Miss::garbled("the answer is too long"));

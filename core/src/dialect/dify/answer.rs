@@ -120,7 +120,7 @@ impl Meter {
     }
 }
 /// The tokens that an object tells of.
-fn counts(told: &Fields<'_>) -> Usage {
+pub(super) fn counts(told: &Fields<'_>) -> Usage {
     Usage {
         tokens_in: told.number("prompt_tokens"),
         tokens_out: told.number("completion_tokens"),
@@ -129,7 +129,7 @@ fn counts(told: &Fields<'_>) -> Usage {
 }
 
 /// What a message has cost, by its metadata.
-fn of_message(event: &Fields<'_>) -> Usage {
+pub(super) fn of_message(event: &Fields<'_>) -> Usage {
     let usage = event
         .object("metadata")
         .and_then(|told| told.object("usage"));

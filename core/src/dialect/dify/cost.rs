@@ -1,29 +1,17 @@
 //! What an answer of Dify's has cost, as OpenAI tells it.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{dialect::json, usage::Usage};
+use super::{answer::counts, fields::Fields};
+use crate::usage::Usage;
 
-/// What is told at this place; nothing, where that is nothing.
-pub(super) fn read(event: &Value, path: &str) -> Usage {
-    let number = |name: &str| json::at(event, path)?.get(name)?.as_u64();
-    let told = Usage {
-        tokens_in: number("prompt_tokens"),
-        tokens_out: number("completion_tokens"),
-        tokens: number("total_tokens"),
-    };
-    if told.total() == Some(0) {
-        return Usage::default();
-    }
-    told
-}
-
-/// What a node of a workflow has cost.
-pub(super) fn of_node(event: &Value) -> Usage {
-    let told = ["process_data/usage", "outputs/usage", "execution_metadata"];
-    let told = told.map(|path| read(event, &["/data/", path].concat()));
-    let [process, outputs, metadata] = told;
-    process.or_more(outputs).or_more(metadata)
+/// What a node of a workflow has cost, by what it says of itself.
+pub(super) fn of_node(node: &Fields<'_>) -> Usage {
+    let told = |place| node.object(place)?.object("usage");
+    let told = ["process_data", "outputs"].map(told);
+    let told = told.into_iter().chain([node.object("execution_metadata")]);
+    let told = told.flatten().map(|told| counts(&told));
+    told.fold(Usage::default(), Usage::or_more)
 }
 
 /// What a `run` has cost as a whole, of which only so much is known to be of answers as its `nodes` have told.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::dialect::json;
 
 /// All of them, of requests, of events, and of what events bring.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 32] = [
     "answer",
     "code",
     "completion_tokens",
@@ -23,13 +23,16 @@ const NAMES: [&str; 29] = [
     "event",
     "execution_metadata",
     "finished_at",
+    "from_variable_selector",
     "id",
     "message",
     "message_id",
     "metadata",
     "outputs",
     "paused_nodes",
+    "process_data",
     "prompt_tokens",
+    "reasoning",
     "reasons",
     "response_mode",
     "status",
@@ -44,6 +47,7 @@ const NAMES: [&str; 29] = [
 ];
 
 /// What an object says, whose numbers and texts stay as they were written. Of what it says twice, the last word counts, as for Python.
+#[derive(Default)]
 pub(super) struct Fields<'a>([Option<&'a str>; NAMES.len()]);
 
 impl<'a> Fields<'a> {

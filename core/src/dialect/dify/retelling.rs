@@ -1,5 +1,6 @@
 //! The answer of an app of Dify's, told anew in OpenAI's words.
 
+mod run;
 mod words;
 
 use std::{
@@ -12,11 +13,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{cost, fault};
+use super::{cost, fault, fields::Fields, seam::Seam, whole::matters};
 use crate::{
-    dialect::json,
     sse::{self, Framer},
-    upstream::{Form, Origin},
+    upstream::Origin,
     usage::Usage,
 };
 
@@ -47,10 +47,11 @@ pub struct Retelling {
     conversation: Option<String>,
     /// What was said of it; and what was thought, where it is told at the end.
     text: String,
+    seam: Seam,
     thought: String,
     /// What a workflow has said that may be of another output; and what it is that it has said as this one.
     held: String,
-    source: Option<Value>,
+    source: Option<Vec<Value>>,
     /// Something has been told; and an agent has just said something, who may say all of it again.
     has_begun: bool,
     by_agent: bool,
@@ -115,6 +116,7 @@ impl Retelling {
             head: String::new(),
             conversation: None,
             text: String::new(),
+            seam: Seam::default(),
             thought: String::new(),
             held: String::new(),
             source: None,
@@ -242,26 +244,27 @@ impl Retelling {
         if data.trim_ascii().is_empty() || self.is_over() || self.wrong.is_some() {
             return;
         }
-        match json::read::<Value>(&data) {
-            Ok(event) if event.is_object() => {
+        match Fields::read(&data) {
+            Some(event) => {
                 self.begin(&event);
                 self.read(&event, out);
                 self.trace.usage.set(self.usage);
             }
-            _ => self.wrong = Some("an event is not JSON".into()),
+            None if matters(&data) => self.wrong = Some("an event is not JSON".into()),
+            None => {}
         }
     }
 
     /// Learns what all events of it have in common.
-    fn begin(&mut self, event: &Value) {
+    fn begin(&mut self, event: &Fields<'_>) {
         if self.is_known() {
             return;
         }
-        let text = |name: &str| event.get(name)?.as_str();
-        let text = |name: &str| text(name).filter(|id| (1..=LONGEST_ID).contains(&id.len()));
-        self.conversation = text("conversation_id").map(Into::into);
-        let number = |path| json::at(event, path).and_then(Value::as_u64);
-        let created = number("/created_at").or_else(|| number("/data/created_at"));
+        let text = |name| event.text(name);
+        let text = |name| text(name).filter(|id| (1..=LONGEST_ID).contains(&id.len()));
+        self.conversation = text("conversation_id");
+        let of_data = || event.object("data")?.number("created_at");
+        let created = event.number("created_at").or_else(of_data);
         self.created = created.unwrap_or(self.created);
         let id = text("message_id").or_else(|| text("workflow_run_id"));
         let id = id.or_else(|| text("task_id"));
@@ -271,7 +274,7 @@ impl Retelling {
             (false, false) => "chat.completion.chunk",
         };
         let mut head = json!({
-            "id": id.unwrap_or("dify"),
+            "id": id.as_deref().unwrap_or("dify"),
             "object": object,
             "created": self.created,
             "model": self.model,
@@ -283,120 +286,63 @@ impl Retelling {
         self.head.pop();
     }
 
-    fn read(&mut self, event: &Value, out: &mut String) {
-        let text = |path| json::at(event, path).and_then(Value::as_str);
-        let text = |path| text(path).unwrap_or_default();
-        let name = text("/event");
-        self.trace
-            .has_begun
-            .set(self.trace.has_begun.get() || name != "error");
-        match name {
+    fn read(&mut self, event: &Fields<'_>, out: &mut String) {
+        let name = event.text("event").unwrap_or_default();
+        let data = event.object("data").unwrap_or_default();
+        let trace = &self.trace.has_begun;
+        trace.set(trace.get() || name != "error");
+        match &*name {
             "workflow_started" => self.has_run = true,
-            "node_finished" => self.nodes = self.nodes.with(cost::of_node(event)),
+            "node_finished" => self.nodes = self.nodes.with(cost::of_node(&data)),
             "message_end" => self.message_over(event, out),
-            "workflow_finished" => self.run_over(event, out),
-            "error" => self.fail(event, out),
+            "workflow_finished" => self.run_over(data.text("status"), &data, out),
+            "workflow_paused" => self.run_over(Some("paused".into()), &data, out),
+            "error" => {
+                let said = json!({
+                    "code": event.text("code"),
+                    "message": event.text("message"),
+                    "status": event.number("status"),
+                });
+                self.fail(&said, out);
+            }
             _ if self.is_said => {}
             "agent_message" => {
                 self.by_agent = true;
-                self.say(text("/answer"), out);
+                let piece = self.join(event.get("answer"));
+                self.say(&piece, out);
             }
-            "message" if text("/answer").is_empty() => {}
+            "message" if matches!(event.get("answer"), None | Some("\"\"")) => {}
             // What an agent has said piece by piece it may say once more, and then it is all of it.
-            "message" if mem::take(&mut self.by_agent) => self.amend(text("/answer"), out),
-            "message" => self.say(text("/answer"), out),
-            "text_chunk" if self.is_of_output(event) => self.say(text("/data/text"), out),
-            "text_chunk" => self.hold(text("/data/text")),
-            "reasoning_chunk" => self.think(text("/data/reasoning"), out),
-            "message_replace" => self.replace(text("/answer"), out),
-            "text_replace" => self.replace(text("/data/text"), out),
-            "workflow_paused" => self.run_over(event, out),
+            "message" if mem::take(&mut self.by_agent) => self.amend(event.get("answer"), out),
+            "message" => {
+                let piece = self.join(event.get("answer"));
+                self.say(&piece, out);
+            }
+            "text_chunk" => {
+                let piece = self.join(data.get("text"));
+                if self.is_of_output(&data) {
+                    self.say(&piece, out);
+                } else {
+                    self.hold(&piece);
+                }
+            }
+            "reasoning_chunk" => {
+                let mut seam = Seam::default();
+                let thought = data.get("reasoning").and_then(|piece| seam.join(piece));
+                self.think(&(thought.unwrap_or_default() + seam.end()), out);
+            }
+            "message_replace" | "text_replace" => {
+                self.is_replaced = true;
+                self.amend(event.get("answer").or(data.get("text")), out);
+            }
             _ => {}
         }
     }
 
-    /// A message is over. If there is a run behind it, that may have cost more, or have failed.
-    fn message_over(&mut self, event: &Value, out: &mut String) {
-        self.usage = cost::read(event, "/metadata/usage").or_more(self.usage);
-        match self.run.take() {
-            Some(Err(failed)) => self.fail(&failed, out),
-            None if self.has_run => self.stop(out),
-            _ => self.end(out),
-        }
-    }
-
-    /// A run is over: that is the end of a workflow, and nearly that of a chatflow.
-    fn run_over(&mut self, event: &Value, out: &mut String) {
-        let text = |path| json::at(event, path).and_then(Value::as_str);
-        let run = cost::split(cost::read(event, "/data"), self.nodes);
-        self.usage = self.usage.or_more(run);
-        let is_paused = text("/event") == Some("workflow_paused");
-        let status = is_paused.then_some("paused").or(text("/data/status"));
-        let failed = match status {
-            Some("paused") => Some(("workflow_paused", "the workflow waits for a person")),
-            None | Some("succeeded" | "partial-succeeded") => None,
-            Some("stopped") => Some(("workflow_stopped", "the workflow was stopped")),
-            Some(_) => Some(("workflow_failed", "the workflow has failed")),
-        };
-        let failed = failed.map(|(code, message)| {
-            let said = text("/data/error").filter(|said| !said.is_empty());
-            json!({ "code": code, "message": said.unwrap_or(message) })
-        });
-        let origin = self.origin.clone();
-        let Some(Form::Workflow { output, .. }) = &origin.app else {
-            match failed {
-                Some(failed) if self.is_said || is_paused => self.fail(&failed, out),
-                Some(failed) => self.run = Some(Err(failed)),
-                None if self.is_said => self.end(out),
-                None => self.run = Some(Ok(())),
-            }
-            return;
-        };
-        if let Some(failed) = failed {
-            return self.fail(&failed, out);
-        }
-        // What stands in place of all outputs is not to be found among them.
-        if !self.is_replaced {
-            let outputs = json::at(event, "/data/outputs");
-            match outputs.and_then(|outputs| outputs.get(&**output)) {
-                None | Some(Value::Null) => {
-                    let held = mem::take(&mut self.held);
-                    if self.text.is_empty() {
-                        self.say(&held, out);
-                    }
-                    if self.text.is_empty() {
-                        let message = ["the workflow has no output `", output, "`"].concat();
-                        let failed = json!({ "code": "workflow_failed", "message": message });
-                        return self.fail(&failed, out);
-                    }
-                }
-                Some(Value::String(text)) => self.amend(text, out),
-                Some(other) => self.amend(&other.to_string(), out),
-            }
-        }
-        self.end(out);
-    }
-
-    /// Whether a piece of what a workflow says is of the output that is the answer. It says whose variable it is and what that is
-    /// called, and not as what it is put out: those which are called alike are taken for the same, and what differs in the end is taken
-    /// back.
-    fn is_of_output(&mut self, event: &Value) -> bool {
-        let Some(Form::Workflow { output, .. }) = &self.origin.app else {
-            return true;
-        };
-        let Some(source) = json::at(event, "/data/from_variable_selector") else {
-            return false;
-        };
-        let called = source.as_array().and_then(|source| source.last()?.as_str());
-        called == Some(output) && self.source.get_or_insert_with(|| source.clone()) == source
-    }
-
-    /// Keeps a piece of which it is not known whether it is of the answer.
-    fn hold(&mut self, text: &str) {
-        self.held.push_str(text);
-        if self.held.len() > sse::LONGEST_EVENT {
-            self.wrong = Some("it says too much beside its answer".into());
-        }
+    /// What a piece adds to the text, as far as it is one.
+    fn join(&mut self, piece: Option<&str>) -> String {
+        let joined = piece.and_then(|piece| self.seam.join(piece));
+        joined.unwrap_or_default()
     }
 
     /// Says a piece of the answer.
@@ -427,15 +373,16 @@ impl Retelling {
         }
     }
 
-    /// Says this in place of all that was said.
-    fn replace(&mut self, text: &str, out: &mut String) {
-        self.is_replaced = true;
-        self.amend(text, out);
+    /// A piece says anew all that was said so far.
+    fn amend(&mut self, piece: Option<&str>, out: &mut String) {
+        self.seam.end();
+        let text = self.join(piece);
+        self.amend_by(&text, out);
     }
 
     /// This is all that was said so far. Who has heard the beginning of it hears the rest; who has heard something else is told that it
     /// does not hold.
-    fn amend(&mut self, text: &str, out: &mut String) {
+    fn amend_by(&mut self, text: &str, out: &mut String) {
         if self.at_once {
             self.text.clear();
         }

@@ -29,11 +29,14 @@ const OUTCOME: [&str; 12] = [
 ];
 
 /// What an answer is put together from.
-const ANSWER: [&str; 7] = [
+const ANSWER: [&str; 10] = [
     "message",
     "agent_message",
     "message_replace",
     "message_end",
+    "text_chunk",
+    "text_replace",
+    "reasoning_chunk",
     "workflow_finished",
     "workflow_paused",
     "error",
@@ -91,7 +94,7 @@ impl Whole {
             return;
         }
         let Some(event) = Fields::read(&data) else {
-            self.lacks |= data.trim_ascii() != b"null" && matters(&data);
+            self.lacks |= matters(&data);
             return;
         };
         self.know(&event);
@@ -290,7 +293,10 @@ impl Whole {
 }
 
 /// Whether an event that cannot be read may be a part of the answer.
-fn matters(event: &[u8]) -> bool {
+pub(super) fn matters(event: &[u8]) -> bool {
+    if event.trim_ascii() == b"null" {
+        return false;
+    }
     let kind = open::text(event, b"event");
     kind.is_none_or(|kind| ANSWER.iter().any(|part| part.as_bytes() == kind))
 }

@@ -1,6 +1,7 @@
 use http::Uri;
 
 use super::*;
+use crate::upstream::Form;
 
 fn telling(app: Form, at_once: bool) -> Retelling {
     let origin = Origin {
@@ -399,6 +400,35 @@ fn each_kind_of_app_is_told_as_a_model() {
 }
 
 #[test]
+fn what_nobody_reads_may_be_what_it_likes_and_a_character_may_come_in_halves() {
+    let deep = ["[".repeat(200), "]".repeat(200)].concat();
+    let unread = [
+        r#"{"event":"node_finished","data":{"outputs":{"score":NaN,"x":-Infinity}}}"#.into(),
+        r#"{"event":"node_finished","data":{"outputs":{"text":"\ud83d"}}}"#.into(),
+        format!(r#"{{"event":"node_finished","data":{{"outputs":{deep}}}}}"#),
+        format!(r#"{{"event":"node_started","x":{deep}}}"#),
+        r#"{"event":"iteration_next","data":nan}"#.into(),
+        "null".into(),
+    ];
+    let [one, two] = [r#" \ud83d"#, r#"\ude00"#].map(|half| MORE.replace(r#" \ud83d\ude00"#, half));
+    let lost = MORE.replace(r#" \ud83d\ude00"#, r#"\ud83d"#);
+    let end = END.replace("\"usage\"", "\"score\":NaN,\"usage\"");
+    let mut events: Vec<&str> = vec![SAID];
+    events.extend(unread.iter().map(String::as_str));
+    events.extend([&*one, unread[0].as_str(), &*two, &*lost, &*end]);
+    let bytes = stream(&events);
+    let (heard, said) = told(telling(Form::Chat, false), &bytes, 7);
+    assert_eq!(heard.wrong(), None);
+    let expected = ["Hé", " ", "😀", "\u{fffd}", "stop", "5+2=7", "[DONE]"];
+    assert_eq!(words(&said), expected);
+    let (heard, _) = told(telling(Form::Chat, true), &bytes, 99);
+    assert_eq!(at_once(heard), ["Hé 😀\u{fffd}", "7"]);
+    let run = RUN.replace("\"other\":1", "\"other\":NaN");
+    let (heard, _) = told(telling(workflow(), true), &stream(&[STARTED, &run]), 99);
+    assert_eq!(at_once(heard), ["Bonjour", "20"]);
+}
+
+#[test]
 fn every_event_says_whose_it_is() {
     let bytes = stream(&[SAID, END]);
     let (_, told) = told(telling(Form::Chat, false).keeping(true), &bytes, 1 << 10);
@@ -464,7 +494,14 @@ fn a_text_is_told_as_one() {
 
 #[test]
 fn what_is_no_event_of_difys_is_no_answer() {
-    for wrong in ["<html>", "5", "[]", "\"x\"", "{\"event\":\"message\""] {
+    for wrong in [
+        "<html>",
+        "5",
+        "[]",
+        "{}x",
+        "\"x\"",
+        "{\"event\":\"message\"",
+    ] {
         // What came before it was said nevertheless, wherever the bytes are cut.
         for length in [1, 1_000] {
             let bytes = stream(&[SAID, wrong, END]);
@@ -479,6 +516,8 @@ fn what_is_no_event_of_difys_is_no_answer() {
         ": x\n\n",
         "data:\n\n",
         "data: {}\n\n",
+        "data: null\n\n",
+        "data: {\"event\":\"node_finished\",\"data\":nan}\n\n",
         "data: {\"event\":7,\"answer\":[]}\n\n",
         "data: {\"event\":\"message\",\"answer\":null}\n\n",
         "data: {\"event\":\"tts_message\",\"audio\":\"aGk=\"}\n\n",
