@@ -223,8 +223,9 @@ impl Retelling {
         // An event that is left open is none. What has failed has failed; but a message whose end is missing is not whole.
         match self.run.take().filter(|_| !self.is_over()) {
             Some(Err(said)) => self.fail(&said, &mut out),
-            _ if self.is_said && !self.is_over() => self.end(&mut out),
-            _ => {}
+            _ if self.is_over() => {}
+            _ if self.is_said => self.end(&mut out),
+            _ => self.count(&mut out),
         }
         out.into()
     }

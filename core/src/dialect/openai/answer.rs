@@ -55,7 +55,7 @@ pub struct Meter {
     /// It is a response, which says that it is over in an event of its own.
     responds: bool,
     pub(in crate::dialect) failed: bool,
-    /// It has said in an event of its own what it has cost, which is done where nothing more is to come.
+    /// It has said in an event of its own what it has cost, and nothing more of the answer since.
     pub(in crate::dialect) has_counted: bool,
     /// How many choices were asked for, and those that have begun.
     asked: usize,
@@ -230,7 +230,8 @@ impl Meter {
         self.failed |= fails;
         self.over |= closed || self.failed;
         let alone = event.usage.is_some() && event.choices.as_ref().is_some_and(Vec::is_empty);
-        self.has_counted |= alone;
+        let has_choices = event.choices.iter().flatten().next().is_some();
+        self.has_counted = alone || self.has_counted && !has_choices;
         if self.hide_usage && alone {
             Verdict::Keep
         } else {

@@ -207,7 +207,7 @@ fn each_kind_of_app_is_told_as_a_model() {
         (
             Form::Chat,
             &[STARTED, SAID, NODE, RUN],
-            &["Hé"],
+            &["Hé", "16+4=20"],
             ["open", ""],
         ),
         (

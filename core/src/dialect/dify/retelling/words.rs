@@ -63,8 +63,8 @@ impl Retelling {
     }
 
     /// Says what it has cost, if that is known.
-    fn count(&self, out: &mut String) {
-        if let Some(usage) = cost::told(self.usage) {
+    pub(super) fn count(&self, out: &mut String) {
+        if let Some(usage) = cost::told(self.usage).filter(|_| !self.at_once) {
             self.add(&["[],\"usage\":", &usage], out);
         }
     }
