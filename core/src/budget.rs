@@ -88,8 +88,9 @@ impl Budget {
     pub(crate) fn failed(&mut self, may_have_cost: bool, said: Usage) {
         self.spent = self.spent.with(said);
         self.is_lost = may_have_cost || said.total().is_some();
-        if let Some(tokens) = said.total().or((!may_have_cost).then_some(0)) {
-            self.tenure.bill(Bill::Exactly(tokens));
+        match said.total() {
+            None if may_have_cost => {}
+            tokens => self.tenure.bill(Bill::Exactly(tokens.unwrap_or(0))),
         }
     }
 

@@ -296,8 +296,8 @@ impl Retelling {
             "workflow_started" => self.has_run = true,
             "node_finished" => self.nodes = self.nodes.with(cost::of_node(&data)),
             "message_end" => self.message_over(event, out),
-            "workflow_finished" => self.run_over(data.text("status"), &data, out),
-            "workflow_paused" => self.run_over(Some("paused".into()), &data, out),
+            "workflow_finished" => self.run_over(data.text("status").as_deref(), &data, out),
+            "workflow_paused" => self.run_over(Some("paused"), &data, out),
             "error" => {
                 let said = json!({
                     "code": event.text("code"),
@@ -334,7 +334,8 @@ impl Retelling {
             }
             "message_replace" | "text_replace" => {
                 self.is_replaced = true;
-                self.amend(event.get("answer").or(data.get("text")), out);
+                let text = event.get("answer").or_else(|| data.get("text"));
+                self.amend(text, out);
             }
             _ => {}
         }

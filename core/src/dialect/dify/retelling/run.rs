@@ -34,16 +34,16 @@ impl Retelling {
     }
 
     /// A run is over: that is the end of a workflow, and nearly that of a chatflow.
-    pub(super) fn run_over(&mut self, status: Option<String>, data: &Fields<'_>, out: &mut String) {
+    pub(super) fn run_over(&mut self, status: Option<&str>, data: &Fields<'_>, out: &mut String) {
         let run = cost::split(counts(data), self.nodes);
         self.usage = self.usage.or_more(run);
-        let failed = match status.as_deref() {
+        let failed = match status {
             None | Some("succeeded" | "partial-succeeded") => None,
             Some("paused") => Some(("workflow_paused", "the workflow waits for a person")),
             Some("stopped") => Some(("workflow_stopped", "the workflow was stopped")),
             Some(_) => Some(("workflow_failed", "the workflow has failed")),
         };
-        let is_paused = status.as_deref() == Some("paused");
+        let is_paused = status == Some("paused");
         let failed = failed.map(|(code, message)| {
             let said = data.text("error").filter(|said| !said.is_empty());
             json!({ "code": code, "message": said.as_deref().unwrap_or(message) })
