@@ -124,7 +124,7 @@ pub(crate) async fn take(
             check_provider(&head, now)?;
             let meter = || {
                 let meter = openai::Meter::new(terms.hide_usage, terms.counts);
-                let meter = meter.expecting(terms.choices);
+                let meter = meter.expecting(terms.choices).telling(terms.prompt);
                 Meter::OpenAi(if terms.keeps { meter.keeping() } else { meter })
             };
             let mut is_stream = is_stream;
@@ -171,6 +171,10 @@ pub(crate) async fn take(
                 // Some do not stream, whatever they are asked; who asked waits for events.
                 content = Content::Stream(stream.into(), meter());
                 head.headers.insert(header::CONTENT_TYPE, EVENTS);
+            }
+            if terms.choices > 0 && head.status.is_success() {
+                // Some say no more of it than that they have taken the request; but this is the answer.
+                head.status = StatusCode::OK;
             }
             (content, from_provider(&head.headers))
         }

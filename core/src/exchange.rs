@@ -100,6 +100,8 @@ pub(crate) struct Terms {
     pub(crate) choices: u64,
     /// The event that tells the usage of a stream is not for the caller.
     pub(crate) hide_usage: bool,
+    /// How many tokens the prompt probably comes to, where the caller wants to be told them in a stream.
+    pub(crate) prompt: Option<u64>,
     /// What passes of a stream is to be counted.
     pub(crate) counts: bool,
     /// What passes of a stream is to be kept: somebody else may have to go on with it.

@@ -148,7 +148,9 @@ fn ask(
         None => {}
     }
     if needs_model {
+        let is_told = asked.stream && asked.choices > 0 && !asked.hide_usage;
         exchange.reading = Reading::Model(Terms {
+            prompt: is_told.then(|| asked.estimate().likely),
             stream: asked.stream,
             choices: asked.choices,
             hide_usage: asked.hide_usage,

@@ -313,15 +313,16 @@ impl Relay {
 
     /// What an event of the upstream's is to the caller.
     fn event(&mut self, event: Bytes, out: &mut Vec<Bytes>) -> Result<(), Break> {
-        match self.meter.read(&event) {
-            Verdict::Pass => {}
+        let event = match self.meter.read(&event) {
+            Verdict::Pass => event,
+            Verdict::Anew(event) => event,
             Verdict::Keep => return Ok(()),
             Verdict::Garbled => return Err(Break::Lost("an event is not JSON".into())),
             Verdict::Unfinished => {
                 let detail = "it ended without a `finish_reason`";
                 return Err(Break::Lost(detail.into()));
             }
-        }
+        };
         if self.meter.has_failed() {
             return Err(match openai::opening(&event) {
                 Opening::Error(status) if is_for_caller(status) => Break::Refused(event),
@@ -338,7 +339,7 @@ impl Relay {
         };
         let data = sse::data(&event);
         if data.as_deref().is_some_and(openai::is_done) {
-            out.extend(self.note.take());
+            self.tell_rest(out);
             self.vigil.linger();
         } else if self.meter.is_over() {
             self.vigil.wind_up();
@@ -351,9 +352,16 @@ impl Relay {
         Ok(())
     }
 
+    /// What the caller is told before the last word.
+    fn tell_rest(&mut self, out: &mut Vec<Bytes>) {
+        let owed = self.meter.owed(self.splice.as_ref());
+        out.extend(owed.map(Bytes::from));
+        out.extend(self.note.take());
+    }
+
     /// The stream is over.
     fn end(&mut self, out: &mut Vec<Bytes>) {
-        out.extend(self.note.take());
+        self.tell_rest(out);
         let ended = if self.splice.is_some() {
             self.served_by = Some(self.trail.last());
             Ending::Rescued
@@ -476,10 +484,7 @@ impl Relay {
     fn give_up(&mut self, detail: String, out: &mut Vec<Bytes>) {
         self.close(Ending::Truncated, Some(detail), None);
         let said = self.last_word.take();
-        let said = said.and_then(|said| match self.dialect {
-            Dialect::OpenAi => openai::failure(&said),
-            Dialect::Dify => Some(said),
-        });
+        let said = said.and_then(|said| self.meter.failure(said));
         out.push(said.unwrap_or_else(|| Refusal::Truncated.event(self.dialect)));
     }
 
@@ -488,8 +493,9 @@ impl Relay {
         let last = self.budget.last.take().unwrap_or_default();
         self.close(Ending::Limited, Some(denial.to_string()), None);
         let why = denial.to_string();
+        let owed = self.meter.owed(self.splice.as_ref()).unwrap_or_default();
         self.meter
-            .cut(&last, &why)
+            .cut(&last, &why, &owed)
             .unwrap_or_else(|| Refusal::from(denial).event(self.dialect))
     }
 

@@ -77,6 +77,12 @@ pub fn missing_end(event: &[u8]) -> Bytes {
     })
 }
 
+/// The data of an event that is one line of it and nothing else, which readers understand that know no more of events.
+pub fn plain(event: &[u8]) -> Option<&[u8]> {
+    let data = event.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
+    memchr2(b'\n', b'\r', data).is_none().then_some(data)
+}
+
 /// The value of the `data` field of an event: its lines joined, none if it has no such line.
 pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut lines = fields(event).filter_map(|(name, value)| (name == b"data").then_some(value));
@@ -104,7 +110,8 @@ pub fn name(event: &[u8]) -> Option<&[u8]> {
 
 /// Name and value of each line of an event; a comment has the empty name.
 fn fields(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let mut rest = event;
+    // Some begin a stream with the mark of the order of its bytes, as if there were several.
+    let mut rest = event.strip_prefix("\u{feff}".as_bytes()).unwrap_or(event);
     std::iter::from_fn(move || {
         while !rest.is_empty() {
             let end = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());

@@ -47,6 +47,30 @@ impl Usage {
         }
     }
 
+    /// The same with what is likely in place of what is absent.
+    pub fn guessed(self, prompt: u64, answer: u64) -> Self {
+        let rest = |part: Option<u64>| Some(self.tokens?.saturating_sub(part?));
+        let likely = prompt.min(self.tokens.unwrap_or(u64::MAX));
+        let tokens_in = self.tokens_in.or_else(|| rest(self.tokens_out));
+        let tokens_in = tokens_in.or(Some(likely));
+        Self {
+            tokens_in,
+            tokens_out: self.tokens_out.or_else(|| rest(tokens_in)).or(Some(answer)),
+            tokens: self.tokens,
+        }
+    }
+
+    /// What this has cost, and whatever is known of `other`.
+    pub fn with_known(self, other: Self) -> Self {
+        let sum =
+            |one: Option<u64>, other: Option<u64>| Some(one?.saturating_add(other.unwrap_or(0)));
+        Self {
+            tokens_in: sum(self.tokens_in, other.tokens_in),
+            tokens_out: sum(self.tokens_out, other.tokens_out),
+            tokens: sum(self.total(), other.total()),
+        }
+    }
+
     /// All tokens together. What a provider read from its own cache, thought without showing it, saw or heard is among them.
     pub fn total(&self) -> Option<u64> {
         self.tokens.or_else(|| {

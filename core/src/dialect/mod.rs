@@ -45,10 +45,12 @@ pub enum Meter {
 }
 
 /// What becomes of an event.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Verdict {
     /// It goes to the caller as it came.
     Pass,
+    /// This goes to the caller in its place.
+    Anew(Bytes),
     /// It was for the gateway alone.
     Keep,
     /// It is none: the upstream has lost its way.
@@ -127,10 +129,28 @@ impl Meter {
         matches!(self, Self::OpenAi(meter) if meter.has_counted)
     }
 
-    /// The events that end the stream here because `why`, where its dialect has such an end; `last` was its last event.
-    pub fn cut(&self, last: &[u8], why: &str) -> Option<Bytes> {
+    /// The event that tells what the answer has cost to a caller who asked for that, where nobody else has told it; `splice` has made
+    /// one of two.
+    pub fn owed(&mut self, splice: Option<&openai::Splice>) -> Option<String> {
         match self {
-            Self::OpenAi(meter) => Some(meter.cut(last, why)),
+            Self::OpenAi(meter) => meter.owed(splice),
+            Self::Dify(_) => None,
+        }
+    }
+
+    /// What its caller is told in place of `said`, by which the upstream has told that it has failed, if it is told anything of that.
+    pub fn failure(&self, said: Bytes) -> Option<Bytes> {
+        match self {
+            Self::OpenAi(meter) => meter.failure(&said),
+            Self::Dify(_) => Some(said),
+        }
+    }
+
+    /// The events that end the stream here because `why`, where its dialect has such an end, and tell what is `owed`; `last` was its
+    /// last event.
+    pub fn cut(&self, last: &[u8], why: &str, owed: &str) -> Option<Bytes> {
+        match self {
+            Self::OpenAi(meter) => Some(meter.cut(last, why, owed)),
             Self::Dify(_) => None,
         }
     }

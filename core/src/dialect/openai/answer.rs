@@ -5,13 +5,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
+    cost::Estimate,
     cut::cut,
-    event::{Choice, Delta, Event, is_nothing},
+    edit::{edited, place},
+    event::{Choice, Delta, Event, is_life, is_nothing},
+    failure::failure,
     is_done,
+    plain::{self, Calls, Edits},
+    splice::Splice,
     transcript::Transcript,
 };
 use crate::{
-    dialect::{Verdict, json},
+    dialect::{Dialect, Verdict, json},
     sse,
     usage::Usage,
 };
@@ -36,7 +41,7 @@ pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
             .any(Option::is_some)
     };
     let is_answer = is_answer || answer.error.is_some() || answer.is_error();
-    is_answer.then(|| answer.usage.map(count).unwrap_or_default())
+    is_answer.then(|| answer.usage.map(count).unwrap_or_default().0)
 }
 
 /// Reads the events of a stream.
@@ -57,9 +62,16 @@ pub struct Meter {
     pub(in crate::dialect) failed: bool,
     /// It has said in an event of its own what it has cost, and nothing more of the answer since.
     pub(in crate::dialect) has_counted: bool,
-    /// How many choices were asked for, and those that have begun.
+    /// How many choices were asked for, and those that have begun. A stream that comes in choices goes on so that all readers of such
+    /// streams understand it.
     asked: usize,
     choices: Vec<Begun>,
+    calls: Calls,
+    /// The caller has asked for the usage of a prompt that comes to so many tokens, and has not been told all of it.
+    owes: Option<u64>,
+    is_told: bool,
+    /// The first event of the answer, if its usage may have to be told here.
+    first: Box<[u8]>,
     /// What a response said of itself when it began, in case it must be ended here.
     begun: Option<Box<RawValue>>,
     /// What has been said so far, in case somebody else must go on with it.
@@ -98,6 +110,13 @@ impl Meter {
         self
     }
 
+    /// Sees to it that the caller is told what it has cost, where the prompt comes to so many tokens; or does not.
+    pub fn telling(mut self, prompt: Option<u64>) -> Self {
+        self.owes = prompt;
+        self.counts |= prompt.is_some();
+        self
+    }
+
     /// Keeps what is said, so that somebody else can go on with it.
     pub fn keeping(mut self) -> Self {
         self.told = Some(Transcript::default());
@@ -126,23 +145,62 @@ impl Meter {
         all_have_begun && self.choices.iter().all(|choice| choice.is_finished)
     }
 
-    /// The events that end the stream here, of which `last` was the last event.
-    pub(in crate::dialect) fn cut(&self, last: &[u8], why: &str) -> Bytes {
+    /// The event that tells the caller what it has cost, if he has asked for that and nobody has told all of it. What is not known is
+    /// guessed.
+    pub(in crate::dialect) fn owed(&mut self, splice: Option<&Splice>) -> Option<String> {
+        let prompt = self.owes.take().filter(|_| !self.is_told)?;
+        let answer = Estimate::of_bytes(self.passed).likely;
+        let (first, lost) = match splice {
+            Some(splice) => (&splice.heard().first, splice.lost()),
+            None => (&self.first, Usage::default()),
+        };
+        Some(plain::usage(
+            first,
+            self.usage.guessed(prompt, answer).with_known(lost),
+        ))
+    }
+
+    /// What the caller is told in place of `said`, by which the upstream has told that it has failed, if there is anything to tell.
+    pub(in crate::dialect) fn failure(&self, said: &Bytes) -> Option<Bytes> {
+        failure(said, self.asked > 0)
+    }
+
+    /// The events that end the stream here, of which `last` was the last event; `owed` is told before the end.
+    pub(in crate::dialect) fn cut(&self, last: &[u8], why: &str, owed: &str) -> Bytes {
         let open = self.choices.iter().filter(|choice| !choice.is_finished);
         let open: Vec<u64> = open.map(|choice| choice.number).collect();
-        cut(last, &open, self.begun.as_deref(), why)
+        cut(last, &open, self.begun.as_deref(), why, owed)
     }
 
     pub(in crate::dialect) fn read(&mut self, event: &[u8]) -> Verdict {
+        let in_choices = self.asked > 0;
+        if let Some(line) = sse::plain(event) {
+            return self.read_data(line, false);
+        }
+        let name = sse::name(event);
         let Some(data) = sse::data(event) else {
-            return Verdict::Pass;
+            return match in_choices {
+                true if event.trim_ascii().is_empty() => Verdict::Keep,
+                true if !plain::is_comment(event) => self.life(),
+                _ => Verdict::Pass,
+            };
         };
-        let is_named_error = sse::name(event) == Some(b"error");
+        let verdict = match name {
+            Some(name) if in_choices && is_life(name) => self.life(),
+            name => self.read_data(&data, name == Some(b"error")),
+        };
+        match verdict {
+            Verdict::Pass if in_choices => Verdict::Anew(sse::event(&data)),
+            verdict => verdict,
+        }
+    }
+
+    fn read_data(&mut self, data: &[u8], is_named_error: bool) -> Verdict {
         if self.done {
             // Nothing is said after the last word.
             return Verdict::Keep;
         }
-        if is_done(&data) {
+        if is_done(data) {
             // Whoever never says of a choice whether it is over is taken at his word.
             let is_open = |choice: &Begun| choice.tells_end && !choice.is_finished;
             if self.choices.iter().any(is_open) || self.responds && !self.over {
@@ -151,15 +209,23 @@ impl Meter {
             (self.over, self.done) = (true, true);
             return Verdict::Pass;
         }
-        let event: Event<'_> = match json::read(&data) {
+        let event: Event<'_> = match json::read(data) {
             Ok(event) => event,
-            Err(_) if data.trim_ascii().is_empty() => return Verdict::Pass,
-            Err(error) if error.is_data() && str::from_utf8(&data).is_ok() => {
-                return self.puzzle(&data, is_named_error);
+            Err(_) if data.trim_ascii().is_empty() => return self.life(),
+            Err(error) if error.is_data() && str::from_utf8(data).is_ok() => {
+                return self.puzzle(data, is_named_error);
             }
             Err(_) => return Verdict::Garbled,
         };
-        self.take(&event, &data, is_named_error)
+        self.take(&event, data, is_named_error)
+    }
+
+    /// What becomes of an event that only says that somebody is there.
+    fn life(&self) -> Verdict {
+        match self.asked {
+            0 => Verdict::Pass,
+            _ => Verdict::Anew(Dialect::OpenAi.ping()),
+        }
     }
 
     /// Reads what is an object, and not one of those that are known here: of a field that stands twice the last one counts, as it does
@@ -196,7 +262,7 @@ impl Meter {
         };
         let told = event.usage.or_else(of_response);
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
-            self.usage = count(raw);
+            (self.usage, self.is_told) = count(raw);
         }
         let fails = event.error.is_some_and(|error| !is_nothing(error))
             || event.is_error()
@@ -205,11 +271,10 @@ impl Meter {
             || matches!(event.name(), Some("response.failed" | "error"));
         // Some say in the same event that a choice has finished: with an error.
         let choices = event.choices.iter().flatten();
+        let mut edits = Edits::new();
         for choice in choices.filter(|_| !fails) {
             self.follow(choice);
-            if self.counts || self.told.is_some() {
-                self.hear(choice, data);
-            }
+            self.hear(choice, data, &mut edits);
         }
         if event.name().is_some() {
             self.responds = true;
@@ -229,23 +294,50 @@ impl Meter {
         );
         self.failed |= fails;
         self.over |= closed || self.failed;
-        let alone = event.usage.is_some() && event.choices.as_ref().is_some_and(Vec::is_empty);
-        let has_choices = event.choices.iter().flatten().next().is_some();
+        let has_choices = event.has_choices();
+        let alone = event.usage.is_some() && !has_choices;
         self.has_counted = alone || self.has_counted && !has_choices;
-        if self.hide_usage && alone {
-            Verdict::Keep
-        } else {
+        if self.hide_usage && alone && !fails {
+            return Verdict::Keep;
+        }
+        if self.asked == 0 || fails {
+            return Verdict::Pass;
+        }
+        if event.choices.is_none() {
+            match plain::choices(data) {
+                _ if event.is_life() => return self.life(),
+                Some(edit) => edits.push(edit),
+                None => return Verdict::Garbled,
+            }
+        }
+        if edits.is_empty() {
             Verdict::Pass
+        } else {
+            Verdict::Anew(sse::event(&edited(data, &mut edits)))
         }
     }
 }
 
 impl Meter {
-    /// Counts and keeps what is said.
-    fn hear(&mut self, choice: &Choice<'_>, data: &[u8]) {
-        let delta: Option<Delta<'_>> = choice
-            .delta
-            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+    /// Counts and keeps what is said, if that is wanted, and has it say all that readers need.
+    fn hear(&mut self, choice: &Choice<'_>, data: &[u8], edits: &mut Edits<'_>) {
+        let said = choice.delta.filter(|delta| delta.get() != "null");
+        if self.asked > 0 && said.is_none() {
+            let nothing = choice.delta.and_then(|delta| place(delta, data));
+            edits.extend(nothing.map(|place| (place, "{}".into())));
+        }
+        let has_calls = |delta: &RawValue| delta.get().contains("\"tool_calls\"");
+        let calls = self.asked > 0 && choice.index() == 0 && said.is_some_and(has_calls);
+        if !(calls || self.counts || self.told.is_some()) {
+            return;
+        }
+        let delta: Option<Delta<'_>> = said.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        if let Some(delta) = delta.as_ref().filter(|_| calls) {
+            self.calls.name(delta, data, edits);
+        }
+        if self.owes.is_some() && self.first.is_empty() {
+            self.first = data.into();
+        }
         if self.counts {
             let piece = delta.as_ref().map_or_else(|| bytes(choice.delta), tokens);
             let piece = piece.saturating_add(bytes(choice.text));
@@ -255,7 +347,7 @@ impl Meter {
             if told.first.is_empty() {
                 told.first = data.into();
             }
-            let is_read = delta.is_some() || choice.delta.is_none();
+            let is_read = delta.is_some() || said.is_none();
             let is_kept = is_read && told.follow(choice, delta.as_ref()).is_some();
             if !is_kept {
                 self.told = None;
@@ -315,13 +407,16 @@ struct Counts {
     total_tokens: Option<u64>,
 }
 
-fn count(raw: &RawValue) -> Usage {
+/// What was counted, and whether a reader of choices finds both parts of it.
+fn count(raw: &RawValue) -> (Usage, bool) {
     let counts: Counts = serde_json::from_str(raw.get()).unwrap_or_default();
-    Usage {
+    let is_told = counts.prompt_tokens.and(counts.completion_tokens).is_some();
+    let usage = Usage {
         tokens_in: counts.prompt_tokens.or(counts.input_tokens),
         tokens_out: counts.completion_tokens.or(counts.output_tokens),
         tokens: counts.total_tokens,
-    }
+    };
+    (usage, is_told)
 }
 
 #[cfg(test)]

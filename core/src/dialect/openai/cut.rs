@@ -6,10 +6,16 @@ use serde_json::{Map, Value, json, value::RawValue};
 use crate::{dialect::json, sse};
 
 /// The events that end a stream of which `last` was the last event, `choices` the choices that have not finished, and `begun` the
-/// response, if it is one.
+/// response, if it is one; `owed` comes before its last word.
 ///
 /// It ends as a stream does whose tokens the caller has limited, and says why in a field that no other API has.
-pub(super) fn cut(last: &[u8], choices: &[u64], begun: Option<&RawValue>, why: &str) -> Bytes {
+pub(super) fn cut(
+    last: &[u8],
+    choices: &[u64],
+    begun: Option<&RawValue>,
+    why: &str,
+    owed: &str,
+) -> Bytes {
     let data = sse::data(last);
     let event: Map<String, Value> = data
         .and_then(|data| json::read(&data).ok())
@@ -35,7 +41,7 @@ pub(super) fn cut(last: &[u8], choices: &[u64], begun: Option<&RawValue>, why: &
         "choices": choices.iter().map(choice).collect::<Vec<_>>(),
         "tidegate": { "limit": why },
     });
-    format!("data: {chunk}\n\ndata: [DONE]\n\n").into()
+    format!("data: {chunk}\n\n{owed}data: [DONE]\n\n").into()
 }
 
 /// The end of a stream of the Responses API.
@@ -83,7 +89,10 @@ mod tests {
         ];
         for (last, choices, expected) in table {
             let begun = serde_json::from_str(r#"{"id":"r-1","status":"in_progress"}"#).unwrap();
-            assert_eq!(cut(last.as_bytes(), &choices, Some(begun), "w"), expected);
+            assert_eq!(
+                cut(last.as_bytes(), &choices, Some(begun), "w", ""),
+                expected
+            );
         }
     }
 }

@@ -48,7 +48,8 @@ pub(super) struct Choice<'a> {
     index: Option<&'a RawValue>,
     #[serde(borrow, deserialize_with = "said")]
     pub(super) finish_reason: Option<&'a RawValue>,
-    #[serde(borrow)]
+    /// What it adds, be it nothing.
+    #[serde(borrow, deserialize_with = "said")]
     pub(super) delta: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) text: Option<&'a RawValue>,
@@ -76,7 +77,7 @@ pub(super) struct Delta<'a> {
 /// A piece of a call of a tool.
 #[derive(Default)]
 pub(super) struct ToolCall<'a> {
-    index: Option<&'a RawValue>,
+    pub(super) index: Option<&'a RawValue>,
     pub(super) id: Option<&'a RawValue>,
     pub(super) function: Function<'a>,
     says_more: bool,
@@ -248,8 +249,13 @@ impl Event<'_> {
     /// life is no event.
     pub(super) fn name(&self) -> Option<&str> {
         let name = self.kind.as_deref().filter(|_| self.choices.is_none())?;
-        let is_life = matches!(name, "ping" | "keepalive" | "keep-alive" | "heartbeat");
-        (!is_life).then_some(name)
+        (!is_life(name.as_bytes())).then_some(name)
+    }
+
+    /// Whether it is none, but a sign of life.
+    pub(super) fn is_life(&self) -> bool {
+        let name = self.kind.as_deref().filter(|_| self.choices.is_none());
+        name.is_some_and(|name| is_life(name.as_bytes()))
     }
 
     /// Whether it is nothing but an error: as those servers say it that do not say it inside of another object.
@@ -268,8 +274,13 @@ impl ToolCall<'_> {
     }
 }
 
+/// Whether what has this name is no event, but a sign of life.
+pub(super) fn is_life(name: &[u8]) -> bool {
+    matches!(name, b"ping" | b"keepalive" | b"keep-alive" | b"heartbeat")
+}
+
 /// What is said, be it nothing.
-fn said<'de: 'a, 'a, D: Deserializer<'de>>(
+pub(super) fn said<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)

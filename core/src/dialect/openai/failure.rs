@@ -9,23 +9,26 @@ use super::event::{Event, is_nothing};
 use crate::{dialect::json, sse};
 
 /// The error that `event` is, where its reader looks for one: `{"error": …}`, or an event of the Responses API. Clients take whatever
-/// else providers say for a piece of an answer, and its end for the answer's. Nothing, if it says no more than that it has failed.
-pub(crate) fn failure(event: &Bytes) -> Option<Bytes> {
+/// else providers say for a piece of an answer, and its end for the answer's; of a stream of choices, some of them an error too that
+/// has choices beside it. Nothing, if it says no more than that it has failed.
+pub(super) fn failure(event: &Bytes, in_choices: bool) -> Option<Bytes> {
     let data = sse::data(event)?;
     let Ok(read) = json::read::<Event<'_>>(&data) else {
         // It makes no sense, but an error was found in it.
         return Some(event.clone());
     };
-    let says = |error: &Option<&RawValue>| error.is_some_and(|error| !is_nothing(error));
-    if read.name().is_some() || says(&read.error) {
+    let says = |error: &&RawValue| !is_nothing(error);
+    let error = read.error.filter(says);
+    let stands = match in_choices {
+        true => error.is_some() && read.choices.is_none(),
+        false => error.is_some() || read.name().is_some(),
+    };
+    if stands {
         return Some(event.clone());
     }
-    let of_choice = read
-        .choices
-        .iter()
-        .flatten()
-        .find_map(|choice| choice.error);
-    let error = match of_choice.filter(|error| !is_nothing(error)) {
+    let mut choices = read.choices.iter().flatten();
+    let of_choice = choices.find_map(|choice| choice.error);
+    let error = match error.or(of_choice.filter(says)) {
         Some(error) => Cow::Borrowed(error.get().as_bytes()),
         None if read.has_choices() => return None,
         None => data.clone(),
@@ -48,7 +51,7 @@ mod tests {
         ];
         for event in known {
             let event = Bytes::from(event);
-            assert_eq!(failure(&event), Some(event));
+            assert_eq!(failure(&event, false), Some(event));
         }
         let table = [
             (
@@ -71,7 +74,11 @@ mod tests {
             ),
         ];
         for (event, expected) in table {
-            assert_eq!(failure(&event.into()), expected.map(Bytes::from), "{event}");
+            assert_eq!(
+                failure(&event.into(), false),
+                expected.map(Bytes::from),
+                "{event}"
+            );
         }
     }
 }

@@ -3,10 +3,12 @@
 mod answer;
 mod cost;
 mod cut;
+mod edit;
 mod event;
 mod failure;
 mod length;
 mod opening;
+mod plain;
 mod request;
 mod splice;
 mod streamed;
@@ -15,7 +17,6 @@ mod whole;
 
 pub use answer::{Meter, usage};
 pub use cost::Estimate;
-pub(crate) use failure::failure;
 pub use length::Most;
 pub(crate) use opening::{Opening, complaint, is_filtered, opening, refused, told};
 pub use request::{Asked, Malformed};

@@ -11,7 +11,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    event::{Choice, Event, is_empty, is_nothing},
+    event::{Choice, Event, is_empty, is_life, is_nothing},
     is_done,
 };
 use crate::{dialect::json, sse, upstream::Complaint};
@@ -38,6 +38,9 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
     let Some(data) = sse::data(event) else {
         return Opening::Nothing;
     };
+    if sse::name(event).is_some_and(is_life) {
+        return Opening::Nothing;
+    }
     if is_done(&data) {
         return Opening::End;
     }

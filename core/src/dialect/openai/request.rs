@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, ops::Range};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IgnoredAny, MapAccess, Visitor},
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     cost::{self, Estimate},
+    edit::{edited, place},
     hides_usage,
     length::{self, Length, Most},
 };
@@ -76,14 +77,7 @@ impl Asked {
         }
         let fields: Fields<'_> =
             serde_json::from_str(text).map_err(|error| Malformed::body(describe(&error)))?;
-        let place = |raw: &RawValue| {
-            let start = raw
-                .get()
-                .as_ptr()
-                .addr()
-                .saturating_sub(text.as_ptr().addr());
-            start..start + raw.get().len()
-        };
+        let place = |raw: &RawValue| place(raw, &body).unwrap_or_default();
         let model = fields
             .model
             .map(|raw| read::<String>(raw, "model", "a text"))
@@ -271,18 +265,7 @@ impl Asked {
         if edits.is_empty() {
             return self.body.clone();
         }
-        in_order(&mut edits);
-        let mut out = BytesMut::with_capacity(
-            self.body.len() + edits.iter().map(|(_, text)| text.len()).sum::<usize>(),
-        );
-        let mut from = 0;
-        for (range, text) in &edits {
-            out.extend_from_slice(self.body.get(from..range.start).unwrap_or_default());
-            out.extend_from_slice(text.as_bytes());
-            from = range.end;
-        }
-        out.extend_from_slice(self.body.get(from..).unwrap_or_default());
-        out.freeze()
+        edited(&self.body, &mut edits)
     }
 }
 
@@ -301,21 +284,6 @@ fn beginning(form: Prefill, text: &str) -> (String, &'static str) {
         format!(r#",{{"role":"assistant","content":{text}{mark}}}"#),
         flags,
     )
-}
-
-/// There are few at most: whatever sorts many would be most of the code.
-fn in_order<T>(edits: &mut [(Range<usize>, T)]) {
-    for end in 1..edits.len() {
-        let mut place = end;
-        while let Some([(before, _), (after, _)]) = place
-            .checked_sub(1)
-            .and_then(|before| edits.get(before..=place))
-            && before.start > after.start
-        {
-            edits.swap(place - 1, place);
-            place -= 1;
-        }
-    }
 }
 
 impl Malformed {

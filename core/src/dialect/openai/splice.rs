@@ -10,7 +10,7 @@ use super::{
 use crate::{dialect::json, sse, usage::Usage};
 
 /// What every event of one answer says alike.
-const ALIKE: [&str; 5] = ["id", "object", "created", "model", "system_fingerprint"];
+pub(super) const ALIKE: [&str; 5] = ["id", "object", "created", "model", "system_fingerprint"];
 
 /// What makes one answer of two.
 ///
