@@ -47,15 +47,17 @@ impl Usage {
         }
     }
 
-    /// The same with what is likely in place of what is absent.
+    /// The same with what is likely in place of what is absent; of what is known as a whole, as large a part.
     pub fn guessed(self, prompt: u64, answer: u64) -> Self {
-        let rest = |part: Option<u64>| Some(self.tokens?.saturating_sub(part?));
-        let likely = prompt.min(self.tokens.unwrap_or(u64::MAX));
-        let tokens_in = self.tokens_in.or_else(|| rest(self.tokens_out));
-        let tokens_in = tokens_in.or(Some(likely));
+        let rest = |part: u64| self.tokens.map(|all| all.saturating_sub(part));
+        let both = prompt.saturating_add(answer).max(1);
+        let share = self.tokens.map(|all| all.saturating_mul(prompt) / both);
+        let of_answer = self.tokens_out.map(|part| rest(part).unwrap_or(prompt));
+        let tokens_in = self.tokens_in.or(of_answer).or(share).unwrap_or(prompt);
+        let tokens_out = self.tokens_out.or_else(|| rest(tokens_in));
         Self {
-            tokens_in,
-            tokens_out: self.tokens_out.or_else(|| rest(tokens_in)).or(Some(answer)),
+            tokens_in: Some(tokens_in),
+            tokens_out: tokens_out.or(Some(answer)),
             tokens: self.tokens,
         }
     }
@@ -113,6 +115,34 @@ mod tests {
             if expected.total() > Some(0) {
                 assert_eq!(other.or_more(one), expected, "{other:?} {one:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_absent_is_what_is_left_or_what_is_likely() {
+        let none = Usage::default();
+        for (said, expected, total) in [
+            (none, (20, 5), 25),
+            (usage(Some(3), None, None), (3, 5), 8),
+            (usage(None, Some(4), None), (20, 4), 24),
+            (usage(Some(3), None, Some(9)), (3, 6), 9),
+            (usage(None, Some(4), Some(9)), (5, 4), 9),
+            (usage(None, None, Some(9)), (7, 2), 9),
+            (usage(None, None, Some(29)), (23, 6), 29),
+            (usage(Some(9), None, Some(3)), (9, 0), 3),
+            (usage(Some(3), Some(4), Some(9)), (3, 4), 9),
+        ] {
+            let guessed = said.guessed(20, 5);
+            let (tokens_in, tokens_out) = (guessed.tokens_in, guessed.tokens_out);
+            assert_eq!(tokens_in.zip(tokens_out), Some(expected), "{said:?}");
+            assert_eq!(guessed.total(), Some(total), "{said:?}");
+            assert_eq!(guessed.with(none).total(), Some(total));
+            let more = guessed.with(usage(Some(1), None, Some(7)));
+            assert_eq!(more.tokens_in, tokens_in.map(|tokens| tokens + 1));
+            assert_eq!(
+                (more.tokens_out, more.total()),
+                (tokens_out, Some(total + 7))
+            );
         }
     }
 }

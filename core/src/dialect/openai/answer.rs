@@ -1,14 +1,14 @@
-//! An answer, of which only what it cost and whether it is whole is read.
+//! A stream, of which only what it cost and whether it is whole is read.
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     cost::Estimate,
+    counted::{bytes, counted, tokens},
     cut::cut,
     edit::{edited, place},
-    event::{Choice, Delta, Event, is_life, is_nothing},
+    event::{Bare, Choice, Delta, Event, is_life, is_nothing},
     failure::failure,
     is_done,
     plain::{self, Calls, Edits},
@@ -26,23 +26,6 @@ const MOST_CHOICES: usize = 128;
 
 /// Tokens of a choice that no text shows: where it begins and ends.
 const UNSHOWN: u64 = 8;
-
-/// Tokens around a call of a tool that no text shows.
-const CALL: u64 = 16;
-
-/// What a whole answer cost, which comes in choices or does not; nothing if it says nothing that an answer says, or an error.
-pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
-    let answer: Event<'_> = json::read(answer).ok()?;
-    let is_answer = if in_choices {
-        answer.has_choices()
-    } else {
-        [answer.object, answer.data, answer.output, answer.usage]
-            .iter()
-            .any(Option::is_some)
-    };
-    let is_answer = is_answer || answer.error.is_some() || answer.is_error();
-    is_answer.then(|| answer.usage.map(count).unwrap_or_default().0)
-}
 
 /// Reads the events of a stream.
 #[derive(Debug, Default)]
@@ -76,13 +59,6 @@ pub struct Meter {
     begun: Option<Box<RawValue>>,
     /// What has been said so far, in case somebody else must go on with it.
     told: Option<Transcript>,
-}
-
-/// Of an event that makes no sense, whether it is an error.
-#[derive(Default, Deserialize)]
-struct Blunt<'a> {
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
 }
 
 /// A choice that has begun.
@@ -242,7 +218,7 @@ impl Meter {
         if !data.trim_ascii().starts_with(b"{") {
             return Verdict::Garbled;
         }
-        let Blunt { error } = json::read(data).unwrap_or_default();
+        let Bare { error, .. } = json::read(data).unwrap_or_default();
         if is_named_error || error.is_some_and(|error| !is_nothing(error)) {
             (self.failed, self.over) = (true, true);
         } else {
@@ -262,7 +238,7 @@ impl Meter {
         };
         let told = event.usage.or_else(of_response);
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
-            (self.usage, self.is_told) = count(raw);
+            (self.usage, self.is_told) = counted(raw);
         }
         let fails = event.error.is_some_and(|error| !is_nothing(error))
             || event.is_error()
@@ -373,52 +349,6 @@ impl Meter {
     }
 }
 
-/// How many tokens of text a piece of a chat brings at most.
-fn tokens(delta: &Delta<'_>) -> u64 {
-    let calls = delta.tool_calls.iter().flatten().map(|call| {
-        let named = call.id.map_or(0, |_| CALL);
-        named + bytes(call.function.name) + bytes(call.function.arguments)
-    });
-    bytes(delta.content)
-        + bytes(delta.reasoning_content)
-        + bytes(delta.reasoning)
-        + bytes(delta.refusal)
-        + bytes(delta.function_call)
-        + bytes(delta.audio)
-        + calls.sum::<u64>()
-}
-
-/// The bytes of a text, as it is written in JSON: as many as it has, or more.
-fn bytes(raw: Option<&RawValue>) -> u64 {
-    match raw.map(RawValue::get) {
-        None | Some("null") => 0,
-        Some(text) => (text.len() as u64).saturating_sub(2),
-    }
-}
-
-/// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counts {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    total_tokens: Option<u64>,
-}
-
-/// What was counted, and whether a reader of choices finds both parts of it.
-fn count(raw: &RawValue) -> (Usage, bool) {
-    let counts: Counts = serde_json::from_str(raw.get()).unwrap_or_default();
-    let is_told = counts.prompt_tokens.and(counts.completion_tokens).is_some();
-    let usage = Usage {
-        tokens_in: counts.prompt_tokens.or(counts.input_tokens),
-        tokens_out: counts.completion_tokens.or(counts.output_tokens),
-        tokens: counts.total_tokens,
-    };
-    (usage, is_told)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -506,32 +436,6 @@ mod tests {
                 meter.read(format!("data: {event}\n\n").as_bytes());
             }
             assert_eq!(meter.is_over(), whole, "{asked} {events:?}");
-        }
-    }
-
-    #[test]
-    fn a_whole_answer_is_a_json_object_that_says_something() {
-        let cost = |answer: &[u8]| usage(answer, false);
-        let tokens = cost(br#"{"usage":{"prompt_tokens":1,"x":[]}}"#).unwrap();
-        assert_eq!(tokens.tokens_in, Some(1));
-        assert_eq!(
-            cost(br#"{"usage":{"prompt_tokens":"1"}}"#),
-            Some(Usage::default())
-        );
-        assert_eq!(cost(br#"{"data":[]}"#), Some(Usage::default()));
-        for broken in [&b""[..], b"{}", b"<html>", b"{", b"\"x\"", b"null"] {
-            assert_eq!(cost(broken), None);
-        }
-        for (answer, is_one) in [
-            (&br#"{"choices":[{}]}"#[..], true),
-            (br#"{"error":{}}"#, true),
-            (br#"{"choices":[],"usage":{}}"#, false),
-            (br#"{"object":"error","message":"x"}"#, true),
-            (br#"{"choices":null}"#, false),
-            (br#"{"detail":"busy"}"#, false),
-            (b"{}", false),
-        ] {
-            assert_eq!(usage(answer, true).is_some(), is_one);
         }
     }
 }

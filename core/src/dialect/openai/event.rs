@@ -40,6 +40,17 @@ pub(super) struct Event<'a> {
     pub(super) output: Option<&'a RawValue>,
 }
 
+/// An event, however little sense it makes.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Bare<'a> {
+    #[serde(borrow)]
+    pub(super) error: Option<&'a RawValue>,
+    /// Its choices, be they none.
+    #[serde(borrow, deserialize_with = "said")]
+    pub(super) choices: Option<&'a RawValue>,
+}
+
 /// What an event says of one of the answers that were asked for.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -280,7 +291,7 @@ pub(super) fn is_life(name: &[u8]) -> bool {
 }
 
 /// What is said, be it nothing.
-pub(super) fn said<'de: 'a, 'a, D: Deserializer<'de>>(
+fn said<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::event::{Event, is_nothing};
+use super::event::{Bare, Event, is_nothing};
 use crate::{dialect::json, sse};
 
 /// The error that `event` is, where its reader looks for one: `{"error": …}`, or an event of the Responses API. Clients take whatever
@@ -13,24 +13,25 @@ use crate::{dialect::json, sse};
 /// has choices beside it. Nothing, if it says no more than that it has failed.
 pub(super) fn failure(event: &Bytes, in_choices: bool) -> Option<Bytes> {
     let data = sse::data(event)?;
-    let Ok(read) = json::read::<Event<'_>>(&data) else {
-        // It makes no sense, but an error was found in it.
-        return Some(event.clone());
-    };
     let says = |error: &&RawValue| !is_nothing(error);
-    let error = read.error.filter(says);
-    let stands = match in_choices {
-        true => error.is_some() && read.choices.is_none(),
-        false => error.is_some() || read.name().is_some(),
+    let Bare { error, choices } = json::read(&data).unwrap_or_default();
+    let mut error = error.filter(says);
+    // What makes no sense is not known by more than that.
+    let read: Option<Event<'_>> = json::read(&data).ok();
+    let stands = match &read {
+        _ if in_choices => error.is_some() && choices.is_none(),
+        Some(read) => error.is_some() || read.name().is_some(),
+        None => true,
     };
     if stands {
         return Some(event.clone());
     }
-    let mut choices = read.choices.iter().flatten();
-    let of_choice = choices.find_map(|choice| choice.error);
-    let error = match error.or(of_choice.filter(says)) {
+    let choices = read.and_then(|read| read.choices).unwrap_or_default();
+    let of_choice = || choices.iter().find_map(|choice| choice.error);
+    error = error.or_else(|| of_choice().filter(says));
+    let error = match error {
         Some(error) => Cow::Borrowed(error.get().as_bytes()),
-        None if read.has_choices() => return None,
+        None if !choices.is_empty() => return None,
         None => data.clone(),
     };
     Some(sse::event(&[br#"{"error":"#, &*error, b"}"].concat()))
@@ -80,5 +81,20 @@ mod tests {
                 "{event}"
             );
         }
+        // Of choices, readers look for no error beside them, and know no other names.
+        let boom = "data: {\"error\":{\"message\":\"boom\"}}\n\n";
+        for event in [
+            boom,
+            r#"data: {"id":"c","choices":[{"delta":{},"finish_reason":"error"}],"error":{"message":"boom"}}"#,
+            r#"data: {"choices":"none","error":{"message":"boom"}}"#,
+            r#"data: {"choices":[],"error":{"message":"boom"}}"#,
+            r#"data: {"message":"boom"}"#,
+        ] {
+            let told = failure(&event.into(), true);
+            assert_eq!(told, Some(boom.into()), "{event}");
+        }
+        let named = "data: {\"type\":\"error\",\"message\":\"boom\"}\n\n";
+        let told = "data: {\"error\":{\"type\":\"error\",\"message\":\"boom\"}}\n\n";
+        assert_eq!(failure(&named.into(), true), Some(told.into()));
     }
 }

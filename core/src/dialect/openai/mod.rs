@@ -2,6 +2,7 @@
 
 mod answer;
 mod cost;
+mod counted;
 mod cut;
 mod edit;
 mod event;
@@ -15,8 +16,9 @@ mod streamed;
 mod transcript;
 mod whole;
 
-pub use answer::{Meter, usage};
+pub use answer::Meter;
 pub use cost::Estimate;
+pub use counted::usage;
 pub use length::Most;
 pub(crate) use opening::{Opening, complaint, is_filtered, opening, refused, told};
 pub use request::{Asked, Malformed};

@@ -2,12 +2,11 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     edit::place,
-    event::{Delta, is_empty, said},
+    event::{Bare, Delta, is_empty},
     splice::ALIKE,
 };
 use crate::{dialect::json, usage::Usage};
@@ -18,13 +17,6 @@ const LONGEST_ID: usize = 256;
 
 /// What is written in place of what.
 pub(super) type Edits<'a> = Vec<(Range<usize>, Cow<'a, str>)>;
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Bare<'a> {
-    #[serde(borrow, deserialize_with = "said")]
-    choices: Option<&'a RawValue>,
-}
 
 /// Whether a block without data says no more than that somebody is there, in the one way that all readers know.
 pub(super) fn is_comment(block: &[u8]) -> bool {
@@ -104,4 +96,126 @@ pub(super) fn usage(first: &[u8], usage: Usage) -> String {
         }),
     );
     format!("data: {}\n\n", Value::Object(event))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use crate::{
+        dialect::{Verdict, openai::Meter},
+        sse::Framer,
+    };
+
+    /// What a caller hears of `stream`, who has asked for so many choices.
+    fn heard(stream: &str, choices: u64) -> String {
+        let mut meter = Meter::new(false, false).expecting(choices);
+        let mut heard = Vec::new();
+        let mut each = |event: Bytes| match meter.read(&event) {
+            Verdict::Pass => heard.push(event),
+            Verdict::Anew(event) => heard.push(event),
+            Verdict::Keep => {}
+            verdict => heard.push(format!("{verdict:?}").into()),
+        };
+        let mut framer = Framer::default();
+        framer
+            .push(Bytes::copy_from_slice(stream.as_bytes()), &mut each)
+            .unwrap();
+        each(framer.finish());
+        String::from_utf8(heard.concat()).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_data() {
+        let same = "data: {\"choices\":[]}\n\n";
+        for (stream, expected) in [
+            (same, same),
+            ("data:{\"choices\":[]}\n\n", same),
+            ("data: {\"choices\":[]}\r\n\r\n", same),
+            ("data: {\"choices\":[]}\r\r", same),
+            ("data: {\"choices\":[]}", same),
+            ("\u{feff}data: {\"choices\":[]}\n\n", same),
+            ("\n\n\ndata: {\"choices\":[]}\n\n\n", same),
+            ("event: message\ndata: {\"choices\":[]}\n\n", same),
+            ("id: 7\nretry: 1\ndata: {\"choices\":[]}\n\n", same),
+            (": x\ndata: {\"choices\":[]}\n\n", same),
+            ("data: {\"choices\":[]}\n: x\n\n", same),
+            (
+                "data: {\ndata:  \"choices\":[\ndata: ]}\n\n",
+                "data: {  \"choices\":[ ]}\n\n",
+            ),
+            (
+                "data: \"x\"\n\ndata: [DONE]\r\n\r\n",
+                "Garbleddata: [DONE]\n\n",
+            ),
+            // What says only that somebody is there.
+            (": x\n\n", ": x\n\n"),
+            (": x\n: y\n\n", ": x\n: y\n\n"),
+            (": x\r\n\r\n", ": ping\n\n"),
+            (": x\nevent: y\n\n", ": ping\n\n"),
+            ("retry: 7\n\n", ": ping\n\n"),
+            ("data:\n\n", ": ping\n\n"),
+            ("event: ping\n\n", ": ping\n\n"),
+            ("event: ping\ndata: now\n\n", ": ping\n\n"),
+            ("event: keepalive\ndata: {}\n\n", ": ping\n\n"),
+            ("data: {\"type\":\"ping\"}\n\n", ": ping\n\n"),
+        ] {
+            assert_eq!(heard(stream, 1), expected, "{stream:?}");
+        }
+        let named =
+            "event: response.created\r\ndata: {\"type\":\"response.created\"}\r\n\r\n\n: x\r\r";
+        assert_eq!(heard(named, 0), named);
+    }
+
+    #[test]
+    fn an_event_has_choices_and_a_choice_something_to_add() {
+        for (event, expected) in [
+            ("{}", r#"{"choices":[]}"#),
+            (r#" { "id":1.0e-0}"#, r#" {"choices":[], "id":1.0e-0}"#),
+            (
+                r#"{"id":1,"choices": null,"x":"choices"}"#,
+                r#"{"id":1,"choices": [],"x":"choices"}"#,
+            ),
+            (
+                r#"{"choices":[{"index":0,"delta":null,"finish_reason":"stop"}]}"#,
+                r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+            ),
+            (
+                r#"{"choices":[{"text":"x"}]}"#,
+                r#"{"choices":[{"text":"x"}]}"#,
+            ),
+        ] {
+            let expected = format!("data: {expected}\n\n");
+            assert_eq!(heard(&format!("data: {event}\n\n"), 1), expected);
+        }
+        assert_eq!(heard("data: [{}]\n\n", 1), "Garbled");
+    }
+
+    #[test]
+    fn of_several_calls_a_piece_says_of_which_it_is() {
+        let mut meter = Meter::new(false, false).expecting(1);
+        for (calls, expected) in [
+            (r#"{"index":0,"id":"a","function":{}}"#, None),
+            (r#"{"index":0,"function":{}}"#, None),
+            (r#"{"index":1,"id":"b","function":{}}"#, None),
+            (r#"{"index":1,"function":{}}"#, None),
+            (
+                r#"{"index":0,"function":{}},{"id":null,"index":0},{"index":1}"#,
+                Some(r#"{"index":0,"id":"a","function":{}},{"id":"a","index":0},{"index":1}"#),
+            ),
+            (r#"{"index":0,"id":"a","function":{}}"#, None),
+            // Some number all calls alike.
+            (r#"{"index":1,"id":"c","function":{}}"#, None),
+            (r#"{"index":1,"function":{}}"#, None),
+            (r#"{"index":2,"function":{}}"#, None),
+            (r#"{"function":{}}"#, None),
+        ] {
+            let event = |calls| {
+                format!(r#"data: {{"choices":[{{"delta":{{"tool_calls":[{calls}]}}}}]}}"#) + "\n\n"
+            };
+            let expected =
+                expected.map_or(Verdict::Pass, |calls| Verdict::Anew(event(calls).into()));
+            assert_eq!(meter.read(event(calls).as_bytes()), expected, "{calls}");
+        }
+    }
 }

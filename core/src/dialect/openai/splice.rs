@@ -103,6 +103,7 @@ impl Splice {
             if place == heard.calls.len() {
                 heard.calls.push(Call::default());
             }
+            let is_last = place + 1 == heard.calls.len();
             let known = heard.calls.get_mut(place)?;
             let arguments = match call.arguments.strip_prefix(&*known.arguments) {
                 Some(rest) => rest.to_owned(),
@@ -112,6 +113,7 @@ impl Splice {
             known.arguments.push_str(&arguments);
             if known.name.is_empty() && !call.name.is_empty() {
                 known.name.clone_from(&call.name);
+                known.id.clone_from(&call.id);
                 pieces.push(json!({
                     "index": place,
                     "id": call.id,
@@ -121,7 +123,13 @@ impl Splice {
             } else if known.name != call.name {
                 return None;
             } else if !arguments.is_empty() {
-                pieces.push(json!({ "index": place, "function": { "arguments": arguments } }));
+                let mut piece = json!({ "index": place, "function": { "arguments": arguments } });
+                let is_named = !is_last && !known.id.is_empty();
+                if let Some(fields) = piece.as_object_mut().filter(|_| is_named) {
+                    // There are readers who count without numbers.
+                    fields.insert("id".into(), (&*known.id).into());
+                }
+                pieces.push(piece);
             }
         }
         Some((text, pieces))

@@ -1,0 +1,101 @@
+//! What an answer has cost, as far as it says so, and as far as it can be told without.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::event::{Delta, Event};
+use crate::{dialect::json, usage::Usage};
+
+/// Tokens around a call of a tool that no text shows.
+const CALL: u64 = 16;
+
+/// What a whole answer cost, which comes in choices or does not; nothing if it says nothing that an answer says, or an error.
+pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
+    let answer: Event<'_> = json::read(answer).ok()?;
+    let is_answer = if in_choices {
+        answer.has_choices()
+    } else {
+        [answer.object, answer.data, answer.output, answer.usage]
+            .iter()
+            .any(Option::is_some)
+    };
+    let is_answer = is_answer || answer.error.is_some() || answer.is_error();
+    is_answer.then(|| answer.usage.map(counted).unwrap_or_default().0)
+}
+
+/// How many tokens of text a piece of a chat brings at most.
+pub(super) fn tokens(delta: &Delta<'_>) -> u64 {
+    let calls = delta.tool_calls.iter().flatten().map(|call| {
+        let named = call.id.map_or(0, |_| CALL);
+        named + bytes(call.function.name) + bytes(call.function.arguments)
+    });
+    bytes(delta.content)
+        + bytes(delta.reasoning_content)
+        + bytes(delta.reasoning)
+        + bytes(delta.refusal)
+        + bytes(delta.function_call)
+        + bytes(delta.audio)
+        + calls.sum::<u64>()
+}
+
+/// The bytes of a text, as it is written in JSON: as many as it has, or more.
+pub(super) fn bytes(raw: Option<&RawValue>) -> u64 {
+    match raw.map(RawValue::get) {
+        None | Some("null") => 0,
+        Some(text) => (text.len() as u64).saturating_sub(2),
+    }
+}
+
+/// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+}
+
+/// What was counted, and whether a reader of choices finds both parts of it.
+pub(super) fn counted(raw: &RawValue) -> (Usage, bool) {
+    let counts: Counts = serde_json::from_str(raw.get()).unwrap_or_default();
+    let is_told = counts.prompt_tokens.and(counts.completion_tokens).is_some();
+    let usage = Usage {
+        tokens_in: counts.prompt_tokens.or(counts.input_tokens),
+        tokens_out: counts.completion_tokens.or(counts.output_tokens),
+        tokens: counts.total_tokens,
+    };
+    (usage, is_told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_answer_is_a_json_object_that_says_something() {
+        let cost = |answer: &[u8]| usage(answer, false);
+        let tokens = cost(br#"{"usage":{"prompt_tokens":1,"x":[]}}"#).unwrap();
+        assert_eq!(tokens.tokens_in, Some(1));
+        assert_eq!(
+            cost(br#"{"usage":{"prompt_tokens":"1"}}"#),
+            Some(Usage::default())
+        );
+        assert_eq!(cost(br#"{"data":[]}"#), Some(Usage::default()));
+        for broken in [&b""[..], b"{}", b"<html>", b"{", b"\"x\"", b"null"] {
+            assert_eq!(cost(broken), None);
+        }
+        for (answer, is_one) in [
+            (&br#"{"choices":[{}]}"#[..], true),
+            (br#"{"error":{}}"#, true),
+            (br#"{"choices":[],"usage":{}}"#, false),
+            (br#"{"object":"error","message":"x"}"#, true),
+            (br#"{"choices":null}"#, false),
+            (br#"{"detail":"busy"}"#, false),
+            (b"{}", false),
+        ] {
+            assert_eq!(usage(answer, true).is_some(), is_one);
+        }
+    }
+}
