@@ -63,7 +63,8 @@
 //! body goes through untouched. A model request is read once and never rebuilt: the fields that the gateway acts on are found
 //! by their place, and only their bytes change ([`dialect::openai::Asked`]). An answer that is not a stream is
 //! read whole before its head goes out, so that half an answer is an upstream's failure and never the caller's. A stream goes
-//! on event by event; if it breaks, the caller is told inside it, and it is never ended as if it were whole.
+//! on event by event, one that comes in choices as the plainest of its readers takes it; if it breaks, the caller is told inside it, and
+//! it is never ended as if it were whole.
 //!
 //! # Configuration
 //!
