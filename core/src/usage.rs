@@ -136,8 +136,8 @@ mod tests {
             let (tokens_in, tokens_out) = (guessed.tokens_in, guessed.tokens_out);
             assert_eq!(tokens_in.zip(tokens_out), Some(expected), "{said:?}");
             assert_eq!(guessed.total(), Some(total), "{said:?}");
-            assert_eq!(guessed.with(none).total(), Some(total));
-            let more = guessed.with(usage(Some(1), None, Some(7)));
+            assert_eq!(guessed.with_known(none).total(), Some(total));
+            let more = guessed.with_known(usage(Some(1), None, Some(7)));
             assert_eq!(more.tokens_in, tokens_in.map(|tokens| tokens + 1));
             assert_eq!(
                 (more.tokens_out, more.total()),
