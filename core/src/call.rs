@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
     header::{
         CONNECTION, CONTENT_LENGTH, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
         TRANSFER_ENCODING, UPGRADE,
@@ -27,7 +27,7 @@ pub struct Call {
     pub host: String,
     /// The host with its port, as it was written.
     pub authority: String,
-    /// The path, as it was written, never decoded.
+    /// The path: see [`plain`].
     pub path: String,
     /// What stands behind the question mark.
     pub query: Option<String>,
@@ -60,7 +60,11 @@ impl Call {
             scheme: uri.scheme_str().unwrap_or("http").to_owned(),
             host: host(&authority).to_ascii_lowercase(),
             authority,
-            path: path(&uri),
+            path: if uri.path().is_empty() {
+                "/".into()
+            } else {
+                plain(uri.path())
+            },
             query: uri.query().map(str::to_owned),
             headers,
             peer,
@@ -119,12 +123,33 @@ pub(crate) fn below(prefix: &str, path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn path(uri: &Uri) -> String {
-    if uri.path().is_empty() {
-        "/".into()
-    } else {
-        uri.path().into()
+/// `path` as it was written, but for escapes of what needs none: letters, digits, `-`, `.`, `_` and `~` (RFC 3986, 6.2.2.2). Whoever
+/// serves it takes `/v1/chat%2Dmessages` for `/v1/chat-messages`, so that it is this here as well, for what is looked for and for what
+/// is sent on. A path with a broken escape stays what it is: of its rest a new escape could come.
+pub(crate) fn plain(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let Some((byte, rest)) = escaped(part) else {
+            return path.into();
+        };
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            plain.push(char::from(byte));
+            plain.push_str(rest);
+        } else {
+            plain.push('%');
+            plain.push_str(part);
+        }
     }
+    plain
+}
+
+/// The byte that is meant by what follows a percent sign, and what is behind it.
+fn escaped(part: &str) -> Option<(u8, &str)> {
+    let (digits, rest) = part.split_at_checked(2)?;
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let byte = u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)?;
+    Some((byte, rest))
 }
 
 /// The host of `host:port` or `[v6]:port`.
@@ -135,7 +160,7 @@ fn host(authority: &str) -> &str {
     }
 }
 
-/// Says what is wrong with a path that could be read in two ways.
+/// Says what is wrong with a plain path that could be read in two ways.
 pub(crate) fn safe(path: &str) -> Result<(), &'static str> {
     if path
         .bytes()
@@ -153,7 +178,7 @@ pub(crate) fn safe(path: &str) -> Result<(), &'static str> {
         if segment.is_empty() && segments.peek().is_some() {
             return Err("the path contains an empty segment");
         }
-        if is_dots(segment) {
+        if matches!(segment, "." | "..") {
             return Err("the path contains a segment of dots");
         }
     }
@@ -161,26 +186,8 @@ pub(crate) fn safe(path: &str) -> Result<(), &'static str> {
 }
 
 /// Whether what follows a percent sign is no escape, or one that a decoder would make part of the path's structure.
-fn is_unsafe_escape(rest: &str) -> bool {
-    match rest.as_bytes() {
-        [b'2', b'f' | b'F', ..]
-        | [b'5', b'c' | b'C', ..]
-        | [b'7', b'f' | b'F', ..]
-        | [b'0' | b'1', _, ..] => true,
-        [high, low, ..] => !high.is_ascii_hexdigit() || !low.is_ascii_hexdigit(),
-        _ => true,
-    }
-}
-
-/// Whether a segment is `.` or `..`, however its dots are written.
-fn is_dots(segment: &str) -> bool {
-    let mut rest = segment.as_bytes();
-    let mut dots = 0;
-    while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
-        rest = after;
-        dots += 1;
-    }
-    rest.is_empty() && (1..=2).contains(&dots)
+fn is_unsafe_escape(part: &str) -> bool {
+    escaped(part).is_none_or(|(byte, _)| matches!(byte, b'/' | b'\\') || byte.is_ascii_control())
 }
 
 #[cfg(test)]
@@ -200,7 +207,7 @@ mod tests {
             "/...",
             "/%252f",
         ] {
-            assert_eq!(safe(fine), Ok(()), "{fine}");
+            assert_eq!(safe(&plain(fine)), Ok(()), "{fine}");
         }
         let wrong = [
             "//",
@@ -224,9 +231,34 @@ mod tests {
             "/a%2",
             "/a%zz",
             "/a%1",
+            "/%%36%31",
+            "/%2%66x",
         ];
         for wrong in wrong {
-            assert!(safe(wrong).is_err(), "{wrong}");
+            assert!(safe(&plain(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_escape_has_none() {
+        for (path, expected) in [
+            ("/v1/chat%2Dmessages", "/v1/chat-messages"),
+            ("/v1/chat%2dm%65ssages", "/v1/chat-messages"),
+            ("/%74hreads", "/threads"),
+            ("/%76%31/%7Ea%2E%5f", "/v1/~a._"),
+            // What means something else, or may, stays as it was written.
+            ("/a%20b%C3%a4%3A%40%2B+", "/a%20b%C3%a4%3A%40%2B+"),
+            ("/chat%252Dmessages", "/chat%252Dmessages"),
+            ("/%25%36%31", "/%2561"),
+            // Nothing comes of what is broken, so that it can be refused.
+            ("/%%36%31", "/%%36%31"),
+            ("/%2%66x", "/%2%66x"),
+            ("/%61%+1", "/%61%+1"),
+            ("/%61%2ä", "/%61%2ä"),
+            ("/%61%", "/%61%"),
+        ] {
+            assert_eq!(plain(path), expected, "{path}");
+            assert_eq!(plain(expected), expected, "{path}");
         }
     }
 

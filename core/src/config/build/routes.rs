@@ -11,6 +11,7 @@ use super::{
     overload::priority,
 };
 use crate::{
+    call,
     config::{
         Kind,
         read::{Field, nearest},
@@ -216,10 +217,9 @@ fn host(field: &Field<'_>) -> Option<Host> {
 
 /// Without the slash at its end: the empty path is any.
 fn path(field: &Field<'_>) -> Option<String> {
-    let text = field.text()?;
-    let fits = text.starts_with('/')
-        && crate::call::safe(text).is_ok()
-        && !text.contains(['?', '#', ' ', '*']);
+    let text = &*call::plain(field.text()?);
+    let fits =
+        text.starts_with('/') && call::safe(text).is_ok() && !text.contains(['?', '#', ' ', '*']);
     if !fits {
         field.complain(format!("expected a path such as `/v1`, found `{text}`"));
     } else if text == "/_tidegate" || text.starts_with("/_tidegate/") {
