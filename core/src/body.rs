@@ -4,7 +4,7 @@ use std::{
     any::Any,
     cell::Cell,
     error::Error,
-    fmt,
+    fmt, io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -36,7 +36,27 @@ enum Kind {
     Empty,
     Whole(Bytes),
     Foreign(Box<dyn Foreign>),
+    Watched(Box<Watched>),
     Arriving(Arriving),
+}
+
+/// What becomes of a body that is handed through, for whoever wants to know whose fault it is if nothing comes of it.
+pub type Watch = Rc<Cell<Course>>;
+
+/// How a body does that is handed through.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Course {
+    /// Whoever reads it has what he wants, as far as is known.
+    #[default]
+    Well,
+    /// Whoever reads it waits for whoever sends it.
+    Awaited,
+    /// It broke off.
+    Broken,
+    /// Whoever sends it was silent for too long.
+    Late,
+    /// It is longer than so many bytes.
+    TooLong(u64),
 }
 
 /// A platform's own body.
@@ -106,6 +126,10 @@ impl Body {
             Kind::Foreign(body) if (&*body as &dyn Any).is::<T>() => {
                 body.into_any().downcast::<T>().map_err(|_| Self::empty())
             }
+            // What has a length is held to it by the platform, and then nobody can say more of it.
+            Kind::Watched(body) if body.inner.is_foreign() && body.inner.size().is_some() => {
+                body.inner.into_foreign()
+            }
             other => Err(Self(other)),
         }
     }
@@ -142,7 +166,7 @@ impl Body {
             Kind::Empty => return Ok(Bytes::new()),
             Kind::Whole(bytes) => return Ok(bytes),
             Kind::Foreign(body) => return body.read(limit).await,
-            Kind::Arriving(_) => {}
+            Kind::Arriving(_) | Kind::Watched(_) => {}
         }
         // A body of one piece is not copied; one of many small pieces takes no more room than its bytes.
         let mut first = Bytes::new();
@@ -192,13 +216,14 @@ impl Body {
         })))
     }
 
-    /// The same body, which breaks once more than `limit` bytes have come, and then says that in `exceeded`.
-    pub fn limited(self, limit: u64, exceeded: Rc<Cell<Option<u64>>>) -> Self {
-        Self(Kind::Arriving(Box::pin(Limited {
+    /// The same body, which breaks once more than `limit` bytes have come, and tells `watch` how it does: as long as it is the platform's
+    /// own, and closed, that is nothing.
+    pub fn watched(self, limit: u64, watch: Watch) -> Self {
+        Self(Kind::Watched(Box::new(Watched {
             inner: self,
             limit,
             left: limit,
-            exceeded,
+            watch,
         })))
     }
 
@@ -209,6 +234,12 @@ impl Body {
             companion: Some(companion),
         })))
     }
+}
+
+/// Whether a body broke off since whoever sends it was silent, or slow, for too long.
+pub(crate) fn is_late(error: &BoxError) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 /// Pieces as one; a single piece is not copied.
@@ -258,6 +289,7 @@ impl http_body::Body for Body {
             match &mut self.0 {
                 Kind::Empty => return Poll::Ready(None),
                 Kind::Arriving(body) => return body.as_mut().poll_frame(cx),
+                Kind::Watched(body) => return body.poll_frame(cx),
                 Kind::Whole(_) | Kind::Foreign(_) => {}
             }
             match std::mem::take(&mut self.0) {
@@ -274,6 +306,7 @@ impl http_body::Body for Body {
             Kind::Whole(_) => false,
             Kind::Foreign(body) => body.size() == Some(0),
             Kind::Arriving(body) => body.is_end_stream(),
+            Kind::Watched(body) => body.inner.is_end_stream(),
         }
     }
 
@@ -285,6 +318,7 @@ impl http_body::Body for Body {
                 .size()
                 .map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Arriving(body) => body.size_hint(),
+            Kind::Watched(body) => http_body::Body::size_hint(&body.inner),
         }
     }
 }
@@ -364,41 +398,33 @@ impl<T: Unpin> http_body::Body for Accompanied<T> {
     }
 }
 
-struct Limited {
+struct Watched {
     inner: Body,
     limit: u64,
     left: u64,
-    exceeded: Rc<Cell<Option<u64>>>,
+    watch: Watch,
 }
 
-impl http_body::Body for Limited {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+impl Watched {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.watch.set(Course::Awaited);
+        let frame = ready!(http_body::Body::poll_frame(Pin::new(&mut self.inner), cx));
+        self.watch.set(match &frame {
+            Some(Err(error)) if is_late(error) => Course::Late,
+            Some(Err(_)) => Course::Broken,
+            _ => Course::Well,
+        });
         if let Some(Ok(frame)) = &frame {
             let size = frame.data_ref().map_or(0, |data| data.len() as u64);
             match self.left.checked_sub(size) {
                 Some(left) => self.left = left,
                 None => {
                     self.inner = Body::empty();
-                    self.exceeded.set(Some(self.limit));
+                    self.watch.set(Course::TooLong(self.limit));
                     return Poll::Ready(Some(Err(Box::new(BodyError::TooLarge))));
                 }
             }
         }
         Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        http_body::Body::size_hint(&self.inner)
     }
 }

@@ -1,12 +1,12 @@
 //! What is asked of an upstream: everything but whom.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
-    body::Body,
+    body::{Body, Watch},
     claim::{Answer, Cost, STEP},
     dialect::{
         dify::{self, Open, Query, Retelling, Run, Wish},
@@ -56,8 +56,8 @@ pub(crate) struct Exchange {
     pub(crate) way: Option<Way>,
     /// Whether its answer begins as soon as whoever is asked gets to it, however long it takes then.
     pub(crate) is_soon: bool,
-    /// Set once a payload of undeclared length has turned out longer than this.
-    pub(crate) exceeded: Rc<Cell<Option<u64>>>,
+    /// How a payload does that is handed through.
+    pub(crate) watch: Watch,
     /// It asks that the connection become a WebSocket; its payload is then what the caller sends once it has.
     pub(crate) switches: bool,
 }

@@ -1,13 +1,13 @@
 //! Makes of a call what is asked of an upstream.
 
-use std::{cell::Cell, num::NonZeroU32, rc::Rc};
+use std::{num::NonZeroU32, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde_json::{Value, json};
 
 use crate::{
-    body::{Body, BodyError},
+    body::{Body, BodyError, Watch, is_late},
     call::Call,
     claim::{Answer, Cost},
     config::Config,
@@ -77,7 +77,7 @@ pub(crate) async fn models(
         lead: None,
         way: None,
         is_soon: false,
-        exceeded: Rc::default(),
+        watch: Watch::default(),
     };
     let is_json = call.method == Method::POST && is_type(&call.headers, "application/json");
     if needs_model || is_json {
@@ -91,12 +91,7 @@ pub(crate) async fn models(
             ask(config, endpoint, body, conversation, &mut exchange)?;
         }
     } else {
-        let body = bounded(
-            body,
-            &call.headers,
-            config.max_body.get(),
-            &exchange.exceeded,
-        )?;
+        let body = bounded(body, &call.headers, config.max_body.get(), &exchange.watch)?;
         exchange.payload = Payload::Once(body);
     }
     if exchange.targets.is_empty() {
@@ -222,7 +217,7 @@ pub(crate) async fn app(
     let runs = app.runs.as_ref().filter(|_| is_run);
     // Whoever stops a run must name the user who began it.
     let is_several = places.are_several();
-    let (mut told, body) = told(config, call, body, wants_user || is_run || is_several).await?;
+    let (mut told, body) = told(config, call, body, wants_user || is_several, is_run).await?;
     let user = told.user.take();
     let mut exchange = to_installation(
         config,
@@ -301,7 +296,7 @@ pub(crate) async fn installation(
     } else {
         (call.content(body), Body::empty())
     };
-    let (mut told, content) = told(config, call, content, wants_user || is_run).await?;
+    let (mut told, content) = told(config, call, content, wants_user, is_run).await?;
     let user = told.user.take();
     let mut exchange = to_installation(
         config,
@@ -342,21 +337,28 @@ fn wish(told: Told, streams: bool, exchange: &mut Exchange) {
 }
 
 /// What a call to Dify's service API says in its body, if that is JSON; its user may stand in its query as well. Nothing, unless
-/// somebody wants to know.
+/// somebody `wants` to know.
+///
+/// What runs an app waits here until all of it has come, whatever it is: a caller who is slow with it, or breaks off, says nothing of how
+/// Dify does.
 async fn told(
     config: &Config,
     call: &Call,
     body: Body,
     wants: bool,
+    is_run: bool,
 ) -> Result<(Told, Body), Refusal> {
     let mut told = Told::default();
-    if !wants {
+    if !wants && !is_run {
         return Ok((told, body));
     }
     let mut body = body;
-    if is_type(&call.headers, "application/json") {
+    let is_json = is_type(&call.headers, "application/json");
+    if is_json || is_run {
         let read = read(body, config.max_body.get()).await?;
-        told = Told::read(&read);
+        if is_json {
+            told = Told::read(&read);
+        }
         body = read.into();
     }
     let of_query = || call.query.as_deref().and_then(dify::user_of_query);
@@ -373,8 +375,8 @@ fn to_installation(
     (name, origin): (&Rc<str>, &Rc<Origin>),
     (user, body): (Option<String>, Body),
 ) -> Result<Exchange, Refusal> {
-    let exceeded = Rc::default();
-    let body = bounded(body, &call.headers, config.max_body.get(), &exceeded)?;
+    let watch = Watch::default();
+    let body = bounded(body, &call.headers, config.max_body.get(), &watch)?;
     let is_run = matches!(reading, Reading::Run(_));
     let cost = is_run.then(|| Cost {
         prompt: Estimate::of_bytes(body.size().unwrap_or(UNKNOWN_SIZE)),
@@ -401,7 +403,7 @@ fn to_installation(
         lead: None,
         way: None,
         is_soon: false,
-        exceeded,
+        watch,
     })
 }
 
@@ -439,23 +441,21 @@ async fn read(body: Body, limit: u64) -> Result<Bytes, Refusal> {
     body.read(limit).await.map_err(|error| match error {
         BodyError::TooLarge => Refusal::TooLarge(limit),
         BodyError::NoRoom => Refusal::NoRoom,
+        BodyError::Broken(error) if is_late(&error) => Refusal::LateBody,
         BodyError::Broken(_) => Refusal::BrokenBody,
     })
 }
 
-/// The body, handed through: at once refused if it is declared too long, and watched if its length is not declared.
-fn bounded(
-    body: Body,
-    headers: &HeaderMap,
-    limit: u64,
-    exceeded: &Rc<Cell<Option<u64>>>,
-) -> Result<Body, Refusal> {
+/// The body, handed through: at once refused if it is declared too long, else watched on its way.
+fn bounded(body: Body, headers: &HeaderMap, limit: u64, watch: &Watch) -> Result<Body, Refusal> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    match body.size().or(declared) {
-        Some(size) if size > limit => Err(Refusal::TooLarge(limit)),
-        Some(_) => Ok(body),
-        None => Ok(body.limited(limit, exceeded.clone())),
+    if body.size().or(declared).is_some_and(|size| size > limit) {
+        return Err(Refusal::TooLarge(limit));
     }
+    Ok(match body.into_whole() {
+        Ok(whole) => whole.into(),
+        Err(body) => body.watched(limit, watch.clone()),
+    })
 }

@@ -24,6 +24,8 @@ pub enum Refusal {
     Malformed(Malformed),
     /// The request's body broke off.
     BrokenBody,
+    /// Nothing more of the request's body came in time.
+    LateBody,
     /// There is no key.
     MissingKey,
     /// There is a key, and it is nobody's.
@@ -95,6 +97,7 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnsafePath(_) | Self::Malformed(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
+            Self::LateBody => StatusCode::REQUEST_TIMEOUT,
             Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
             Self::MissingKey | Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -125,6 +128,7 @@ impl Refusal {
         match self {
             Self::UnsafePath(_) => "unsafe_path",
             Self::Malformed(_) | Self::BrokenBody => "invalid_request",
+            Self::LateBody => "request_timeout",
             Self::MissingKey => "missing_key",
             Self::InvalidKey => "invalid_key",
             Self::Forbidden => "forbidden",
@@ -170,6 +174,7 @@ impl Refusal {
             Self::UnsafePath(why) => (*why).into(),
             Self::Malformed(malformed) => malformed.message.clone().into(),
             Self::BrokenBody => "the body broke off before its end".into(),
+            Self::LateBody => "nothing more of the body came in time".into(),
             Self::MissingKey => {
                 "a key is needed, in `authorization: Bearer`, `x-api-key` or `api-key`".into()
             }

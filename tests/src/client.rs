@@ -28,7 +28,8 @@ fn exchange(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> io::R
     let start = Instant::now();
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let patience = call.leave_after_ms.map_or(PATIENCE, Duration::from_millis);
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = request(port, call, secrets);
     // Written beside the reading: who is refused early hears it while still talking.
@@ -79,7 +80,7 @@ fn request(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> Vec<u8
     let Some(body) = body else {
         return (head + "\r\n").into_bytes();
     };
-    if !call.chunked {
+    if !call.chunked && !call.garbled {
         head += &format!("content-length: {}\r\n\r\n", body.len());
         return [head.into_bytes(), body].concat();
     }
@@ -89,6 +90,10 @@ fn request(port: u16, call: &Call, secrets: &BTreeMap<String, String>) -> Vec<u8
         bytes.extend_from_slice(piece);
         bytes.extend_from_slice(b"\r\n");
     }
-    bytes.extend_from_slice(b"0\r\n\r\n");
+    bytes.extend_from_slice(if call.garbled {
+        b"no chunk\r\n"
+    } else {
+        b"0\r\n\r\n"
+    });
     bytes
 }

@@ -9,9 +9,11 @@ mod upstream;
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use tidegate_core::{
     time::Timestamp,
 };
 
-use self::{clock::StillClock, upstream::ScriptedUpstream};
+use self::{clock::StillClock, pieces::Garbled, upstream::ScriptedUpstream};
 pub use self::{isolate::Isolate, pieces::Pieces};
 use crate::{
     scenario::{Call, Runtime},
@@ -105,13 +107,17 @@ impl Stage for Memory {
                 let reply = match request {
                     Ok(request) => {
                         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                        listen(
-                            gateway.serve(request, Some(peer)).await,
-                            &call,
-                            &clock,
-                            start,
-                        )
-                        .await
+                        let answered = async {
+                            let answer = gateway.serve(request, Some(peer)).await;
+                            listen(answer, &call, &clock, start).await
+                        };
+                        match call.leave_after_ms {
+                            None => answered.await,
+                            Some(after) => {
+                                let after = Duration::from_millis(after);
+                                or_leaves(answered, clock.sleep(after)).await
+                            }
+                        }
                     }
                     Err(trouble) => Reply {
                         trouble,
@@ -180,11 +186,14 @@ fn request(call: &Call, secrets: &BTreeMap<String, String>) -> Result<http::Requ
     }
     let body = match body {
         None => Body::empty(),
-        Some(bytes) if call.chunked => {
+        Some(bytes) if call.chunked || call.garbled => {
             builder = builder.header("transfer-encoding", "chunked");
-            Body::arriving(Pieces(
-                bytes.chunks(16_000).map(Bytes::copy_from_slice).collect(),
-            ))
+            let pieces = Pieces(bytes.chunks(16_000).map(Bytes::copy_from_slice).collect());
+            if call.garbled {
+                Body::arriving(Garbled(pieces))
+            } else {
+                Body::arriving(pieces)
+            }
         }
         Some(bytes) => {
             builder = builder.header("content-length", bytes.len());
@@ -194,6 +203,16 @@ fn request(call: &Call, secrets: &BTreeMap<String, String>) -> Result<http::Requ
     builder
         .body(body)
         .map_err(|error| format!("no request: {error}"))
+}
+
+/// What is `answered`, unless its caller `leaves` before.
+async fn or_leaves(answered: impl Future<Output = Reply>, leaves: impl Future) -> Reply {
+    let (mut answered, mut leaves) = (pin!(answered), pin!(leaves));
+    poll_fn(|cx| match answered.as_mut().poll(cx) {
+        Poll::Pending => leaves.as_mut().poll(cx).map(|_| Reply::default()),
+        answered => answered,
+    })
+    .await
 }
 
 async fn listen(

@@ -10,7 +10,7 @@ use http::StatusCode;
 use crate::{
     admission::Denial,
     answer::{self, Content, Miss, Reply},
-    body::Body,
+    body::{Body, Course},
     budget::Budget,
     claim::Claim,
     diagnosis::diagnose,
@@ -57,8 +57,8 @@ pub(crate) struct Pursuit {
 pub(crate) enum Loss {
     /// Whoever was asked has failed, and nothing can be held for the next one.
     Denied(Denial),
-    /// What the caller sent was longer than this, which showed on the way.
-    TooLong(u64),
+    /// The caller is at fault, which showed on the way.
+    Refused(Refusal),
     /// There was no time left to ask anybody.
     TooLate,
     /// Everybody has failed who could be asked: the last one so.
@@ -276,22 +276,38 @@ impl Pursuit {
         mut taken: Result<Reply, Miss>,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        let fault = self.fault(&taken);
         match &mut taken {
             Ok(reply) if reply.complaint == Some(Complaint::Plugins) => {
                 reply.complaint = reply.complaint.filter(|_| !self.exchange.is_suspect());
             }
+            Err(miss) if fault.is_some() => miss.is_no_sign = true,
             // It may be the caller who broke off what was handed through.
             Err(miss) if self.exchange.is_broken_by_either() => miss.is_no_sign |= miss.is_broken(),
             Ok(_) | Err(_) => {}
         }
         let has_begun = sent.leave_trace(&mut taken);
         self.round.note(&taken, has_begun);
-        sent.has_come_to(&taken);
-        if let Some(limit) = self.exchange.exceeded.get() {
+        if let Some(refusal) = fault {
+            let detail = taken.err().and_then(|miss| miss.detail);
+            sent.tell("abandoned".into(), detail);
             budget.failed(false, Usage::default());
-            return Err(Loss::TooLong(limit));
+            return Err(Loss::Refused(refusal));
         }
+        sent.has_come_to(&taken);
         Ok((sent.target.clone(), taken))
+    }
+
+    /// What is wrong with what the caller has sent, if that is why nothing has come of it.
+    fn fault(&self, taken: &Result<Reply, Miss>) -> Option<Refusal> {
+        let timeout = Outcome::Failed(FailureReason::Timeout);
+        match self.exchange.watch.get() {
+            Course::Well => None,
+            Course::Awaited if outcome(taken) != timeout => None,
+            Course::Awaited | Course::Late => Some(Refusal::LateBody),
+            Course::Broken => Some(Refusal::BrokenBody),
+            Course::TooLong(limit) => Some(Refusal::TooLarge(limit)),
+        }
     }
 
     /// Asks somebody to go on with a stream that has broken off, of which its caller has heard `heard`.
@@ -440,7 +456,7 @@ impl From<Loss> for Refusal {
     fn from(loss: Loss) -> Self {
         match loss {
             Loss::Denied(denial) => denial.into(),
-            Loss::TooLong(limit) => Self::TooLarge(limit),
+            Loss::Refused(refusal) => refusal,
             Loss::TooLate => Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 retry_after: None,

@@ -38,12 +38,16 @@ pub struct Call {
     pub fill: Option<Fill>,
     /// Sends the body in chunks, its length undeclared.
     pub chunked: bool,
+    /// Sends the body in chunks, and what is none in place of the next one.
+    pub garbled: bool,
     /// The whole request as it goes over the wire, one byte a character.
     pub raw: Option<String>,
     /// The caller hangs up when it has said that.
     pub hang_up: bool,
     /// The caller hangs up when the first piece of the answer's body is there.
     pub leave: bool,
+    /// The caller hangs up after so long, whatever is there.
+    pub leave_after_ms: Option<u64>,
 }
 
 impl Call {
