@@ -342,16 +342,23 @@ impl Gateway {
         let mut pursuit = Box::new(pursuit);
         pursuit.forgiving = self.is_forgiving();
         pursuit.bound(0, &mut visit.budget);
-        let mut search = search(pursuit, mem::take(&mut visit.budget));
+        let search = search(pursuit, mem::take(&mut visit.budget));
+        let mut awaited = Awaited {
+            gateway: self,
+            visit,
+            search,
+        };
         let searched = if can_wait {
-            let clock = self.platform.clock.clone();
-            let waited = clock.now().since(visit.record.time);
-            match within(&*clock, PING.saturating_sub(waited), search.as_mut()).await {
-                Some(searched) => searched,
-                None => return Ok(Found::Awaited(search)),
-            }
+            let clock = &*self.platform.clock;
+            let waited = clock.now().since(awaited.visit.record.time);
+            within(clock, PING.saturating_sub(waited), &mut awaited.search).await
         } else {
-            search.await
+            Some((&mut awaited.search).await)
+        };
+        let search = mem::take(&mut awaited.search);
+        drop(awaited);
+        let Some(searched) = searched else {
+            return Ok(Found::Awaited(search));
         };
         visit.budget = searched.budget;
         visit.record.usage = visit.budget.spent;
@@ -515,6 +522,26 @@ impl Gateway {
             Content::Stream(body, meter) => self.stream(visit, Start::Answer(body, meter, pursuit)),
         };
         response
+    }
+}
+
+/// A search whose caller waits for it. If he leaves, and it goes on, all that is held for it is kept, and its record waits.
+struct Awaited<'a> {
+    gateway: &'a Gateway,
+    visit: &'a mut Visit,
+    search: Search,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        let search = mem::take(&mut self.search);
+        if let Some(tasks) = search.leave() {
+            let mut visit = self.visit.take();
+            let (body, receipt, _) = self.gateway.watch(&mut visit, Start::Search(search));
+            drop(Waiting::new(visit, receipt, tasks));
+            // It goes on like a stream that nobody reads.
+            drop(body);
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         openai::{self, Opening, Splice, Spliced, Transcript},
     },
     dispatch::is_for_caller,
-    platform::Clock,
+    platform::{Clock, Tasks},
     pursuit::{Loss, Pursuit, Resumed},
     receipt::{Pen, Receipt, receipt},
     record::{Closing, Counted, Ending},
@@ -233,7 +233,7 @@ impl Relay {
     /// Takes what comes next, if it may come and is there.
     fn step(&mut self, cx: &mut Context<'_>, taken: &mut usize, out: &mut Vec<Bytes>) -> Poll<()> {
         if let Source::Search(search) = &mut self.source {
-            let searched = ready!(search.as_mut().poll(cx));
+            let searched = ready!(Pin::new(search).poll(cx));
             self.found(searched, out);
             return Poll::Ready(());
         }
@@ -544,10 +544,8 @@ impl Drop for Attended {
     fn drop(&mut self) {
         let relay = self.0.take();
         if let Some(relay) = relay
-            && let Some(pursuit) = &relay.pursuit
-            && let Some(parting) = pursuit.parting(&relay.meter)
+            && let Some((parting, tasks)) = relay.parting()
         {
-            let tasks = pursuit.tasks();
             tasks.spawn(Box::pin(relay.part(parting)));
         }
     }
@@ -571,20 +569,37 @@ impl http_body::Body for Attended {
 }
 
 impl Relay {
+    /// What is to be done now that the caller has left, and where.
+    fn parting(&self) -> Option<(Parting, Rc<dyn Tasks>)> {
+        if let Source::Search(search) = &self.source {
+            return Some((Parting::Listen, search.leave()?));
+        }
+        let pursuit = self.pursuit.as_ref()?;
+        Some((pursuit.parting(&self.meter)?, pursuit.tasks()))
+    }
+
     /// What is left to be done once the caller has left. Until then, all that is held for the request stays held.
-    async fn part(mut self, parting: Parting) {
+    async fn part(mut self, mut parting: Parting) {
         self.is_left = true;
-        match parting {
-            Parting::Drain => while poll_fn(|cx| self.poll(cx)).await.is_some() {},
-            Parting::Stop { path, body } => {
-                // Dify has few connections, and the call needs one.
-                self.source = Source::Upstream(Body::empty());
-                let fault = match &mut self.pursuit {
-                    Some(pursuit) => pursuit.stop(path, body).await,
-                    None => None,
-                };
-                self.close(Ending::Abandoned, fault, None);
+        while parting == Parting::Listen {
+            if poll_fn(|cx| self.poll(cx)).await.is_none() {
+                return;
             }
+            let Some((next, _)) = self.parting() else {
+                return;
+            };
+            parting = next;
+        }
+        if let Parting::Stop { path, body } = parting {
+            // Dify has few connections, and the call needs one.
+            self.source = Source::Upstream(Body::empty());
+            let fault = match &mut self.pursuit {
+                Some(pursuit) => pursuit.stop(path, body).await,
+                None => None,
+            };
+            self.close(Ending::Abandoned, fault, None);
+        } else {
+            while poll_fn(|cx| self.poll(cx)).await.is_some() {}
         }
     }
 

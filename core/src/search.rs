@@ -1,6 +1,12 @@
 //! The search for somebody who answers, for a caller who is told meanwhile that it goes on.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use http::StatusCode;
 
@@ -9,12 +15,20 @@ use crate::{
     budget::Budget,
     dispatch::Target,
     passage::Sign,
+    platform::Tasks,
     pursuit::{Loss, Pursuit},
     upstream::{FailureReason, Outcome},
 };
 
-/// A search under way.
-pub(crate) type Search = Pin<Box<dyn Future<Output = Searched>>>;
+/// A search under way; or none.
+#[derive(Default)]
+pub(crate) struct Search {
+    work: Option<Pin<Box<dyn Future<Output = Searched>>>>,
+    /// Where it goes on without its caller, if it does.
+    tasks: Option<Rc<dyn Tasks>>,
+    /// Set once he has left.
+    is_left: Rc<Cell<bool>>,
+}
 
 /// What came of it.
 pub(crate) struct Searched {
@@ -26,7 +40,8 @@ pub(crate) struct Searched {
 
 /// Begins the search of `pursuit`.
 pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
-    Box::pin(async move {
+    let (tasks, is_left) = (pursuit.afterwards(), pursuit.is_left.clone());
+    let work = Box::pin(async move {
         let found = pursuit.answer(&mut budget).await;
         if let Some(passage) = &mut budget.passage {
             passage.answered(crowd(&found));
@@ -36,7 +51,34 @@ pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
             budget,
             found,
         }
-    })
+    });
+    Search {
+        work: Some(work),
+        tasks,
+        is_left,
+    }
+}
+
+impl Search {
+    /// Its caller has left: where it goes on, if it does. Nobody else is asked then.
+    pub(crate) fn leave(&self) -> Option<Rc<dyn Tasks>> {
+        self.work.as_ref()?;
+        self.is_left.set(true);
+        self.tasks.clone()
+    }
+}
+
+impl Future for Search {
+    type Output = Searched;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Searched> {
+        let Some(work) = &mut self.work else {
+            return Poll::Pending;
+        };
+        let searched = ready!(work.as_mut().poll(cx));
+        self.work = None;
+        Poll::Ready(searched)
+    }
 }
 
 /// What an answer, or none, says of how much whoever was asked has to do.

@@ -1,5 +1,7 @@
 //! What is known of a request while it is being answered, and its one record.
 
+use std::mem;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use crate::{
@@ -113,6 +115,22 @@ impl Visit {
         self.settle(closing);
         self.record.status = CALLER_LEFT;
         self.close(Ending::Abandoned, None);
+    }
+
+    /// All of it, for whoever sees it to its end: here nothing more is said of it.
+    pub(crate) fn take(&mut self) -> Self {
+        let blank = Record::begin(String::new(), self.record.time, "", "");
+        Self {
+            platform: self.platform.clone(),
+            record: mem::replace(&mut self.record, blank),
+            trail: self.trail.clone(),
+            is_recorded: mem::replace(&mut self.is_recorded, true),
+            dialect: self.dialect,
+            timeouts: self.timeouts,
+            standing: self.standing.take(),
+            degraded: self.degraded,
+            budget: mem::take(&mut self.budget),
+        }
     }
 
     /// Says no, in the caller's dialect.

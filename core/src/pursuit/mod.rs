@@ -2,7 +2,7 @@
 
 mod hedge;
 
-use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{cell::Cell, future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -51,6 +51,8 @@ pub(crate) struct Pursuit {
     deadline: Timestamp,
     /// What its caller has heard was said by an app of Dify's, be it in part.
     is_of_app: bool,
+    /// He has left, and nobody else is to be asked.
+    pub(crate) is_left: Rc<Cell<bool>>,
 }
 
 /// Nobody has anything for the caller.
@@ -111,6 +113,7 @@ impl Pursuit {
             trail,
             deadline,
             is_of_app: false,
+            is_left: Rc::default(),
         }
     }
 
@@ -179,6 +182,9 @@ impl Pursuit {
         if self.now() >= self.deadline {
             // Whoever has waited for so long is not asked for anything any more, be it for the first time.
             return last.map_or(Err(Loss::TooLate), |_| Ok(None));
+        }
+        if last.is_some() && self.is_left.get() {
+            return Ok(None);
         }
         let Some(question) = self.round.next(last) else {
             return Ok(None);
@@ -391,6 +397,12 @@ impl Pursuit {
     /// What is to be done now that the caller has left, of whose stream so much has been `seen`.
     pub(crate) fn parting(&self, seen: &Meter) -> Option<Parting> {
         self.exchange.run.as_ref()?.parting(seen)
+    }
+
+    /// Where it goes on if its caller leaves before anything has come, where it does.
+    pub(crate) fn afterwards(&self) -> Option<Rc<dyn Tasks>> {
+        let run = self.exchange.run.as_ref();
+        run.filter(|run| run.is_heard_on()).map(|_| self.tasks())
     }
 
     /// Where that is done.

@@ -30,6 +30,8 @@ pub struct Run {
 /// What is to be done about a run without a caller.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Parting {
+    /// The rest is read until it is known by what name it could be stopped.
+    Listen,
     /// The rest is read, and goes to nobody.
     Drain,
     /// This is posted, and ends it.
@@ -42,6 +44,11 @@ pub enum Parting {
 }
 
 impl Run {
+    /// Whether anything is to be done about it without its caller, of which nothing has been seen yet.
+    pub fn is_heard_on(&self) -> bool {
+        self.on_abort == OnAbort::Drain || self.user.is_some()
+    }
+
     /// What is to be done now that the caller has left, of whose stream so much has been `seen`; nothing if the run is over, or
     /// is not known by the names that Dify asks for.
     pub fn parting(&self, seen: &Meter) -> Option<Parting> {
@@ -51,6 +58,7 @@ impl Run {
         };
         Some(match self.on_abort {
             OnAbort::Drain => Parting::Drain,
+            OnAbort::Stop if !seen.begun && self.is_heard_on() => Parting::Listen,
             OnAbort::Stop => Parting::Stop {
                 path: stop_path(&self.path, seen.task.as_deref()?)?,
                 body: json!({ "user": self.user.as_ref()? }).to_string(),
@@ -170,6 +178,16 @@ mod tests {
             parting(OnAbort::Stop, "/v1/chat-messages", None, &[BEGUN]),
             None
         );
+    }
+
+    #[test]
+    fn what_has_said_nothing_yet_is_listened_to_until_it_has() {
+        let path = "/v1/chat-messages";
+        let listen = parting(OnAbort::Stop, path, Some("u"), &[]);
+        assert_eq!(listen, Some(Parting::Listen));
+        assert_eq!(parting(OnAbort::Stop, path, None, &[]), None);
+        let drain = parting(OnAbort::Drain, path, None, &[]);
+        assert_eq!(drain, Some(Parting::Drain));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct Meter {
     message: Usage,
     /// The tokens of what is done of a workflow: it has cost so much, even if it does not come to its end.
     nodes: Option<u64>,
+    /// Something has been said.
+    pub(super) begun: bool,
     pub(in crate::dialect) over: bool,
     /// How its run has gone, if not well.
     pub(in crate::dialect) fault: Option<&'static str>,
@@ -79,6 +81,7 @@ impl Meter {
         let Some(event) = Fields::read(&data) else {
             return;
         };
+        self.begun = true;
         if self.task.is_none() {
             self.task = event.get("task_id").and_then(abort::task).map(Into::into);
         }
