@@ -46,6 +46,8 @@ pub(crate) enum Sign {
     Begun,
     /// The upstream has too much to do: it says so, or nothing.
     Overloaded,
+    /// What was asked has as much to do as it may, whatever else the upstream has: Dify counts the runs of each app.
+    Busy,
     /// Anything else.
     Other,
 }
@@ -106,33 +108,34 @@ impl Passage {
         if is_soon {
             let now = self.clock.now();
             self.stage = Stage::Sent(now);
-            self.tell(|controller, now| controller.began(now));
+            self.tell(|controller, _, now| controller.began(now));
         }
     }
 
     /// This has come of it.
     pub(crate) fn answered(&mut self, sign: Sign) {
-        match (self.stage, sign) {
-            (Stage::Sent(sent), Sign::Begun) => {
-                self.tell(|controller, now| controller.first_event(sent, now));
-            }
-            (Stage::Sent(sent), Sign::Overloaded) => {
-                self.tell(|controller, now| controller.overloaded(sent, now));
-            }
-            (Stage::In, Sign::Overloaded) => {
-                self.tell(|controller, now| controller.overloaded(now, now));
-            }
-            (Stage::Sent(sent), Sign::Other) => {
-                self.tell(|controller, now| controller.given_up(sent, now));
-            }
-            (Stage::In | Stage::Waits(_) | Stage::Out, _) => return,
-        }
+        let (sent, began) = match self.stage {
+            Stage::Sent(sent) => (Some(sent), sent),
+            Stage::In => (None, self.clock.now()),
+            Stage::Waits(_) | Stage::Out => return,
+        };
+        self.tell(|controller, is_own, now| match (sign, sent) {
+            (Sign::Overloaded, _) => controller.overloaded(began, now),
+            (Sign::Busy, _) if is_own => controller.overloaded(began, now),
+            (Sign::Begun, Some(sent)) => controller.first_event(sent, now),
+            (Sign::Busy | Sign::Other, Some(sent)) => controller.given_up(sent, now),
+            (Sign::Begun | Sign::Busy | Sign::Other, None) => {}
+        });
         self.stage = Stage::In;
     }
 
-    fn tell(&self, word: impl Fn(&mut Controller, Timestamp)) {
+    /// Tells each controller, and whether it is that of what was asked alone: the others are its installation's, after which the gate is
+    /// named.
+    fn tell(&self, word: impl Fn(&mut Controller, bool, Timestamp)) {
         self.with(|gate, now| {
-            gate.tell_all(&self.way.valves, now, |controller| word(controller, now));
+            gate.tell_all(&self.way.valves, now, |valve, controller| {
+                word(controller, *valve.name != *self.way.gate, now);
+            });
         });
     }
 

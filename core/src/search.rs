@@ -8,8 +8,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::StatusCode;
-
 use crate::{
     answer::{Content, Reply},
     budget::Budget,
@@ -89,11 +87,11 @@ fn crowd(found: &Result<(Reply, Target), Loss>) -> Sign {
         Err(Loss::Unanswered(Some(miss))) => miss.outcome,
         Err(_) => return Sign::Other,
     };
-    let busy = StatusCode::TOO_MANY_REQUESTS.as_u16();
-    let is_busy = |status: StatusCode| status == busy || (502..=504).contains(&status.as_u16());
-    match outcome {
-        Outcome::Failed(FailureReason::Timeout | FailureReason::Broken) => Sign::Overloaded,
-        outcome if outcome.status().is_some_and(is_busy) => Sign::Overloaded,
+    let status = outcome.status().map(|status| status.as_u16());
+    match (outcome, status) {
+        (Outcome::Failed(FailureReason::Timeout | FailureReason::Broken), _) => Sign::Overloaded,
+        (_, Some(502..=504)) => Sign::Overloaded,
+        (_, Some(429)) => Sign::Busy,
         _ => Sign::Other,
     }
 }

@@ -109,9 +109,14 @@ impl Gate {
     }
 
     /// Tells the controllers of `valves` how a call does that is in.
-    pub fn tell_all(&mut self, valves: &[Valve], now: Timestamp, word: impl Fn(&mut Controller)) {
+    pub fn tell_all(
+        &mut self,
+        valves: &[Valve],
+        now: Timestamp,
+        word: impl Fn(&Valve, &mut Controller),
+    ) {
         for valve in valves {
-            self.tell(valve, &word);
+            self.tell(valve, |controller| word(valve, controller));
         }
         self.go_on(now);
     }
