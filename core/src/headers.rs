@@ -168,6 +168,19 @@ pub(crate) fn is_type(headers: &HeaderMap, expected: &str) -> bool {
     essence.eq_ignore_ascii_case(expected)
 }
 
+/// Whether Dify takes what a caller sends for JSON, as Flask does: `application/problem+json` is, too. Of several types it believes the
+/// last one.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    types.any(|value| {
+        let essence = value.as_bytes().split(|byte| *byte == b';').next();
+        let essence = essence.unwrap_or_default().trim_ascii();
+        let essence = essence.to_ascii_lowercase();
+        let kind = essence.strip_prefix(b"application/".as_slice());
+        kind.is_some_and(|kind| kind == b"json" || kind.ends_with(b"+json"))
+    })
+}
+
 /// Whether the content is compressed, so that nobody here can read it.
 pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
     headers
@@ -295,6 +308,29 @@ mod tests {
             ("x-real-ip", "10.0.0.1"),
         ]);
         assert_eq!(to_dify(&call), expected);
+    }
+
+    #[test]
+    fn json_is_what_flask_takes_for_it() {
+        for (values, expected) in [
+            (&["application/json"][..], true),
+            (&["Application/JSON ; charset=utf-8"], true),
+            (&["application/x+json"], true),
+            (&["application/vnd.api+json;v=1"], true),
+            (&["text/plain", "application/json"], true),
+            (&["text/json"], false),
+            (&["application/jsonx"], false),
+            (&["application/x-json"], false),
+            (&["application/x+json, text/plain"], false),
+            (&["multipart/form-data; boundary=+json"], false),
+            (&[], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            }
+            assert_eq!(is_json(&headers), expected, "{values:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     },
     dispatch::{Retry, Target},
     exchange::{Exchange, Payload, Reading, Terms},
-    headers::{CONVERSATION, ask_to_switch, is_type, strip_keys, to_dify, to_provider},
+    headers::{CONVERSATION, ask_to_switch, is_json, is_type, strip_keys, to_dify, to_provider},
     places,
     refusal::Refusal,
     timeouts::Timeouts,
@@ -353,7 +353,7 @@ async fn told(
         return Ok((told, body));
     }
     let mut body = body;
-    let is_json = is_type(&call.headers, "application/json");
+    let is_json = is_json(&call.headers);
     if is_json || is_run {
         let read = read(body, config.max_body.get()).await?;
         if is_json {

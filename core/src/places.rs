@@ -13,7 +13,7 @@ use crate::{
     dialect::dify::{self, Deed, Open, Place, Places},
     dispatch::{Reason, Retry, Target},
     exchange::{Exchange, Payload},
-    headers::is_type,
+    headers::is_json,
     health::Health,
     holdings::Holdings,
     time::Timestamp,
@@ -23,7 +23,7 @@ use crate::{
 /// Makes an exchange with one app one with all of `places`.
 pub(crate) fn widen(places: &Places, call: &Call, is_streamed: bool, exchange: &mut Exchange) {
     let path = exchange.path.split('?').next().unwrap_or_default();
-    let is_read = is_type(&call.headers, "application/json");
+    let is_read = is_json(&call.headers);
     let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
     let is_bare = !framed.iter().any(|name| call.headers.contains_key(name));
     let deed = Deed::of(&call.method, path, is_streamed);
