@@ -164,6 +164,7 @@ impl Gateway {
             Errand::Ask(mut exchange) => {
                 (visit.record.model, visit.record.stream) = exchange.asked();
                 visit.timeouts = exchange.timeouts;
+                route.forget_choice(&mut exchange.headers);
                 let of_model = exchange.limits.clone();
                 limits.extend(&of_model);
                 if limits.iter().any(|limit| limit.counts_tokens()) {

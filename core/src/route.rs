@@ -14,6 +14,9 @@ use crate::{
     overload::Priority,
 };
 
+/// The header by which callers choose among apps behind one path.
+const APP_ID: &str = "app-id";
+
 /// A way in.
 #[derive(Debug)]
 pub struct Route {
@@ -104,6 +107,14 @@ impl Route {
     pub(crate) fn is_for(&self, consumer: Option<&str>) -> bool {
         let consumers = &self.matches.consumers;
         consumers.is_empty() || consumers.iter().any(|name| consumer == Some(&**name))
+    }
+
+    /// Takes out of the `headers` of what is asked by what its app was chosen here: no app knows it.
+    pub(crate) fn forget_choice(&self, headers: &mut HeaderMap) {
+        let mut names = self.matches.headers.iter().map(|(name, _)| name);
+        if let (Service::App(_), Some(name)) = (&self.service, names.find(|name| *name == APP_ID)) {
+            headers.remove(name);
+        }
     }
 
     /// What is left of `path` when the route's own is taken off: it begins with a slash. Where that is one of Dify's, such as `/files`,
