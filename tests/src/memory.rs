@@ -234,7 +234,7 @@ async fn listen(
         ..Head::default()
     };
     let mut content = Content::default();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         match frame.map(Frame::into_data) {
             Ok(Ok(data)) if !data.is_empty() => {
                 content
