@@ -397,7 +397,7 @@ impl World {
         if let Door::Gates(gates, way) = &mut self.door {
             let sent = Timestamp((call.sent * 1e3) as u64);
             let now = Timestamp((self.now * 1e3) as u64);
-            gates[call.gate].tell_all(&way.valves, now, |controller| word(controller, sent));
+            gates[call.gate].tell_all(&way.valves, now, |_, controller| word(controller, sent));
         }
     }
 
