@@ -125,6 +125,10 @@ mod tenure;
 pub mod time;
 pub mod timeouts;
 mod trail;
+#[cfg(feature = "websocket")]
+mod tunnel;
+#[cfg(not(feature = "websocket"))]
+#[path = "no_tunnel.rs"]
 mod tunnel;
 pub mod upstream;
 pub mod usage;

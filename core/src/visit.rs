@@ -11,7 +11,7 @@ use crate::{
     call::Call,
     dialect::Dialect,
     limit::Standing,
-    platform::{Clock, Platform},
+    platform::Platform,
     record::{Closing, Ending, Record},
     refusal::{Refusal, whole_seconds},
     time::Timestamp,
@@ -74,7 +74,8 @@ impl Visit {
     }
 
     /// What tells the time.
-    pub(crate) fn clock(&self) -> &dyn Clock {
+    #[cfg(feature = "websocket")]
+    pub(crate) fn clock(&self) -> &dyn crate::platform::Clock {
         &*self.platform.clock
     }
 
