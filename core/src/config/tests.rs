@@ -217,6 +217,14 @@ fn each_problem_is_named() {
             "gateway.limits[1]: another limit here counts the same in the same window",
         ),
         (
+            r#"{"gateway": {"limits": [{"requests": 100, "per": "1m"}, {"requests": 10, "per": "1h"}]}}"#,
+            "gateway.limits[1]: another limit here counts the same in another window, and one of them is never reached",
+        ),
+        (
+            r#"{"gateway": {"limits": [{"tokens": 9, "per": "1h"}, {"tokens": 9, "per": "1m", "strict": false}]}}"#,
+            "gateway.limits[1]: another limit here counts the same in another window, and one of them is never reached",
+        ),
+        (
             r#"{"consumers": [{"keys": ["$WEB_KEY"]}]}"#,
             "consumers[0]: `name` is missing",
         ),
@@ -631,6 +639,39 @@ fn the_url_of_a_store_may_be_a_secret_and_is_never_printed() {
     let document = serde_json::from_str(slip).unwrap();
     let problems = Config::build(&document, None, Runtime::Native).err();
     assert!(!format!("{:?}", problems.unwrap()).contains("sesame"));
+}
+
+#[test]
+fn the_url_of_a_store_leads_somewhere() {
+    for (url, leads) in [
+        ("redis://127.0.0.1", true),
+        ("redis://redis:6379/3", true),
+        (
+            "rediss://user:p%40ss@redis.test:6380/0?protocol=resp3",
+            true,
+        ),
+        ("redis://:secret@[::1]:6379", true),
+        ("redis://[::1]", true),
+        ("redis://redis/", true),
+        ("redis://", false),
+        ("redis://:secret@", false),
+        ("redis://:6379", false),
+        ("redis://redis:0", false),
+        ("redis://redis:99999", false),
+        ("redis://redis:", false),
+        ("redis://redis/abc", false),
+        ("http://redis", false),
+    ] {
+        let built = build(&format!(
+            r#"{{"gateway": {{"store": "{url}"}}, "routes": []}}"#
+        ));
+        let problems = built.err().unwrap_or_default().join("\n");
+        assert_eq!(
+            !problems.contains("gateway.store"),
+            leads,
+            "{url}: {problems}"
+        );
+    }
 }
 
 #[test]

@@ -216,7 +216,8 @@ impl Builder<'_> {
         }
         // Where the document is only checked, nobody knows what a reference stands for.
         let is_unknown = is_secret && self.secrets.is_none();
-        if !is_redis && !is_unknown {
+        let is_good = is_unknown || is_redis && leads_somewhere(&url);
+        if !is_good {
             // What stands there may hold a password: it is not repeated.
             field.complain("expected `embedded` or a URL such as `redis://127.0.0.1:6379`");
             return None;
@@ -274,6 +275,21 @@ impl Builder<'_> {
         }
         value.map(str::to_owned)
     }
+}
+
+/// Whether there are a host behind the scheme of `url`, a port, if there is one, and the number of a database, if that is said.
+fn leads_somewhere(url: &str) -> bool {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let rest = rest.split('?').next().unwrap_or_default();
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_database = database.is_empty() || database.parse::<u32>().is_ok();
+    !host.is_empty() && port.is_none_or(is_port) && is_database
 }
 
 /// Addresses of proxies.
