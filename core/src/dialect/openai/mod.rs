@@ -7,6 +7,7 @@ mod cut;
 mod edit;
 mod event;
 mod failure;
+mod fields;
 mod length;
 mod opening;
 mod plain;

@@ -4,9 +4,10 @@
 //!
 //! One stream has two halves: the [`Body`] that the caller reads, and the [`Receipt`] that the record waits for.
 
+mod attended;
+
 use std::{
     cell::RefCell,
-    future::poll_fn,
     mem,
     pin::Pin,
     rc::Rc,
@@ -14,20 +15,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame};
+use http_body::Body as _;
+
+use attended::Attended;
+pub(crate) use attended::Reins;
 
 use crate::{
     admission::Denial,
     answer::Content,
-    body::{Body, BoxError, join},
+    body::{Body, join},
     budget::Budget,
     dialect::{
         Dialect, Meter, Verdict,
-        dify::Parting,
         openai::{self, Opening, Splice, Spliced, Transcript},
     },
     dispatch::is_for_caller,
-    platform::{Clock, Tasks},
+    platform::Clock,
     pursuit::{Loss, Pursuit, Resumed},
     receipt::{Pen, Receipt, receipt},
     record::{Closing, Counted, Ending},
@@ -99,19 +102,6 @@ pub(crate) fn watch(stream: Stream) -> (Body, Receipt, Reins) {
     (body, receipt, Reins(relay))
 }
 
-/// Holds a stream whose caller may not read it to its end: then nothing of it moves, and no time passes for it.
-pub(crate) struct Reins(Rc<RefCell<Option<Relay>>>);
-
-impl Reins {
-    /// Ends the stream where it is, if it is not over.
-    pub(crate) fn pull(self, ended: Ending, detail: Option<&str>) {
-        let relay = self.0.take();
-        if let Some(mut relay) = relay {
-            relay.close(ended, detail.map(Into::into), None);
-        }
-    }
-}
-
 struct Relay {
     source: Source,
     framer: Framer,
@@ -139,9 +129,6 @@ struct Relay {
     /// It has done much, and others of its thread wait.
     owes_turn: bool,
 }
-
-/// A stream as long as its caller is there.
-struct Attended(Rc<RefCell<Option<Relay>>>);
 
 /// Where events come from.
 enum Source {
@@ -228,6 +215,40 @@ impl Relay {
                 out.push(refusal.event(self.dialect));
             }
         }
+    }
+
+    /// What goes to the caller next.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if mem::take(&mut self.owes_turn) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut out = Vec::new();
+        let mut taken = 0;
+        // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
+        while taken < AT_ONCE && !matches!(self.source, Source::Over) {
+            if self.step(cx, &mut taken, &mut out).is_ready() {
+                if self.first_byte.is_none() && !out.is_empty() {
+                    self.first_byte = Some(self.clock.now());
+                }
+                continue;
+            }
+            if !out.is_empty() {
+                break;
+            }
+            ready!(self.wait(cx, &mut out));
+        }
+        if out.is_empty() {
+            return if let Source::Over = self.source {
+                Poll::Ready(None)
+            } else {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            };
+        }
+        self.owes_turn = taken >= AT_ONCE;
+        self.vigil.said();
+        Poll::Ready(Some(join(out)))
     }
 
     /// Takes what comes next, if it may come and is there.
@@ -537,103 +558,5 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.close(Ending::Abandoned, None, None);
-    }
-}
-
-impl Drop for Attended {
-    fn drop(&mut self) {
-        let relay = self.0.take();
-        if let Some(relay) = relay
-            && let Some((parting, tasks)) = relay.parting()
-        {
-            tasks.spawn(Box::pin(relay.part(parting)));
-        }
-    }
-}
-
-impl http_body::Body for Attended {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut relay = self.0.borrow_mut();
-        let Some(relay) = &mut *relay else {
-            return Poll::Ready(Some(Err("the stream was not read in time".into())));
-        };
-        let piece = ready!(relay.poll(cx));
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-    }
-}
-
-impl Relay {
-    /// What is to be done now that the caller has left, and where.
-    fn parting(&self) -> Option<(Parting, Rc<dyn Tasks>)> {
-        if let Source::Search(search) = &self.source {
-            return Some((Parting::Listen, search.leave()?));
-        }
-        let pursuit = self.pursuit.as_ref()?;
-        Some((pursuit.parting(&self.meter)?, pursuit.tasks()))
-    }
-
-    /// What is left to be done once the caller has left. Until then, all that is held for the request stays held.
-    async fn part(mut self, mut parting: Parting) {
-        self.is_left = true;
-        while parting == Parting::Listen {
-            if poll_fn(|cx| self.poll(cx)).await.is_none() {
-                return;
-            }
-            let Some((next, _)) = self.parting() else {
-                return;
-            };
-            parting = next;
-        }
-        if let Parting::Stop { path, body } = parting {
-            // Dify has few connections, and the call needs one.
-            self.source = Source::Upstream(Body::empty());
-            let fault = match &mut self.pursuit {
-                Some(pursuit) => pursuit.stop(path, body).await,
-                None => None,
-            };
-            self.close(Ending::Abandoned, fault, None);
-        } else {
-            while poll_fn(|cx| self.poll(cx)).await.is_some() {}
-        }
-    }
-
-    /// What goes to the caller next.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if mem::take(&mut self.owes_turn) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let mut out = Vec::new();
-        let mut taken = 0;
-        // What has arrived goes on together: to write each event by itself costs more than all that is done to it here.
-        while taken < AT_ONCE && !matches!(self.source, Source::Over) {
-            if self.step(cx, &mut taken, &mut out).is_ready() {
-                if self.first_byte.is_none() && !out.is_empty() {
-                    self.first_byte = Some(self.clock.now());
-                }
-                continue;
-            }
-            if !out.is_empty() {
-                break;
-            }
-            ready!(self.wait(cx, &mut out));
-        }
-        if out.is_empty() {
-            return if let Source::Over = self.source {
-                Poll::Ready(None)
-            } else {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            };
-        }
-        self.owes_turn = taken >= AT_ONCE;
-        self.vigil.said();
-        Poll::Ready(Some(join(out)))
     }
 }
