@@ -27,7 +27,7 @@ pub struct Call {
     pub host: String,
     /// The host with its port, as it was written.
     pub authority: String,
-    /// The path: see [`plain`].
+    /// The path as it was written, but for escapes of what needs none.
     pub path: String,
     /// What stands behind the question mark.
     pub query: Option<String>,
