@@ -217,14 +217,6 @@ fn each_problem_is_named() {
             "gateway.limits[1]: another limit here counts the same in the same window",
         ),
         (
-            r#"{"gateway": {"limits": [{"requests": 100, "per": "1m"}, {"requests": 10, "per": "1h"}]}}"#,
-            "gateway.limits[1]: another limit here counts the same in another window, and one of them is never reached",
-        ),
-        (
-            r#"{"gateway": {"limits": [{"tokens": 9, "per": "1h"}, {"tokens": 9, "per": "1m", "strict": false}]}}"#,
-            "gateway.limits[1]: another limit here counts the same in another window, and one of them is never reached",
-        ),
-        (
             r#"{"consumers": [{"keys": ["$WEB_KEY"]}]}"#,
             "consumers[0]: `name` is missing",
         ),

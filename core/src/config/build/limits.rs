@@ -31,23 +31,10 @@ pub(super) fn limits(section: &mut Section<'_>, scope: &str) -> Vec<Rc<Limit>> {
         };
         if limits.iter().any(|other| other.account == limit.account) {
             field.complain("another limit here counts the same in the same window");
-        } else if limits.iter().any(|other| is_idle_beside(other, &limit)) {
-            field.complain("another limit here counts the same in another window, and one of them is never reached before the other");
         }
         limits.push(Rc::new(limit));
     }
     limits
-}
-
-/// Whether one of them never refuses what the other one would let in: in the shorter window it allows as much as the other one does in
-/// the longer.
-fn is_idle_beside(one: &Limit, other: &Limit) -> bool {
-    let (short, long) = if one.quota.per < other.quota.per {
-        (one.quota, other.quota)
-    } else {
-        (other.quota, one.quota)
-    };
-    one.unit.name() == other.unit.name() && one.by == other.by && short.limit >= long.limit
 }
 
 fn limit(field: &Field<'_>, scope: &str) -> Option<Limit> {
