@@ -132,7 +132,7 @@ impl Meter {
         };
         Some(plain::usage(
             first,
-            self.usage.guessed(prompt, answer).with_known(lost),
+            self.usage.guessed(prompt, answer).with(lost.guessed(0, 0)),
         ))
     }
 
