@@ -92,6 +92,9 @@ impl Gateway {
             holdings.health().keep_only(&targets, &origins);
             holdings.gates().forget_idle();
         }
+        if platform.ledger.is_shared() {
+            holdings.gates().share_as(holdings.me());
+        }
         let keeper = Keeper::new(Desk::new(platform.clone(), holdings.clone()));
         Self {
             config,
@@ -256,8 +259,8 @@ impl Gateway {
             return Ok(());
         };
         let valves = way.valves.clone();
-        let (clock, who) = (&self.platform.clock, asker.whom().into());
-        let (waited, passed) = Passage::through(&self.holdings, clock, way, who, priority).await;
+        let (platform, who) = (&self.platform, asker.whom().into());
+        let (waited, passed) = Passage::through(platform, &self.holdings, way, who, priority).await;
         visit.record.waited_ms = waited.map(millis);
         match (passed, valves.first()) {
             (Err(retry_after), Some(valve)) => Err(Refusal::Crowded {

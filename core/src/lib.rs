@@ -32,7 +32,7 @@
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
-//! | pass | where a Dify bears only so many, it waits for its turn, or is told when to come again | [`overload`]; played by `passage` |
+//! | pass | where a Dify bears only so many, it waits for its turn, or is told when to come again | [`overload`]; played by `passage`; `sharing` tells others who ask the same one |
 //! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered; what was begun stays with whoever began it | [`dispatch`], [`health`], `places`; played by `round` and `pursuit`, by `search` while its caller waits; `watch` asks who is well |
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, `diagnosis`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
@@ -78,7 +78,7 @@
 //! [`overload`], which counts what is in progress here and promises nothing. *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time timeouts body dice usage sse flat_map` · `limit overload upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
-//! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission passage` · `refusal tenure` · `budget` ·
+//! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission sharing` · `passage` · `refusal tenure` · `budget` ·
 //! `places visit` · `admin answer assembly intake` · `diagnosis retold round` · `pursuit` · `rescue search` · `relay tunnel no_tunnel watch` · `gateway`. A test holds it.
 
 mod admin;
@@ -120,6 +120,7 @@ mod retold;
 mod round;
 pub mod route;
 mod search;
+mod sharing;
 pub mod sse;
 mod tenure;
 pub mod time;

@@ -6,13 +6,17 @@ use crate::{
     holdings::Holdings,
     overload::{Controller, Gate, Priority, Standing, Way},
     patience::within,
-    platform::Clock,
+    platform::{Clock, Platform},
+    sharing::Sharing,
     time::Timestamp,
 };
 
 /// How often those ask who wait, in milliseconds: together about once in each of them, as long as few wait.
 const SOONEST: usize = 10;
 const LATEST: usize = 100;
+
+/// Whoever may not wait any longer asks once more so soon.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// How much longer than it may somebody waits whose clock is set back meanwhile.
 const GRACE: Duration = Duration::from_secs(1);
@@ -24,6 +28,8 @@ pub(crate) struct Passage {
     way: Way,
     who: Arc<str>,
     stage: Stage,
+    /// What others are told who ask the same upstream.
+    sharing: Option<Sharing>,
 }
 
 /// How far a call has come.
@@ -56,16 +62,17 @@ impl Passage {
     /// A call of `who` goes this `way`: for how long it has waited, if it had to; and if there was no room soon, after how long it may
     /// come again.
     pub(crate) async fn through(
+        platform: &Platform,
         holdings: &Holdings,
-        clock: &Rc<dyn Clock>,
         way: Way,
         who: Arc<str>,
         priority: Priority,
     ) -> (Option<Duration>, Result<Self, Duration>) {
-        let wait = way.wait();
+        let (clock, wait) = (&platform.clock, way.wait());
         let arrive = |gate: &mut Gate| gate.arrive(&way, &who, priority, clock.now());
         let (ticket, mut standing) = arrive(holdings.gates().of(&way.gate));
         let mut passage = Self {
+            sharing: Sharing::of(platform, holdings, &way.gate),
             holdings: holdings.clone(),
             clock: clock.clone(),
             way,
@@ -78,17 +85,25 @@ impl Passage {
         }
         let came = clock.now();
         let until = came.after(wait);
+        // Whoever is only asking how much room others have left waits for nobody.
+        let mut waits = !passage.with(|gate, now| gate.is_asking(now));
         let stands = async {
+            // It may be known very soon what others have left.
+            let mut most = passage.sharing.as_ref().map_or(LATEST, |_| 1);
             while standing == Standing::Waits {
                 let pause = passage.with(|gate, _| gate.waiting().clamp(SOONEST, LATEST));
-                let pause = Duration::from_millis(pause as u64);
-                clock.sleep(pause.min(until.since(clock.now()))).await;
+                let pause = Duration::from_millis(pause.min(most) as u64);
+                most = most.saturating_mul(2);
+                let left = until.since(clock.now()).max(SHORTEST);
+                clock.sleep(pause.min(left)).await;
                 standing = passage.with(|gate, now| gate.ask(ticket, now));
+                waits |=
+                    standing == Standing::Waits && !passage.with(|gate, now| gate.is_asking(now));
             }
             standing
         };
         let stands = within(&**clock, wait + GRACE, stands).await;
-        let waited = Some(clock.now().since(came));
+        let waited = waits.then(|| clock.now().since(came));
         let passed = match stands {
             Some(Standing::In) => {
                 passage.stage = Stage::In;

@@ -135,7 +135,7 @@ pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestam
     };
     let has_room = |place: &usize| {
         let way = open.ways.get(*place).and_then(Option::as_ref);
-        way.is_none_or(|way| holdings.gates().of(&way.gate).has_room(way))
+        way.is_none_or(|way| holdings.gates().of(&way.gate).has_room(way, now))
     };
     let places = 0..exchange.targets.len();
     let roomy = places.clone().filter(is_well).find(has_room);

@@ -64,6 +64,9 @@ pub trait Ledger {
     /// that cannot be reached or read is a fault of its own.
     async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>>;
 
+    /// Whether other isolates may ask it as well, so that it is where they can agree on something.
+    fn is_shared(&self) -> bool;
+
     /// How long an isolate here can count on living, so that a lease is of use to it; nothing, where it cannot.
     fn longest_lease(&self) -> Duration;
 }

@@ -56,6 +56,10 @@ impl Ledger for Half {
         postings.iter().map(answer).collect()
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn longest_lease(&self) -> Duration {
         Duration::ZERO
     }

@@ -246,6 +246,10 @@ impl Ledger for Half {
         answers
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn longest_lease(&self) -> Duration {
         Duration::ZERO
     }

@@ -42,6 +42,10 @@ impl Ledger for Accounts {
         balances
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn longest_lease(&self) -> Duration {
         LONGEST_LEASE
     }

@@ -1,8 +1,10 @@
 //! JSON texts: read as the type that is wanted of them, and told how deep they are nested.
 
+use std::mem;
+
 use memchr::{memchr2, memchr2_iter};
 use serde::{Deserialize, de::Error as _};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The deepest nesting that is handed on: most parsers stop at about as much, and some overflow their stack beyond.
 const DEEPEST: usize = 127;
@@ -17,6 +19,19 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_js
 pub(crate) fn at<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
     let mut names = path.split('/').skip(1);
     names.try_fold(value, |value, name| value.get(name))
+}
+
+/// Takes the field `name` out of `object`. To take one out of a tree weighs kilobytes on the edge, and objects are small.
+pub(super) fn take(object: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    let mut taken = None;
+    for (other, value) in mem::take(object) {
+        if other == name {
+            taken = Some(value);
+        } else {
+            object.insert(other, value);
+        }
+    }
+    taken
 }
 
 /// Whether a JSON text is nested deeper than an upstream can be trusted to read.

@@ -154,6 +154,10 @@ impl Ledger for Accounts {
             .unwrap_or_else(|_| faults(postings, &Fault("the ledger's queue was dropped".into())))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn longest_lease(&self) -> Duration {
         self.0.longest_lease
     }

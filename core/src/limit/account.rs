@@ -13,15 +13,17 @@ use super::{
     ring::Ring,
     stored::{FRAME, LARGEST},
 };
-use crate::time::Timestamp;
+use crate::{overload::Roster, time::Timestamp};
 
 /// What has been spent against one quota, and what is held; nothing, at first.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Account {
     ring: Ring,
     peers: Peers,
     queue: Queue,
     raise: Option<Raise>,
+    /// Who shares what an upstream bears, of an account that is kept for that.
+    roster: Roster,
     /// The latest instant that the account has seen: a clock that is set back does not bring units back.
     latest: Timestamp,
 }
@@ -38,6 +40,8 @@ impl Account {
     pub fn apply(&mut self, entry: &Entry, now: Timestamp) -> Balance {
         let latest = self.advance(&entry.quota, now);
         let mut balance = self.change(entry, latest);
+        let report = entry.report.as_ref();
+        balance.allotment = report.map(|report| self.roster.hear(entry.from, report, latest));
         // A clock that was set back has to come to where it was before anything leaves the window.
         let pause = balance.again.since(balance.at);
         (balance.at, balance.again) = (now, now.after(pause));
@@ -155,7 +159,8 @@ impl Account {
     /// When nothing in the account counts any more, and nothing holds of it, so that it may be forgotten.
     pub fn empty_at(&self, quota: &Quota, now: Timestamp) -> Timestamp {
         let raised = self.raise.map_or(now, |raise| raise.until);
-        self.ring.empty_at(quota, now.max(self.latest)).max(raised)
+        let empty = self.ring.empty_at(quota, now.max(self.latest));
+        empty.max(raised).max(self.roster.empty_at())
     }
 
     fn advance(&mut self, quota: &Quota, now: Timestamp) -> Timestamp {
@@ -402,6 +407,7 @@ impl Account {
             parcel: None,
             promises: Vec::new(),
             queued: None,
+            allotment: None,
         }
     }
 }

@@ -5,7 +5,10 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::quota::Quota;
-use crate::time::{Timestamp, millis};
+use crate::{
+    overload::{Allotment, Report},
+    time::{Timestamp, millis},
+};
 
 /// An entry, and the name of the account that it is for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +43,9 @@ pub struct Entry {
     /// What is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub take: Option<Take>,
+    /// How its sender does with an upstream that others ask as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
 }
 
 /// What became of some of the units that were held in a bucket.
@@ -122,6 +128,7 @@ impl Entry {
             || self.left.is_some()
             || !balance.promises.is_empty()
             || balance.queued.is_some()
+            || self.report.is_some()
     }
 }
 
@@ -164,6 +171,9 @@ pub struct Balance {
     /// How many stand before this one in the queue, where it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queued: Option<u32>,
+    /// What it may have in progress who has said how it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allotment: Option<Allotment>,
 }
 
 /// For how long after it was held a unit may come back that was not spent, in milliseconds; and how soon to ask again for it.

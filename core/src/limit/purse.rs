@@ -261,6 +261,7 @@ impl Purse {
             adjust: None,
             left: None,
             take: None,
+            report: None,
         }
     }
 

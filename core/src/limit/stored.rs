@@ -5,7 +5,7 @@ use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use super::Account;
 
 /// The layout of the bytes, which come first. Another number is another layout.
-const LAYOUT: u8 = 4;
+const LAYOUT: u8 = 5;
 
 /// How many bytes an account takes at most.
 pub(super) const LARGEST: usize = 4_096;

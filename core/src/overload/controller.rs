@@ -1,126 +1,164 @@
-//! How many may be in progress at an upstream that says nothing of it but by how soon it begins to answer.
+//! How many may be in progress at an upstream, and how many are.
 
 use std::time::Duration;
 
+use super::{Allotment, Bounds, Learner, Report, roster::USED_FOR};
 use crate::time::{Timestamp, millis};
-
-/// How often the limit is thought over.
-const WINDOW: Duration = Duration::from_secs(1);
-
-/// How many answers must have begun until it is.
-const ENOUGH: usize = 5;
-
-/// Of how many of them it is remembered how soon, until then: the last ones.
-const KEPT: usize = 256;
-
-/// An answer is late that takes so many times as long as one without a crowd, and so many milliseconds at least.
-const LATE: f64 = 4.0;
-const SOON: f64 = 200.0;
-
-/// How much of its limit is in use if it is to grow. Who does not need more does not get more.
-const USED: f64 = 0.8;
-
-/// How far what is known of an upstream without a crowd follows one that has become slower, in each window: while there is no
-/// crowd; and once the limit is as low as it may be, so that there cannot be one. With a crowd it does not follow, or a crowd that
-/// stays would become what is usual.
-const DRIFT: f64 = 1.003;
-const DRIFT_AT_LEAST: f64 = 1.03;
 
 /// How long an answer took that did not come, in milliseconds.
 const NEVER: u64 = 600_000;
 
-/// Between what the limit is learnt.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Bounds {
-    /// What it is at first.
-    pub start: u32,
-    /// What it never falls below.
-    pub least: u32,
-    /// What it never rises above.
-    pub most: u32,
-}
+/// How many delays are kept until the others hear of them.
+const UNSAID: usize = 64;
 
-impl Bounds {
-    /// Where the configuration does not say otherwise.
-    pub const AUTO: Self = Self {
-        start: 16,
-        least: 4,
-        most: 1_000,
-    };
+/// How often the others hear for how long answers are awaited: it is about as often that it is thought over.
+const COMPLAINS: Duration = Duration::from_secs(1);
 
-    /// A limit that stays what it is.
-    pub const fn fixed(limit: u32) -> Self {
-        Self {
-            start: limit,
-            least: limit,
-            most: limit,
-        }
-    }
-}
+/// For how long somebody who cannot hear what the others do goes by what it sees itself.
+const ALONE: Duration = Duration::from_secs(5);
 
-/// Learns how many may be in progress.
-///
-/// As long as half of the answers begin in time the limit grows, if it is in use; else it shrinks, the more the later they are.
-/// In time is measured by the upstream itself as it was without a crowd. An answer that is awaited for longer than that counts
-/// though it has not begun.
+/// Decides whether one more may be in progress: by what it has learnt of the upstream itself, or by what is allotted to it by all who
+/// share that upstream.
 #[derive(Clone, Debug)]
 pub struct Controller {
     bounds: Bounds,
-    limit: f64,
-    /// How soon an answer begins where there is no crowd, in milliseconds.
-    usual: f64,
-    /// When it was last thought over.
-    since: Option<Timestamp>,
-    /// How soon answers have begun since, in milliseconds; the next one goes to `next` where there are many.
-    delays: Vec<u64>,
-    next: usize,
+    /// How many may wait, here and at all others together; and here, if those have a say.
+    room: u32,
+    allotted_room: u32,
+    learner: Learner,
+    ration: Ration,
     in_progress: u32,
-    /// The most since.
-    peak: u32,
     /// When those were sent who have no answer yet.
     awaited: Vec<Timestamp>,
+    /// How soon answers have begun since it was last said, in milliseconds; and the most in progress since.
+    unsaid: Vec<u32>,
+    peak: u32,
+    /// When it was last said for how long answers are awaited.
+    complained: Timestamp,
+}
+
+/// Whose word says how many may be in progress here.
+#[derive(Clone, Copy, Debug)]
+enum Ration {
+    /// Its own: nobody else asks this upstream, or it is not known until then what the others do.
+    Own(Timestamp),
+    /// That of all together: so many, until then.
+    Allotted(u32, Timestamp),
 }
 
 impl Controller {
-    /// One that knows nothing yet.
+    /// One that knows nothing yet, and decides by itself.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            limit: f64::from(bounds.start),
-            usual: f64::INFINITY,
-            since: None,
-            delays: Vec::new(),
-            next: 0,
+            room: 0,
+            allotted_room: 0,
+            learner: Learner::new(bounds),
+            ration: Ration::Own(Timestamp(u64::MAX)),
             in_progress: 0,
-            peak: 0,
             awaited: Vec::new(),
+            unsaid: Vec::new(),
+            peak: 0,
+            complained: Timestamp(0),
         }
     }
 
-    /// From now on the limit keeps to `bounds`.
-    pub fn keep_to(&mut self, bounds: Bounds) {
-        self.bounds = bounds;
+    /// One that knows nothing yet, and shares its upstream with others.
+    pub fn shared(bounds: Bounds) -> Self {
+        Self {
+            ration: Ration::Allotted(0, Timestamp(0)),
+            ..Self::new(bounds)
+        }
     }
 
-    /// How many may be in progress.
+    /// From now on the limit keeps to `bounds`, and `room` may wait.
+    pub fn keep_to(&mut self, bounds: Bounds, room: u32) {
+        (self.bounds, self.room) = (bounds, room);
+    }
+
+    /// How many may wait here.
+    pub fn room(&self) -> usize {
+        let room = match self.ration {
+            Ration::Own(_) => self.room,
+            Ration::Allotted(..) => self.room.min(self.allotted_room),
+        };
+        room as usize
+    }
+
+    /// How many may be in progress, here and at all others together.
     pub fn limit(&self) -> u32 {
-        (self.limit as u32).clamp(self.bounds.least, self.bounds.most.max(self.bounds.least))
+        self.learner.limit(self.bounds)
     }
 
-    /// How many are.
+    /// How many are, here.
     pub fn in_progress(&self) -> u32 {
         self.in_progress
     }
 
-    /// Whether one more may be.
-    pub fn has_room(&self) -> bool {
-        self.in_progress < self.limit()
+    /// Whether one more may be; nothing, if the others must be asked.
+    pub fn has_room(&self, now: Timestamp) -> Option<bool> {
+        let (places, until) = match self.ration {
+            Ration::Own(until) => (self.limit(), until),
+            Ration::Allotted(places, until) => (places, until),
+        };
+        (now < until).then_some(self.in_progress < places)
+    }
+
+    /// Whether it has anything that others could use.
+    pub(super) fn has_places(&self, now: Timestamp) -> bool {
+        matches!(self.ration, Ration::Allotted(places, until) if places > 0 && now < until)
+    }
+
+    /// What the others are told, when `waiting` more would like to be in progress. Until they answer nobody is let in but for somebody who
+    /// leaves: they may have what is in nobody's use.
+    pub(super) fn report(&mut self, waiting: u32, now: Timestamp) -> Report {
+        if let Ration::Allotted(places, _) = &mut self.ration {
+            *places = self.in_progress.min(*places);
+        }
+        let mut delays = std::mem::take(&mut self.unsaid);
+        if !(self.complained..self.complained.after(COMPLAINS)).contains(&now) {
+            self.complained = now;
+            let late = self.learner.late();
+            let ages = self.ages(now);
+            delays.extend(
+                ages.into_iter()
+                    .filter(|age| f64::from(*age) > late)
+                    .take(UNSAID),
+            );
+        }
+        Report {
+            bounds: self.bounds,
+            in_progress: self.in_progress,
+            peak: std::mem::replace(&mut self.peak, self.in_progress),
+            waiting,
+            room: self.room,
+            delays,
+        }
+    }
+
+    /// Hears what is allotted to it on what was said at `sent`.
+    pub(super) fn hear(&mut self, allotment: &Allotment, sent: Timestamp) {
+        self.learner.follow(allotment.limit);
+        self.allotted_room = allotment.room;
+        // What was given back is asked for again when somebody comes.
+        let until = if allotment.pause > 0 {
+            sent.after(USED_FOR)
+        } else {
+            sent
+        };
+        self.ration = Ration::Allotted(allotment.places, until);
+    }
+
+    /// Nobody hears it.
+    pub(super) fn goes_alone(&mut self, now: Timestamp) {
+        self.ration = Ration::Own(now.after(ALONE));
     }
 
     /// One more is in progress.
     pub fn enter(&mut self) {
         self.in_progress += 1;
         self.peak = self.peak.max(self.in_progress);
+        self.learner.saw(self.in_progress);
     }
 
     /// It was sent, and something is to come of it soon, if all is well.
@@ -132,21 +170,21 @@ impl Controller {
     /// The first of the answer to what was sent at `began` is there.
     pub fn first_event(&mut self, began: Timestamp, now: Timestamp) {
         self.forget(began);
-        self.learn(millis(now.since(began)));
+        self.learn(now.since(began));
         self.think(now);
     }
 
     /// There will be no answer since the upstream has too much to do: it says so, or nothing.
     pub fn overloaded(&mut self, began: Timestamp, now: Timestamp) {
         self.forget(began);
-        self.learn(NEVER);
+        self.learn(Duration::from_millis(NEVER));
         self.think(now);
     }
 
     /// Nobody waits any more for the answer to what was sent at `began`; this says something only if it was late already.
     pub fn given_up(&mut self, began: Timestamp, now: Timestamp) {
-        let took = millis(now.since(began));
-        if self.forget(began) && took as f64 > self.late() {
+        let took = now.since(began);
+        if self.forget(began) && f64::from(short(took)) > self.learner.late() {
             self.learn(took);
         }
     }
@@ -162,71 +200,35 @@ impl Controller {
         place.map(|place| self.awaited.swap_remove(place)).is_some()
     }
 
-    fn learn(&mut self, delay: u64) {
-        match self.delays.get_mut(self.next) {
-            Some(oldest) => *oldest = delay,
-            None => self.delays.push(delay),
+    fn learn(&mut self, delay: Duration) {
+        self.learner.learn(short(delay));
+        if self.unsaid.len() < UNSAID {
+            self.unsaid.push(short(delay));
         }
-        self.next = (self.next + 1) % KEPT;
-    }
-
-    /// From how many milliseconds on an answer is late.
-    fn late(&self) -> f64 {
-        (LATE * self.usual).max(SOON)
     }
 
     fn think(&mut self, now: Timestamp) {
-        let since = *self.since.get_or_insert(now);
-        if now < since {
-            // The clock was set back.
-            self.since = Some(now);
-        }
-        if now.since(since) < WINDOW {
-            return;
-        }
-        let late = self.late();
-        let mut delays = Vec::new();
-        let ages = self.awaited.iter().map(|sent| millis(now.since(*sent)));
-        let overdue = ages.filter(|age| *age as f64 > late);
-        for delay in self.delays.iter().copied().chain(overdue) {
-            delays.insert(delays.partition_point(|other| *other < delay), delay);
-        }
-        if delays.len() < ENOUGH {
-            return;
-        }
-        if let Some(median) = delays.get(delays.len() / 2) {
-            self.adjust(*median as f64);
-        }
-        self.delays.clear();
-        self.next = 0;
-        self.since = Some(now);
-        self.peak = self.in_progress;
+        let ages = self.ages(now);
+        self.learner
+            .think(self.bounds, self.in_progress, &ages, now);
     }
 
-    fn adjust(&mut self, median: f64) {
-        let is_used = f64::from(self.peak) >= USED * self.limit;
-        let drift = match is_used {
-            _ if self.limit() <= self.bounds.least => DRIFT_AT_LEAST,
-            true => 1.0,
-            false => DRIFT,
-        };
-        self.usual = median.min(self.usual * drift).max(1.0);
-        let late = self.late();
-        let spare = (late - median) / late;
-        if spare < 0.0 {
-            self.limit *= 1.0 + (0.15 * spare).max(-0.25);
-        } else if is_used {
-            self.limit = self.limit * (1.0 + 0.06 * spare) + 0.5;
-        }
-        // Not `clamp`: it can print its bounds, and what prints floating numbers weighs nine kilobytes on the edge.
-        let (least, most) = (f64::from(self.bounds.least), f64::from(self.bounds.most));
-        self.limit = self.limit.min(most).max(least);
+    /// For how long each of those is awaited who have no answer yet.
+    fn ages(&self, now: Timestamp) -> Vec<u32> {
+        let ages = self.awaited.iter().map(|sent| short(now.since(*sent)));
+        ages.collect()
     }
+}
+
+/// In milliseconds; none is longer than that of an answer that never came.
+fn short(delay: Duration) -> u32 {
+    millis(delay).min(NEVER) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overload::learner::{ENOUGH, KEPT};
 
     /// A second in which `count` are sent and begin to answer after `delay`, and `peak` are in progress.
     fn second(controller: &mut Controller, now: &mut u64, count: u32, delay: u64, peak: u32) {
@@ -259,9 +261,9 @@ mod tests {
         ] {
             let mut now = 1_000;
             let mut controller = known(&mut now);
-            let before = controller.limit;
+            let before = controller.learner.limit;
             second(&mut controller, &mut now, 9, delay, peak);
-            let change = controller.limit - before;
+            let change = controller.learner.limit - before;
             assert!(
                 change.abs() < 1e-9 && expected == 0 || change * f64::from(expected) > 0.0,
                 "{delay} ms, {peak} in progress: {change}"
@@ -274,26 +276,26 @@ mod tests {
     fn a_few_answers_say_nothing_yet() {
         let mut now = 1_000;
         let mut controller = known(&mut now);
-        let before = controller.limit;
+        let before = controller.learner.limit;
         for _ in 0..ENOUGH - 1 {
             second(&mut controller, &mut now, 1, 9_000, 100);
         }
-        assert_eq!(controller.limit, before);
+        assert_eq!(controller.learner.limit, before);
         second(&mut controller, &mut now, 1, 9_000, 100);
-        assert!(controller.limit < before);
+        assert!(controller.learner.limit < before);
     }
 
     #[test]
     fn an_answer_that_does_not_come_is_a_late_one() {
         let mut now = 1_000;
         let mut controller = known(&mut now);
-        let before = controller.limit;
+        let before = controller.learner.limit;
         (0..9).for_each(|_| controller.began(Timestamp(now)));
         controller.enter();
         controller.ended(Timestamp(now + 100));
-        assert!(controller.limit >= before, "not yet");
+        assert!(controller.learner.limit >= before, "not yet");
         controller.ended(Timestamp(now + 1_500));
-        assert!(controller.limit < before);
+        assert!(controller.learner.limit < before);
 
         let mut now = 1_000;
         let mut controller = known(&mut now);
@@ -302,7 +304,10 @@ mod tests {
             controller.overloaded(Timestamp(now), Timestamp(now + 1));
         }
         controller.ended(Timestamp(now + 1_500));
-        assert!(controller.limit < before, "it says itself that it is busy");
+        assert!(
+            controller.learner.limit < before,
+            "it says itself that it is busy"
+        );
     }
 
     #[test]
@@ -311,12 +316,15 @@ mod tests {
             let mut now = 1_000;
             let mut controller = known(&mut now);
             controller.began(Timestamp(now));
-            let heard = controller.delays.len();
+            let heard = controller.learner.delays.len();
             controller.given_up(Timestamp(now), Timestamp(now + left));
-            assert_eq!(controller.delays.len() - heard, usize::from(is_heard));
+            assert_eq!(
+                controller.learner.delays.len() - heard,
+                usize::from(is_heard)
+            );
             controller.given_up(Timestamp(now), Timestamp(now + 9_000));
             assert_eq!(
-                controller.delays.len() - heard,
+                controller.learner.delays.len() - heard,
                 usize::from(is_heard),
                 "but once"
             );
@@ -331,13 +339,21 @@ mod tests {
             let peak = controller.limit();
             second(&mut controller, &mut now, 10, 199, peak);
         }
-        assert!(controller.late() < 210.0, "{}", controller.late());
+        assert!(
+            controller.learner.late() < 210.0,
+            "{}",
+            controller.learner.late()
+        );
         // An upstream that has become slower for good is given way to at first, and then known as it is.
         for _ in 0..120 {
             let peak = controller.limit();
             second(&mut controller, &mut now, 10, 900, peak);
         }
-        assert!(controller.late() > 900.0, "{}", controller.late());
+        assert!(
+            controller.learner.late() > 900.0,
+            "{}",
+            controller.learner.late()
+        );
         assert!(controller.limit() > Bounds::AUTO.least);
     }
 
@@ -356,7 +372,7 @@ mod tests {
                 second(&mut controller, &mut now, 9, delay, 12);
             }
             assert_eq!(controller.limit(), expected);
-            controller.keep_to(Bounds::fixed(3));
+            controller.keep_to(Bounds::fixed(3), 0);
             assert_eq!(controller.limit(), 3, "and to others, once they are others");
         }
         let mut now = 1_000;
@@ -371,15 +387,15 @@ mod tests {
     fn it_goes_on_when_the_clock_was_set_back_and_remembers_no_more_than_it_needs() {
         let mut now = 9_000_000;
         let mut controller = known(&mut now);
-        let before = controller.limit;
+        let before = controller.learner.limit;
         now = 1_000;
         for _ in 0..5 {
             second(&mut controller, &mut now, 9, 50, 100);
         }
-        assert!(controller.limit > before);
+        assert!(controller.learner.limit > before);
         for _ in 0..10 * KEPT {
             controller.first_event(Timestamp(now), Timestamp(now));
         }
-        assert_eq!(controller.delays.len(), KEPT);
+        assert_eq!(controller.learner.delays.len(), KEPT);
     }
 }

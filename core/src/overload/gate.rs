@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Controller, Priority, Queue, Shares, Valve, Waiting, Way};
+use super::{Allotment, Controller, Priority, Queue, Report, Shares, Valve, Waiting, Way};
 use crate::time::{Timestamp, millis};
 
 /// The longest that anybody is told to wait before coming again. Nobody knows what will be by then.
@@ -11,12 +11,26 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How often it is looked at how many leave.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// How often those who share an upstream hear of somebody who waits here, at most, in milliseconds.
+const OFTEN: u64 = 100;
+
+/// For how long their answer is awaited, in milliseconds.
+const ANSWERED: u64 = 1_000;
+
 /// A gate: controllers, and one queue before all of them.
 ///
 /// Whoever comes gets a number, and asks with it what has become of it until that is known. Nobody is told by the gate: on a
 /// platform where each call lives for itself, none can be woken by another one.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
+    /// Whether its upstreams are shared with other gates, which nobody here sees.
+    is_shared: bool,
+    /// When those were told of it last; whether they have not answered yet; and after how many milliseconds they are told again.
+    told: Timestamp,
+    is_asking: bool,
+    pause: u64,
+    /// Whether somebody has come since who waits, where the others had said that they have enough.
+    has_news: bool,
     valves: Vec<(Box<str>, Controller)>,
     queue: Queue,
     /// What has become of those who waited, until they ask.
@@ -48,6 +62,14 @@ struct Pace {
 }
 
 impl Gate {
+    /// A gate whose upstreams are shared with other gates.
+    pub fn shared() -> Self {
+        Self {
+            is_shared: true,
+            ..Self::default()
+        }
+    }
+
     /// A call of `who` comes on this `way`. Its number, and what has become of it already.
     pub fn arrive(
         &mut self,
@@ -59,8 +81,8 @@ impl Gate {
         let ticket = self.tickets;
         self.tickets += 1;
         for valve in way.valves.iter() {
-            let controller = controller(&mut self.valves, valve);
-            controller.keep_to(valve.settings.bounds);
+            let controller = controller(&mut self.valves, valve, self.is_shared);
+            controller.keep_to(valve.settings.bounds, valve.settings.room);
         }
         self.shares.change(who, |share| share.waiting += 1);
         self.queue.join(Waiting {
@@ -71,17 +93,16 @@ impl Gate {
             until: now.after(way.wait()),
         });
         self.go_on(now);
-        for valve in way.valves.iter() {
-            let room = valve.settings.room as usize;
-            while let Some(last) = self.queue.last(&valve.name, room, &self.shares) {
-                self.send_away(last, now);
-            }
+        self.has_news |= self.pause > OFTEN;
+        if !self.is_asking(now) {
+            self.keep_to_room(&way.valves, now);
         }
         (ticket, self.standing(ticket))
     }
 
     /// What has become of the call with this number. Once it does not wait any more, this is said once.
     pub fn ask(&mut self, ticket: u64, now: Timestamp) -> Standing {
+        self.go_alone(now);
         self.dismiss(now);
         self.standing(ticket)
     }
@@ -121,19 +142,90 @@ impl Gate {
         self.go_on(now);
     }
 
+    /// After how long to see again whether there is anything to tell those who share its upstreams.
+    pub fn beat(&self) -> Duration {
+        Duration::from_millis(if self.queue.is_empty() {
+            ANSWERED
+        } else {
+            OFTEN
+        })
+    }
+
+    /// What those are to be told now who share its upstreams, by the names of valves; nothing, if that has time.
+    pub fn report(&mut self, now: Timestamp) -> Vec<(Box<str>, Report)> {
+        self.go_alone(now);
+        if !self.is_due(now) {
+            return Vec::new();
+        }
+        let waiting: Vec<u32> = self
+            .valves
+            .iter()
+            .map(|(name, _)| self.would(name, now))
+            .collect();
+        let mut reports = Vec::new();
+        for ((name, controller), waiting) in self.valves.iter_mut().zip(waiting) {
+            if waiting + controller.in_progress() > 0 || controller.has_places(now) {
+                reports.push((name.clone(), controller.report(waiting, now)));
+            }
+        }
+        (self.told, self.is_asking, self.pause) = (now, true, ANSWERED);
+        self.has_news = false;
+        reports
+    }
+
+    /// They have answered what was said at `sent`, by the names of valves: what is allotted, or nothing if nobody knows.
+    pub fn hear(
+        &mut self,
+        answers: Vec<(Box<str>, Option<Allotment>)>,
+        sent: Timestamp,
+        now: Timestamp,
+    ) {
+        for (name, allotment) in answers {
+            let mut valves = self.valves.iter_mut();
+            let Some((_, controller)) = valves.find(|(other, _)| *other == name) else {
+                continue;
+            };
+            match allotment {
+                Some(allotment) => {
+                    controller.hear(&allotment, sent);
+                    if allotment.pause > 0 {
+                        self.pause = self.pause.min(allotment.pause.into());
+                    }
+                }
+                None => controller.goes_alone(now),
+            }
+        }
+        if self.told == sent {
+            self.is_asking = false;
+        }
+        // It has taken time to know whether there is room: that is not held against anybody.
+        self.let_in(now);
+        self.go_on(now);
+        let waiting = self.queue.iter().map(|one| one.valves.clone());
+        for valves in waiting.collect::<Vec<_>>() {
+            self.keep_to_room(&valves, now);
+        }
+    }
+
     /// How many are in progress under the valve with this name, and how many may be.
     pub fn load(&self, name: &str) -> Option<(u32, u32)> {
         let found = self.valves.iter().find(|(other, _)| **other == *name);
         found.map(|(_, controller)| (controller.in_progress(), controller.limit()))
     }
 
-    /// Whether whoever comes on this `way` now would be let in at once.
-    pub fn has_room(&self, way: &Way) -> bool {
+    /// Whether whoever comes on this `way` now would be let in at once, as far as that is known.
+    pub fn has_room(&self, way: &Way, now: Timestamp) -> bool {
         let has_room = |valve: &Valve| {
             let load = self.load(&valve.name);
-            load.is_none_or(|(in_progress, limit)| in_progress < limit)
+            let seems = || load.is_none_or(|(in_progress, limit)| in_progress < limit);
+            self.room(&valve.name, now).unwrap_or_else(seems)
         };
         self.queue.is_empty() && way.valves.iter().all(has_room)
+    }
+
+    /// Whether those who share its upstreams are being asked how much room there is, or are to be.
+    pub fn is_asking(&self, now: Timestamp) -> bool {
+        self.is_asking || self.is_due(now)
     }
 
     /// How many wait.
@@ -157,7 +249,26 @@ impl Gate {
     fn go_on(&mut self, now: Timestamp) {
         self.pace.roll(now);
         self.dismiss(now);
-        while let Some(next) = self.next() {
+        self.let_in(now);
+    }
+
+    /// Goes on alone if those who share its upstreams do not answer.
+    fn go_alone(&mut self, now: Timestamp) {
+        if !self.is_asking || self.since_told(now) < ANSWERED {
+            return;
+        }
+        self.is_asking = false;
+        for (_, controller) in &mut self.valves {
+            if controller.has_room(now).is_none() {
+                controller.goes_alone(now);
+            }
+        }
+        self.let_in(now);
+    }
+
+    /// Lets in who has room.
+    fn let_in(&mut self, now: Timestamp) {
+        while let Some(next) = self.next(now) {
             let Some(waiting) = self.unqueue(next) else {
                 return;
             };
@@ -169,20 +280,74 @@ impl Gate {
         }
     }
 
+    /// Sends those away who have waited for long enough, unless it may be known at once that there is room for them.
     fn dismiss(&mut self, now: Timestamp) {
+        if self.is_asking {
+            return;
+        }
         while let Some(overdue) = self.queue.overdue(now) {
             self.send_away(overdue, now);
         }
     }
 
-    fn next(&self) -> Option<u64> {
-        let is_free = |valve: &Valve| {
-            let mut valves = self.valves.iter();
-            let found = valves.find(|(name, _)| *name == valve.name);
-            found.is_none_or(|(_, controller)| controller.has_room())
-        };
+    /// Sends those away for whom there is no room to wait either.
+    fn keep_to_room(&mut self, valves: &[Valve], now: Timestamp) {
+        for valve in valves {
+            let found = self.valves.iter().find(|(name, _)| *name == valve.name);
+            let room = found.map_or(0, |(_, controller)| controller.room());
+            while let Some(last) = self.queue.last(&valve.name, room, &self.shares) {
+                self.send_away(last, now);
+            }
+        }
+    }
+
+    fn next(&self, now: Timestamp) -> Option<u64> {
+        let is_free = |valve: &Valve| self.room(&valve.name, now).unwrap_or(false);
         let may = |one: &Waiting| one.valves.iter().all(is_free);
         self.queue.next(&self.shares, may)
+    }
+
+    /// Whether there is room under the valve with this name, as far as that is known.
+    fn room(&self, name: &str, now: Timestamp) -> Option<bool> {
+        let found = self.valves.iter().find(|(other, _)| **other == *name);
+        found.map_or(Some(true), |(_, controller)| controller.has_room(now))
+    }
+
+    /// How many of those who wait would be in progress if there were room under the valve with this name.
+    fn would(&self, name: &str, now: Timestamp) -> u32 {
+        let would = |one: &&Waiting| {
+            let falls = one.valves.iter().any(|valve| *valve.name == *name);
+            let mut others = one.valves.iter().filter(|valve| *valve.name != *name);
+            falls && others.all(|valve| self.room(&valve.name, now).unwrap_or(true))
+        };
+        self.queue.iter().filter(would).count() as u32
+    }
+
+    /// Whether those who share its upstreams are to be told how it does: soon where somebody waits, and at once where it is not known
+    /// what it may, or where it has what others could use.
+    fn is_due(&self, now: Timestamp) -> bool {
+        if !self.is_shared || self.is_asking {
+            return false;
+        }
+        if self.is_idle() {
+            let mut valves = self.valves.iter();
+            return valves.any(|(_, controller)| controller.has_places(now));
+        }
+        let is_unknown = |one: &Waiting| {
+            let mut valves = one.valves.iter();
+            valves.any(|valve| self.room(&valve.name, now).is_none())
+        };
+        let pause = match self.queue.is_empty() {
+            true => self.pause,
+            false if self.has_news || self.queue.iter().any(is_unknown) => 0,
+            false => self.pause.min(OFTEN),
+        };
+        self.since_told(now) >= pause
+    }
+
+    /// For how many milliseconds nobody was told; for long, if the clock was set back.
+    fn since_told(&self, now: Timestamp) -> u64 {
+        now.0.checked_sub(self.told.0).unwrap_or(u64::MAX)
     }
 
     fn send_away(&mut self, ticket: u64, now: Timestamp) {
@@ -215,10 +380,16 @@ impl Gate {
 fn controller<'v>(
     valves: &'v mut Vec<(Box<str>, Controller)>,
     valve: &Valve,
+    is_shared: bool,
 ) -> &'v mut Controller {
     let place = valves.iter().position(|(name, _)| *name == valve.name);
     let place = place.unwrap_or_else(|| {
-        let fresh = Controller::new(valve.settings.bounds);
+        let bounds = valve.settings.bounds;
+        let fresh = if is_shared {
+            Controller::shared(bounds)
+        } else {
+            Controller::new(bounds)
+        };
         valves.push((valve.name.clone(), fresh));
         valves.len() - 1
     });

@@ -17,13 +17,15 @@
 //! The other parts of an installation (its console, its files) pass gates of their own, whose controllers stand still: each
 //! may have so many calls in progress and no more, and none waits behind another one.
 //!
-//! It is what one isolate knows, or the threads of one process together. Several of them before one Dify each learn from its
-//! answers: where it is slow they all give way, and what they let in together stays about what it bears. Who wants a number that
-//! holds over all of them sets a limit on what is `concurrent`, which the ledger keeps.
+//! - `roster`: several isolates before one Dify, or several processes, share what it bears ([`Roster`]): what each may have in
+//!   progress is lent to it for some seconds by the ledger that they share. Who waits, and who goes first, each decides for itself. Where
+//!   the ledger does not answer, each goes by what it has learnt; where none is shared, as of one process alone, nobody is asked.
 
 mod controller;
 mod gate;
+mod learner;
 mod queue;
+mod roster;
 mod share;
 
 use std::{
@@ -31,9 +33,13 @@ use std::{
     time::Duration,
 };
 
-pub use controller::{Bounds, Controller};
+use serde::{Deserialize, Serialize};
+
+pub use controller::Controller;
 pub use gate::{Gate, Standing};
+pub use learner::Learner;
 pub use queue::{Queue, Waiting};
+pub use roster::{Allotment, Report, Roster};
 pub use share::{Share, Shares};
 
 /// What has to be passed before an upstream is asked.
@@ -85,6 +91,35 @@ impl Settings {
     };
 }
 
+/// Between what it is learnt how many are let in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// How many at first.
+    pub start: u32,
+    /// Never fewer.
+    pub least: u32,
+    /// Never more.
+    pub most: u32,
+}
+
+impl Bounds {
+    /// Where the configuration does not say otherwise.
+    pub const AUTO: Self = Self {
+        start: 16,
+        least: 4,
+        most: 1_000,
+    };
+
+    /// As many at any time.
+    pub const fn fixed(limit: u32) -> Self {
+        Self {
+            start: limit,
+            least: limit,
+            most: limit,
+        }
+    }
+}
+
 /// What somebody is told who finds no room.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Over {
@@ -108,7 +143,11 @@ pub enum Priority {
 
 /// All gates of an isolate. Nothing in it at first.
 #[derive(Debug, Default)]
-pub struct Gates(Vec<(Arc<str>, Gate)>);
+pub struct Gates {
+    named: Vec<(Arc<str>, Gate)>,
+    /// As whom those know them who share their upstreams, if anybody does.
+    known_as: Option<u32>,
+}
 
 /// What those share who ask side by side: the threads of a process, or one isolate alone. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -125,19 +164,35 @@ impl Shared {
 impl Gates {
     /// The gate with this name.
     pub fn of(&mut self, name: &Arc<str>) -> &mut Gate {
-        let place = self.0.iter().position(|(other, _)| other == name);
+        let place = self.named.iter().position(|(other, _)| other == name);
         let place = place.unwrap_or_else(|| {
-            self.0.push((name.clone(), Gate::default()));
-            self.0.len() - 1
+            let is_shared = self.known_as.is_some();
+            let gate = if is_shared {
+                Gate::shared()
+            } else {
+                Gate::default()
+            };
+            self.named.push((name.clone(), gate));
+            self.named.len() - 1
         });
         // It was found there, or put there.
         #[allow(clippy::indexing_slicing)]
-        &mut self.0[place].1
+        &mut self.named[place].1
+    }
+
+    /// Their upstreams are shared with other gates, which know these by the number that was said first.
+    pub fn share_as(&mut self, number: u32) {
+        self.known_as.get_or_insert(number);
+    }
+
+    /// As whom those know them who share their upstreams, if anybody does.
+    pub fn known_as(&self) -> Option<u32> {
+        self.known_as
     }
 
     /// Forgets all that nobody is in or before, as after the configuration was replaced: those that are still configured learn
     /// anew.
     pub fn forget_idle(&mut self) {
-        self.0.retain(|(_, gate)| !gate.is_idle());
+        self.named.retain(|(_, gate)| !gate.is_idle());
     }
 }

@@ -81,6 +81,11 @@ impl Queue {
         under().min_by_key(turn).map(|one| one.ticket)
     }
 
+    /// All who wait.
+    pub fn iter(&self) -> impl Iterator<Item = &Waiting> {
+        self.0.iter()
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -399,6 +399,10 @@ impl Ledger for Apart {
         balances
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn longest_lease(&self) -> Duration {
         Duration::from_secs(10)
     }

@@ -158,6 +158,7 @@ impl Line {
             adjust: None,
             left: None,
             take: None,
+            report: None,
         }
     }
 }

@@ -166,6 +166,7 @@ fn entry(quota: Quota) -> impl Strategy<Value = Entry> {
                 adjust,
                 left,
                 take,
+                report: None,
             },
         )
 }
@@ -187,6 +188,7 @@ fn plain(quota: Quota, from: u32, number: u32, units: u64) -> Entry {
             demand: None,
             place: None,
         }),
+        report: None,
     }
 }
 

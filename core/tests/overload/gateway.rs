@@ -146,6 +146,10 @@ impl Ledger for NoLedger {
         panic!("nobody has a limit")
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn longest_lease(&self) -> Duration {
         Duration::ZERO
     }

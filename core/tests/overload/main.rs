@@ -17,6 +17,7 @@
 mod clock;
 mod gateway;
 mod machine;
+mod sharing;
 mod world;
 
 use tidegate_core::overload::{Bounds, Priority};
@@ -64,10 +65,31 @@ fn most_of_what_the_machine_can_do_comes_out_of_it() {
     let four = row("learnt by four who do not know", || {
         Door::gates(4, Bounds::AUTO)
     });
+    let many = row("learnt by forty who do not know", || {
+        Door::gates(40, Bounds::AUTO)
+    });
+    let shared = [1, 4, 40].map(|count| {
+        row(&format!("learnt by {count} who share it"), || {
+            Door::sharing(count, Bounds::AUTO)
+        })
+    });
 
     assert!(none[2] < 0.05 * CAPACITY, "without a gate: {}", none[2]);
     assert!(ours[2] >= 0.8 * CAPACITY, "with one: {}", ours[2]);
     assert!(four[2] >= 0.8 * CAPACITY, "with four: {}", four[2]);
+    assert!(
+        many[2] < 0.5 * CAPACITY,
+        "with forty, who cannot all have few enough: {}",
+        many[2]
+    );
+    for shared in shared {
+        assert!(
+            shared[2] >= 0.8 * CAPACITY,
+            "where it is shared: {}",
+            shared[2]
+        );
+        assert!(shared[0] >= 0.98 * none[0] && shared[1] >= 0.8 * CAPACITY);
+    }
     assert!(ours[0] >= 0.98 * none[0], "where there is room for all");
     assert!(ours[1] >= 0.8 * CAPACITY);
     // Whoever chose the number for a model of five seconds has the wrong one for another model.

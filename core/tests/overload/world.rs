@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_core::{
     dice::Dice,
-    overload::{Bounds, Controller, Gate, Priority, Settings, Standing, Valve, Way},
+    overload::{Bounds, Controller, Gate, Priority, Roster, Settings, Standing, Valve, Way},
     time::Timestamp,
 };
 
@@ -20,6 +20,9 @@ const WARM: f64 = 60.0;
 /// How long anybody waits, in seconds, and how many where it is first come, first served.
 const WAIT: f64 = 1.5;
 const ROOM: usize = 200;
+
+/// How often those see to it who share what the machine bears, in seconds.
+const BEAT: f64 = 0.2;
 
 /// What an answer takes of a core, in seconds: until its first event, before the model, and after it.
 const OPENING: f64 = 0.05;
@@ -55,8 +58,8 @@ pub(crate) enum Door {
         inside: usize,
         waiting: VecDeque<usize>,
     },
-    /// Gates that take turns.
-    Gates(Vec<Gate>, Way),
+    /// Gates that take turns, and what they have agreed on, if they know of each other.
+    Gates(Vec<Gate>, Way, Option<Roster>),
 }
 
 /// What came of it.
@@ -99,6 +102,17 @@ impl Door {
     }
 
     pub(crate) fn gates(count: usize, bounds: Bounds) -> Self {
+        let way = Self::way(bounds);
+        Self::Gates(vec![Gate::default(); count], way, None)
+    }
+
+    /// Gates that share what the machine bears.
+    pub(crate) fn sharing(count: usize, bounds: Bounds) -> Self {
+        let way = Self::way(bounds);
+        Self::Gates(vec![Gate::shared(); count], way, Some(Roster::default()))
+    }
+
+    fn way(bounds: Bounds) -> Way {
         let settings = Settings {
             bounds,
             ..Settings::AUTO
@@ -107,11 +121,10 @@ impl Door {
             name: "dify".into(),
             settings,
         };
-        let way = Way {
+        Way {
             gate: "dify".into(),
             valves: [valve].into(),
-        };
-        Self::Gates(vec![Gate::default(); count], way)
+        }
     }
 }
 
@@ -146,6 +159,8 @@ enum Event {
     Answered(usize),
     /// A caller has waited for long enough.
     Impatient(usize),
+    /// Gates that share say how they do.
+    Beat,
 }
 
 pub(crate) fn play(load: Load, door: Door, seed: u64) -> Outcome {
@@ -173,6 +188,9 @@ pub(crate) fn play(load: Load, door: Door, seed: u64) -> Outcome {
     };
     for crowd in 0..world.crowds.len() {
         world.next_comes(crowd);
+    }
+    if matches!(world.door, Door::Gates(_, _, Some(_))) {
+        world.at(BEAT, Event::Beat);
     }
     world.run();
     world.outcome
@@ -223,6 +241,11 @@ impl World {
                     self.machine.compute(call, after);
                 }
                 Event::Impatient(_) => self.ask_all(),
+                Event::Beat => {
+                    self.at(BEAT, Event::Beat);
+                    self.share();
+                    self.ask_all();
+                }
             }
         }
         self.outcome.useful /= self.load.seconds - WARM;
@@ -279,8 +302,8 @@ impl World {
                     waiting.push_back(number);
                 }
             }
-            Door::Gates(gates, way) => {
-                call.gate = number % gates.len();
+            Door::Gates(gates, way, _) => {
+                call.gate = self.dice.roll() as usize % gates.len();
                 let who = Arc::from(name);
                 let (ticket, standing) = gates[call.gate].arrive(way, &who, call.priority, now);
                 call.ticket = ticket;
@@ -288,6 +311,7 @@ impl World {
                 if standing == Standing::Waits {
                     self.at(WAIT + 0.001, Event::Impatient(number));
                     self.waiting.push(number);
+                    self.share();
                     self.ask_all();
                 } else {
                     self.stands(number, standing);
@@ -296,11 +320,23 @@ impl World {
         }
     }
 
+    /// Gates tell each other how they do, if it is time.
+    fn share(&mut self) {
+        let now = self.time();
+        if let Door::Gates(gates, _, Some(roster)) = &mut self.door {
+            for (from, gate) in (0..).zip(gates) {
+                let reports = gate.report(now).into_iter();
+                let hear = |(name, report)| (name, Some(roster.hear(from, &report, now)));
+                gate.hear(reports.map(hear).collect(), now, now);
+            }
+        }
+    }
+
     /// Everybody asks who waits.
     fn ask_all(&mut self) {
         let now = self.time();
         for number in std::mem::take(&mut self.waiting) {
-            let Door::Gates(gates, _) = &mut self.door else {
+            let Door::Gates(gates, ..) = &mut self.door else {
                 return;
             };
             let call = &self.calls[number];
@@ -367,8 +403,9 @@ impl World {
         let (gate, who) = (call.gate, call.who);
         match &mut self.door {
             Door::Open => {}
-            Door::Gates(gates, way) => {
+            Door::Gates(gates, way, _) => {
                 gates[gate].ended(who, &way.valves, now);
+                self.share();
                 self.ask_all();
             }
             Door::Line {
@@ -394,7 +431,7 @@ impl World {
 
     fn tell(&mut self, number: usize, word: impl Fn(&mut Controller, Timestamp)) {
         let call = &self.calls[number];
-        if let Door::Gates(gates, way) = &mut self.door {
+        if let Door::Gates(gates, way, _) = &mut self.door {
             let sent = Timestamp((call.sent * 1e3) as u64);
             let now = Timestamp((self.now * 1e3) as u64);
             gates[call.gate].tell_all(&way.valves, now, |_, controller| word(controller, sent));

@@ -363,6 +363,10 @@ impl Ledger for Far {
         balances
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn longest_lease(&self) -> Duration {
         Duration::from_secs(10)
     }

@@ -42,6 +42,10 @@ impl Ledger for MapLedger {
             .collect()
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn longest_lease(&self) -> Duration {
         Duration::from_secs(10)
     }

@@ -105,6 +105,10 @@ impl platform::Ledger for Ledger {
         posted.balances
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn longest_lease(&self) -> Duration {
         LONGEST_LEASE
     }

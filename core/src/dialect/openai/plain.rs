@@ -84,8 +84,14 @@ impl Calls {
 
 /// The event that tells what an answer has cost of which `first` was one event.
 pub(super) fn usage(first: &[u8], usage: Usage) -> String {
-    let mut event: Map<String, Value> = json::read(first).unwrap_or_default();
-    event.retain(|name, _| ALIKE.contains(&name.as_str()));
+    let first: Map<String, Value> = json::read(first).unwrap_or_default();
+    let alike = first
+        .into_iter()
+        .filter(|(name, _)| ALIKE.contains(&name.as_str()));
+    let mut event = Map::new();
+    for (name, value) in alike {
+        event.insert(name, value);
+    }
     event.insert("choices".into(), json!([]));
     event.insert(
         "usage".into(),

@@ -147,13 +147,13 @@ impl Splice {
         for name in ALIKE {
             match first.get(name) {
                 Some(value) => event.insert(name.into(), value.clone()),
-                None => event.remove(name),
+                None => json::take(&mut event, name),
             };
         }
         // Several pieces may have come in one event.
         let finish = finishes(&event).next().cloned();
         if let Some(choice) = only_choice(&mut event) {
-            choice.remove("logprobs");
+            json::take(choice, "logprobs");
             if let Some(finish) = finish {
                 choice.insert("finish_reason".into(), finish);
             }

@@ -8,11 +8,11 @@ use crate::dialect::json;
 /// What `answer` would have been as a stream; nothing, if it has no choices.
 pub(crate) fn streamed(answer: &[u8]) -> Option<Bytes> {
     let mut answer: Map<String, Value> = json::read(answer).ok()?;
-    let choices = match answer.remove("choices") {
+    let choices = match json::take(&mut answer, "choices") {
         Some(Value::Array(choices)) if !choices.is_empty() => choices,
         _ => return None,
     };
-    let usage = answer.remove("usage");
+    let usage = json::take(&mut answer, "usage");
     if answer.get("object").and_then(Value::as_str) != Some("text_completion") {
         answer.insert("object".into(), "chat.completion.chunk".into());
     }
@@ -30,11 +30,11 @@ pub(crate) fn streamed(answer: &[u8]) -> Option<Bytes> {
     let mut ends = Vec::new();
     for mut choice in choices {
         let fields = choice.as_object_mut()?;
-        if let Some(mut message) = fields.remove("message") {
+        if let Some(mut message) = json::take(fields, "message") {
             number(&mut message);
             fields.insert("delta".into(), message);
             // Who does not say how it ended has said all the same that this is all.
-            let finish = fields.remove("finish_reason");
+            let finish = json::take(fields, "finish_reason");
             if let Some(finish) = finish.filter(|finish| !finish.is_null()) {
                 fields.insert("finish_reason".into(), Value::Null);
                 let index = fields.get("index").cloned().unwrap_or_else(|| 0.into());

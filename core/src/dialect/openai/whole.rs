@@ -76,7 +76,7 @@ impl Whole {
             self.answer
                 .insert("object".into(), "chat.completion".into());
             for choice in self.choices.iter_mut().filter_map(Value::as_object_mut) {
-                let delta = choice.remove("delta").unwrap_or_default();
+                let delta = json::take(choice, "delta").unwrap_or_default();
                 choice.insert("message".into(), message(delta));
             }
         }
@@ -95,7 +95,7 @@ fn message(delta: Value) -> Value {
     if let Some(Value::Array(calls)) = message.get_mut("tool_calls") {
         for call in calls.iter_mut().filter_map(Value::as_object_mut) {
             // Only pieces need it.
-            call.remove("index");
+            json::take(call, "index");
         }
     }
     Value::Object(message)
