@@ -95,13 +95,13 @@ impl Controller {
         self.in_progress
     }
 
-    /// Whether one more may be; nothing, if the others must be asked.
-    pub fn has_room(&self, now: Timestamp) -> Option<bool> {
+    /// How many more may be; nothing, if the others must be asked.
+    pub fn free(&self, now: Timestamp) -> Option<u32> {
         let (places, until) = match self.ration {
             Ration::Own(until) => (self.limit(), until),
             Ration::Allotted(places, until) => (places, until),
         };
-        (now < until).then_some(self.in_progress < places)
+        (now < until).then(|| places.saturating_sub(self.in_progress))
     }
 
     /// Whether it has anything that others could use.

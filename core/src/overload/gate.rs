@@ -259,7 +259,7 @@ impl Gate {
         }
         self.is_asking = false;
         for (_, controller) in &mut self.valves {
-            if controller.has_room(now).is_none() {
+            if controller.free(now).is_none() {
                 controller.goes_alone(now);
             }
         }
@@ -309,18 +309,46 @@ impl Gate {
 
     /// Whether there is room under the valve with this name, as far as that is known.
     fn room(&self, name: &str, now: Timestamp) -> Option<bool> {
-        let found = self.valves.iter().find(|(other, _)| **other == *name);
-        found.map_or(Some(true), |(_, controller)| controller.has_room(now))
+        self.free(name, now).map(|free| free > 0)
     }
 
-    /// How many of those who wait would be in progress if there were room under the valve with this name.
+    /// How many more may be in progress under the valve with this name, as far as that is known.
+    fn free(&self, name: &str, now: Timestamp) -> Option<u32> {
+        let found = self.valves.iter().find(|(other, _)| **other == *name);
+        found.map_or(Some(u32::MAX), |(_, controller)| controller.free(now))
+    }
+
+    /// How many of those who wait would be in progress if there were room under the valve with this name: as many as there is room for
+    /// under a narrower one, or may be.
     fn would(&self, name: &str, now: Timestamp) -> u32 {
-        let would = |one: &&Waiting| {
-            let falls = one.valves.iter().any(|valve| *valve.name == *name);
-            let mut others = one.valves.iter().filter(|valve| *valve.name != *name);
-            falls && others.all(|valve| self.room(&valve.name, now).unwrap_or(true))
-        };
-        self.queue.iter().filter(would).count() as u32
+        let mut left: Vec<(&str, u32)> = Vec::new();
+        let mut would = 0;
+        for one in self.queue.iter() {
+            let mut narrower = None;
+            let mut valves = one.valves.iter().map(|valve| &*valve.name);
+            if !valves.any(|other| {
+                other == name || {
+                    narrower = Some(other);
+                    false
+                }
+            }) {
+                continue;
+            }
+            let Some(narrower) = narrower else {
+                would += 1;
+                continue;
+            };
+            let place = left.iter().position(|(other, _)| *other == narrower);
+            let place = place.unwrap_or_else(|| {
+                left.push((narrower, self.free(narrower, now).unwrap_or(u32::MAX)));
+                left.len() - 1
+            });
+            if let Some((_, left)) = left.get_mut(place).filter(|(_, left)| *left > 0) {
+                *left -= 1;
+                would += 1;
+            }
+        }
+        would
     }
 
     /// Whether those who share its upstreams are to be told how it does: soon where somebody waits, and at once where it is not known

@@ -41,7 +41,8 @@ fn step(gates: usize) -> impl Strategy<Value = Step> {
 
 /// Gates, those who come to them, and what is on its way from the roster.
 struct World {
-    roster: Roster,
+    /// Of the app, and of the installation.
+    rosters: [Roster; 2],
     gates: Vec<Member>,
     way: Way,
     now: Timestamp,
@@ -63,8 +64,9 @@ struct Coming {
 
 impl World {
     fn of(gates: usize, limit: u32) -> Self {
-        let valve = Valve {
-            name: "dify.main".into(),
+        // An app's, and its installation's, that are as narrow.
+        let valve = |name: &str| Valve {
+            name: name.into(),
             settings: Settings {
                 bounds: Bounds::fixed(limit),
                 wait: WAITS,
@@ -79,11 +81,11 @@ impl World {
             told: Timestamp(0),
         };
         Self {
-            roster: Roster::default(),
+            rosters: Default::default(),
             gates: (0..gates).map(|_| member()).collect(),
             way: Way {
                 gate: "dify.main".into(),
-                valves: [valve].into(),
+                valves: [valve("dify.main/app"), valve("dify.main")].into(),
             },
             now: Timestamp(1_800_000_000_000),
         }
@@ -131,10 +133,9 @@ impl World {
             return;
         }
         let hear = |(name, report): (Box<str>, Report)| {
-            (
-                name,
-                Some(self.roster.hear(place as u32, &report, self.now)),
-            )
+            let roster = &mut self.rosters[usize::from(!name.contains('/'))];
+            let allotment = roster.hear(place as u32, &report, self.now);
+            (name, Some(allotment))
         };
         let answers = reports.into_iter().map(hear).collect();
         if let Some(after) = answer {
