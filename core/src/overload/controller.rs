@@ -25,6 +25,9 @@ pub struct Controller {
     /// How many may wait, here and at all others together; and here, if those have a say.
     room: u32,
     allotted_room: u32,
+    /// How many would have been in progress when the others were told; and whether they have allotted fewer.
+    wanted: u32,
+    is_short: bool,
     learner: Learner,
     ration: Ration,
     in_progress: u32,
@@ -53,6 +56,8 @@ impl Controller {
             bounds,
             room: 0,
             allotted_room: 0,
+            wanted: 0,
+            is_short: false,
             learner: Learner::new(bounds),
             ration: Ration::Own(Timestamp(u64::MAX)),
             in_progress: 0,
@@ -104,6 +109,13 @@ impl Controller {
         (now < until).then(|| places.saturating_sub(self.in_progress))
     }
 
+    /// How many of those who wait would find room here soon, be it that others agree: as many as there is room for, if they did not the
+    /// last time.
+    pub(super) fn may_let_in(&self, now: Timestamp) -> u32 {
+        let free = self.free(now).filter(|_| self.is_short);
+        free.unwrap_or(u32::MAX)
+    }
+
     /// Whether it has anything that others could use.
     pub(super) fn has_places(&self, now: Timestamp) -> bool {
         matches!(self.ration, Ration::Allotted(places, until) if places > 0 && now < until)
@@ -115,6 +127,7 @@ impl Controller {
         if let Ration::Allotted(places, _) = &mut self.ration {
             *places = self.in_progress.min(*places);
         }
+        self.wanted = self.in_progress.saturating_add(waiting);
         let mut delays = std::mem::take(&mut self.unsaid);
         if !(self.complained..self.complained.after(COMPLAINS)).contains(&now) {
             self.complained = now;
@@ -140,6 +153,7 @@ impl Controller {
     pub(super) fn hear(&mut self, allotment: &Allotment, sent: Timestamp) {
         self.learner.follow(allotment.limit);
         self.allotted_room = allotment.room;
+        self.is_short = allotment.places < self.wanted;
         // What was given back is asked for again when somebody comes.
         let until = if allotment.pause > 0 {
             sent.after(USED_FOR)

@@ -318,8 +318,8 @@ impl Gate {
         found.map_or(Some(u32::MAX), |(_, controller)| controller.free(now))
     }
 
-    /// How many of those who wait would be in progress if there were room under the valve with this name: as many as there is room for
-    /// under a narrower one, or may be.
+    /// How many of those who wait would be in progress if there were room under the valve with this name: as many as a narrower one lets
+    /// in.
     fn would(&self, name: &str, now: Timestamp) -> u32 {
         let mut left: Vec<(&str, u32)> = Vec::new();
         let mut would = 0;
@@ -340,7 +340,9 @@ impl Gate {
             };
             let place = left.iter().position(|(other, _)| *other == narrower);
             let place = place.unwrap_or_else(|| {
-                left.push((narrower, self.free(narrower, now).unwrap_or(u32::MAX)));
+                let found = self.valves.iter().find(|(other, _)| **other == *narrower);
+                let free = found.map_or(u32::MAX, |(_, controller)| controller.may_let_in(now));
+                left.push((narrower, free));
                 left.len() - 1
             });
             if let Some((_, left)) = left.get_mut(place).filter(|(_, left)| *left > 0) {
