@@ -75,7 +75,7 @@
 //! # What is not here
 //!
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`]*, and
-//! [`overload`], which counts what is in progress here and promises nothing. *No stage is stubbed:
+//! [`overload`], which counts what is in progress before a Dify. *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time timeouts body dice usage sse flat_map` · `limit overload upstream call` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission sharing` · `passage` · `refusal tenure` · `budget` ·

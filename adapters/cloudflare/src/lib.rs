@@ -9,11 +9,8 @@
 //!
 //! What has been learnt of upstreams (who fails, which key rests) is each isolate's own, and goes with it.
 //!
-//! So is how many calls a Dify bears (`overload`): each isolate begins with `start`, learns from the calls that it carries itself,
-//! and counts those alone. Cloudflare runs one isolate or more in each place where callers are, and ends them when it likes; where
-//! there are many, each carries few calls and learns slowly, and together they may let in more than Dify bears until its answers
-//! are late for all of them. A number that holds everywhere is `limits = [{ concurrent = … }]` of the app, which its Durable Object
-//! keeps.
+//! How many calls a Dify bears (`overload`, `permits`) all isolates learn together: a Durable Object for each app and installation lends them
+//! places for some seconds. An isolate that has none asks before it lets anybody in, which takes as long as the way to that object.
 //!
 //! # What this runtime does otherwise than the others
 //!

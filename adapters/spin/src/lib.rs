@@ -15,9 +15,8 @@
 //!
 //! What has been learnt of upstreams (who fails, which key rests) is each instance's own, and goes with it.
 //!
-//! So is how many calls a Dify bears (`overload`). Calls that come at once are spread over instances, each of which counts its own
-//! and carries sixteen at most: what they let in together is bounded only by how late Dify's answers become for all of them. A
-//! number that holds is `limits = [{ concurrent = … }]` of the app, which the ledger keeps.
+//! How many calls a Dify bears (`overload`, `permits`) they learn together: calls that come at once are spread over instances, and the ledger
+//! lends each of them places for some seconds. An instance asks it before it lets anybody in.
 
 mod ambient;
 mod body;

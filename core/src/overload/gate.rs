@@ -201,6 +201,9 @@ impl Gate {
         // It has taken time to know whether there is room: that is not held against anybody.
         self.let_in(now);
         self.go_on(now);
+        if self.is_asking(now) {
+            return;
+        }
         let waiting = self.queue.iter().map(|one| one.valves.clone());
         for valves in waiting.collect::<Vec<_>>() {
             self.keep_to_room(&valves, now);
