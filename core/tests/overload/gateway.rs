@@ -155,8 +155,36 @@ impl Ledger for NoLedger {
     }
 }
 
+/// One that others share, and that fails after so many milliseconds.
+struct Broken(Rc<Time>, u64);
+
+#[async_trait(?Send)]
+impl Ledger for Broken {
+    async fn post(&self, postings: &[Posting]) -> Vec<Result<Balance, Fault>> {
+        self.0.until(self.0.ms() + self.1).await;
+        let fail = |_: &Posting| Err(Fault("it is broken".into()));
+        postings.iter().map(fail).collect()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn longest_lease(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 impl Stage {
     fn of(installation: &Value, threads: u64) -> Self {
+        Self::with(installation, threads, |_| Rc::new(NoLedger))
+    }
+
+    fn with(
+        installation: &Value,
+        threads: u64,
+        ledger: impl Fn(&Rc<Time>) -> Rc<dyn Ledger>,
+    ) -> Self {
         let time = Time::at(START);
         let dify = Rc::new(Dify {
             time: time.clone(),
@@ -172,7 +200,7 @@ impl Stage {
         let gateways = (0..threads).map(|thread| {
             let platform = Platform {
                 upstream: dify.clone(),
-                ledger: Rc::new(NoLedger),
+                ledger: ledger(&time),
                 clock: Rc::new(Face(time.clone())),
                 tasks: Rc::new(Face(time.clone())),
                 journal: records.clone(),
@@ -300,6 +328,25 @@ fn who_is_sent_away_hears_it_in_difys_words_and_is_recorded() {
     assert_eq!(record["attempts"], json!([]));
     assert_eq!(answers[1].status, 200);
     assert!(stage.records.0.borrow()[1].get("waited_ms").is_none());
+}
+
+#[test]
+fn where_the_ledger_fails_each_goes_by_what_it_knows() {
+    for (fails_after, waits) in [(0, 0..10), (300, 300..320), (1_000_000, 1_000..1_050)] {
+        let broken =
+            |time: &Rc<Time>| -> Rc<dyn Ledger> { Rc::new(Broken(time.clone(), fails_after)) };
+        let stage = Stage::with(&one("3s"), 1, broken);
+        for after in [0, 10, 20] {
+            stage.call("normal", RUN, after, 60_000);
+        }
+        let answers = stage.run();
+        let of = |status| answers.iter().filter(move |one| one.status == status);
+        // One at a time, of five seconds; nobody waits for as long.
+        assert_eq!((of(200).count(), of(429).count()), (1, 2), "{answers:?}");
+        let first = of(200).next().unwrap();
+        let waited = first.at - first.came - 5_050;
+        assert!(waits.contains(&waited), "{waited} {answers:?}");
+    }
 }
 
 #[test]
