@@ -39,9 +39,13 @@ impl Account {
     /// Changes the account by `entry` at `now`.
     pub fn apply(&mut self, entry: &Entry, now: Timestamp) -> Balance {
         let latest = self.advance(&entry.quota, now);
-        let mut balance = self.change(entry, latest);
-        let report = entry.report.as_ref();
-        balance.allotment = report.map(|report| self.roster.hear(entry.from, report, latest));
+        let mut balance = match &entry.report {
+            Some(report) => Balance {
+                allotment: Some(self.roster.hear(entry.from, report, latest)),
+                ..self.balance(&entry.quota, true, latest)
+            },
+            None => self.change(entry, latest),
+        };
         // A clock that was set back has to come to where it was before anything leaves the window.
         let pause = balance.again.since(balance.at);
         (balance.at, balance.again) = (now, now.after(pause));

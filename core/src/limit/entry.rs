@@ -43,7 +43,7 @@ pub struct Entry {
     /// What is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub take: Option<Take>,
-    /// How its sender does with an upstream that others ask as well.
+    /// How its sender does with an upstream that others ask as well. Then nothing else is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
 }

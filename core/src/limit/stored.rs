@@ -108,3 +108,46 @@ pub(super) mod steps {
         Ok(buckets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::{
+        limit::{Entry, Quota},
+        overload::{Bounds, Report},
+        time::Timestamp,
+    };
+
+    #[test]
+    fn who_shares_an_upstream_takes_no_more_room_than_an_account_has() {
+        let limit = NonZeroU64::MIN;
+        let mut account = Account::default();
+        for from in 0..1_000 {
+            let report = Report {
+                bounds: Bounds::fixed(10_000),
+                in_progress: 9_000,
+                peak: 10_000,
+                waiting: 1_000,
+                room: 1_000,
+                delays: vec![600_000; 64],
+            };
+            let entry = Entry {
+                quota: Quota { limit, per: 0 },
+                from: u32::MAX - from,
+                number: 0,
+                settled: Vec::new(),
+                owed: 0,
+                adjust: None,
+                left: None,
+                take: None,
+                report: Some(report),
+            };
+            account.apply(&entry, Timestamp(1_800_000_000_000));
+        }
+        let bytes = account.to_bytes();
+        assert!(bytes.len() <= LARGEST, "{}", bytes.len());
+        assert_eq!(Account::from_bytes(&bytes), Ok(account));
+    }
+}
