@@ -16,10 +16,7 @@ use crate::{
     call::{Call, below},
     claim::Claim,
     config::{Config, OnLedgerFailure},
-    dialect::{
-        Dialect,
-        dify::{self, Installation},
-    },
+    dialect::{Dialect, dify::Installation},
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
@@ -503,8 +500,8 @@ impl Gateway {
                 let is_failure = !reply.status.is_success();
                 let counted = visit.budget.answered(usage, bytes.len() as u64, is_failure);
                 visit.record.counted = Some(counted);
-                if visit.dialect == Dialect::Dify && !is_failure {
-                    let fault = dify::run_fault(&bytes).map(Into::into);
+                if !is_failure {
+                    let fault = visit.dialect.fault(&bytes).map(Into::into);
                     visit.record.fault = visit.record.fault.take().or(fault);
                 }
                 visit.close(Ending::Whole, None);

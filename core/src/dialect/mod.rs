@@ -33,6 +33,14 @@ impl Dialect {
             Self::Dify => dify::event(error),
         }
     }
+
+    /// How what a whole `answer` of a success tells of has not gone well, if it says so.
+    pub(crate) fn fault(self, answer: &[u8]) -> Option<&'static str> {
+        match self {
+            Self::OpenAi => None,
+            Self::Dify => dify::run_fault(answer),
+        }
+    }
 }
 
 /// Reads the events of a stream as they pass.

@@ -17,7 +17,7 @@ mod whole;
 use std::{rc::Rc, time::Duration};
 
 pub use abort::{OnAbort, Parting, Run};
-pub(crate) use answer::fault as run_fault;
+pub(super) use answer::fault as run_fault;
 pub use answer::{Meter, usage};
 use bytes::Bytes;
 use fault::fault;
