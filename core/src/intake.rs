@@ -143,7 +143,7 @@ fn ask(
         None => {}
     }
     if needs_model {
-        let is_told = asked.stream && asked.choices > 0 && !asked.hide_usage;
+        let is_told = asked.choices > 0 && !asked.hide_usage;
         exchange.reading = Reading::Model(Terms {
             prompt: is_told.then(|| asked.estimate().likely),
             stream: asked.stream,
