@@ -10,7 +10,7 @@ mod part;
 mod query;
 mod request;
 mod retelling;
-mod seam;
+pub(super) mod seam;
 mod trouble;
 mod whole;
 
