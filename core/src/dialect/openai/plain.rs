@@ -59,6 +59,8 @@ impl Calls {
                 edits.extend(place(written, data).map(|place| (place, "{}".into())));
             }
             let known = self.0.iter().position(|(other, _)| *other == number);
+            // What has a name of a function is taken for a new call otherwise.
+            let is_named = call.function.name.is_some_and(|name| !is_empty(name));
             match (call.id.filter(|id| !is_empty(id)), known) {
                 (Some(id), _) => {
                     let is_same =
@@ -70,7 +72,7 @@ impl Calls {
                         }
                     }
                 }
-                (None, Some(known)) if known + 1 < self.0.len() => {
+                (None, Some(known)) if known + 1 < self.0.len() || is_named => {
                     let name = self
                         .0
                         .get(known)
@@ -222,6 +224,10 @@ mod tests {
                 Some(
                     r#"{"index":1,"function": {}},{"function":{},"index":0,"id":"a"},{"index":0,"id":"a","type":"function","function":{}},{"index":0,"function":{},"id":"a"}"#,
                 ),
+            ),
+            (
+                r#"{"index":1,"function":{"name":"g"}}"#,
+                Some(r#"{"index":1,"id":"b","function":{"name":"g"}}"#),
             ),
             (r#"{"index":0,"id":"a","function":{}}"#, None),
             // Some number all calls alike.
