@@ -124,7 +124,8 @@ pub(crate) async fn take(
             check_provider(&head, now)?;
             let meter = || {
                 let meter = openai::Meter::new(terms.hide_usage, terms.counts);
-                let meter = meter.expecting(terms.choices).telling(terms.prompt);
+                let told = terms.prompt.filter(|_| terms.stream);
+                let meter = meter.expecting(terms.choices).telling(told);
                 Meter::OpenAi(if terms.keeps { meter.keeping() } else { meter })
             };
             let mut is_stream = is_stream;
@@ -171,6 +172,14 @@ pub(crate) async fn take(
                 // Some do not stream, whatever they are asked; who asked waits for events.
                 content = Content::Stream(stream.into(), meter());
                 head.headers.insert(header::CONTENT_TYPE, EVENTS);
+            }
+            if let Content::Whole(answer, usage) = &mut content
+                && head.status.is_success()
+                && (usage.tokens_in.is_none() || usage.tokens_out.is_none())
+                && let Some(prompt) = terms.prompt
+                && let Some(completed) = openai::completed(answer, prompt)
+            {
+                *answer = completed;
             }
             if terms.choices > 0 && head.status.is_success() {
                 // Some say no more of it than that they have taken the request; but this is the answer.

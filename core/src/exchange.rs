@@ -100,7 +100,7 @@ pub(crate) struct Terms {
     pub(crate) choices: u64,
     /// The event that tells the usage of a stream is not for the caller.
     pub(crate) hide_usage: bool,
-    /// How many tokens the prompt probably comes to, where the caller wants to be told them in a stream.
+    /// How many tokens the prompt probably comes to, where the caller is told them.
     pub(crate) prompt: Option<u64>,
     /// What passes of a stream is to be counted.
     pub(crate) counts: bool,
@@ -231,6 +231,14 @@ impl Exchange {
             dify::is_suspect(name.as_bytes()) || dify::is_suspect(value.as_bytes())
         });
         of_path || matches!(&self.payload, Payload::Kept(body) if dify::is_suspect(body))
+    }
+
+    /// How many tokens the prompt probably comes to, where the caller is told them.
+    pub(crate) fn prompt(&self) -> Option<u64> {
+        match &self.reading {
+            Reading::Model(terms) => terms.prompt,
+            _ => None,
+        }
     }
 
     /// Whether a stream of it is put together to one answer, since its caller wants it at once.

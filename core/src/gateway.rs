@@ -382,6 +382,7 @@ impl Gateway {
             Found::Switched(reply, tunnel) => return switch(visit, reply, tunnel),
         };
         let is_assembled = pursuit.as_deref().is_some_and(Pursuit::is_assembled);
+        let prompt = pursuit.as_deref().and_then(Pursuit::prompt);
         let (start, mut headers) = match reply {
             Reply {
                 content: Content::Stream(body, meter),
@@ -419,7 +420,9 @@ impl Gateway {
         visit.record.status = assembled.status.as_u16();
         visit.stamp(&mut headers);
         visit.close(ended, None);
-        let mut response = Response::new(assembled.answer.into());
+        let answer = assembled.answer;
+        let completed = prompt.and_then(|prompt| dialect.completed(&answer, prompt));
+        let mut response = Response::new(completed.unwrap_or(answer).into());
         *response.status_mut() = assembled.status;
         *response.headers_mut() = headers;
         response

@@ -143,9 +143,14 @@ fn ask(
         None => {}
     }
     if needs_model {
-        let is_told = asked.stream && asked.choices > 0 && !asked.hide_usage;
+        let is_told = asked.choices > 0 && !asked.hide_usage;
+        // Of an answer at once nearly everybody says what it has cost: that is not worth looking at the whole prompt.
+        let prompt = || match asked.stream {
+            true => asked.estimate(),
+            false => Estimate::of_bytes(asked.body().len() as u64),
+        };
         exchange.reading = Reading::Model(Terms {
-            prompt: is_told.then(|| asked.estimate().likely),
+            prompt: is_told.then(|| prompt().likely),
             stream: asked.stream,
             choices: asked.choices,
             hide_usage: asked.hide_usage,

@@ -118,7 +118,7 @@ impl Route {
     }
 
     /// What is left of `path` when the route's own is taken off: it begins with a slash. Where that is one of Dify's, such as `/files`,
-    /// it stays: the route is for that part of an installation.
+    /// or below one, it stays: the route is for that part of an installation.
     pub fn rest<'a>(&self, path: &'a str) -> &'a str {
         if matches!(self.service, Service::Dify(_)) && dify::is_own(&self.matches.path) {
             return path;

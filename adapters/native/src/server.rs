@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::{
-    HeaderValue, Request, StatusCode, Uri,
+    HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::HOST,
     uri::{self, Scheme},
 };
@@ -319,10 +319,16 @@ impl Caller {
         } = self;
         let service = service_fn(move |request: Request<Incoming>| {
             let (gateway, work) = (Rc::clone(&gateway.borrow()), work.clone());
+            let lacks_host = lacks_host(&request);
             let (caller, request) = inbound(request, secured);
             async move {
+                if lacks_host {
+                    let mut refused = Response::new(Body::empty());
+                    *refused.status_mut() = StatusCode::BAD_REQUEST;
+                    return Ok::<_, Infallible>(refused);
+                }
                 let answer = gateway.serve(request, Some(address)).await;
-                Ok::<_, Infallible>(match caller {
+                Ok(match caller {
                     Some(caller) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer
                         .map(|body| {
                             work.begin(caller.carry(body));
@@ -349,6 +355,12 @@ impl Caller {
         served.as_mut().graceful_shutdown();
         let _ = served.await;
     }
+}
+
+/// Whether the request does not say whom it asks, though its version has to (RFC 9112, 3.2): whoever is in between could take it for
+/// another one's.
+fn lacks_host<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST)
 }
 
 /// The request for the gateway; and the caller's end of its connection, if it asks that this switch.
@@ -403,6 +415,23 @@ fn by_tls(mut request: Request<Body>, here: SocketAddr) -> Request<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_says_whom_it_asks_where_its_version_has_to() {
+        for (version, target, host, expected) in [
+            (Version::HTTP_11, "/", None, true),
+            (Version::HTTP_11, "http://a.example/", None, true),
+            (Version::HTTP_11, "/", Some(""), false),
+            (Version::HTTP_11, "/", Some("a.example"), false),
+            (Version::HTTP_10, "/", None, false),
+            (Version::HTTP_2, "https://a.example/", None, false),
+        ] {
+            let mut request = Request::get(target).version(version).body(()).unwrap();
+            let host = host.map(HeaderValue::from_static);
+            request.headers_mut().extend(host.map(|host| (HOST, host)));
+            assert_eq!(lacks_host(&request), expected, "{version:?} {target}");
+        }
+    }
 
     #[test]
     fn what_comes_by_tls_says_so_in_its_target() {

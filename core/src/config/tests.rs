@@ -285,6 +285,10 @@ fn each_problem_is_named() {
             "routes[0].path: expected a path such as",
         ),
         (
+            r#"{"routes": [{"name": "r", "serve": "models", "path": "/ré"}]}"#,
+            "routes[0].path: expected a path as it is sent, with `%C3%A9` for `é`",
+        ),
+        (
             r#"{"routes": [{"name": "r", "serve": "models", "path": "/_tidegate/x"}]}"#,
             "routes[0].path: `/_tidegate` is the gateway's",
         ),

@@ -57,24 +57,29 @@ pub(super) fn is_too_deep(text: &str) -> bool {
     false
 }
 
-/// The same text with plain numbers in place of those that Python writes and JSON does not know, each as long as it was.
-pub(super) fn masked(text: &[u8]) -> Vec<u8> {
-    let mut masked = Vec::with_capacity(text.len());
+/// The same text with plain numbers in place of those that Python writes and JSON does not know, each as long as it was; nothing,
+/// where it has none. Most of what is no JSON has none, and anybody may send as much of it as he likes.
+pub(super) fn masked(text: &[u8]) -> Option<Vec<u8>> {
+    let can_have_some = matches!(text.trim_ascii_start(), [b'{' | b'[', ..]);
+    memchr2(b'N', b'I', text).filter(|_| can_have_some)?;
+    let mut masked = None;
     let mut rest = text;
-    while let [byte, after @ ..] = rest {
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'N' | b'I'))
+    {
+        let found = rest.get(at..)?;
         let mut names = [&b"NaN"[..], b"Infinity"].into_iter();
-        let behind = match names.find_map(|name| rest.strip_prefix(name)) {
-            Some(behind) => {
-                masked.resize(masked.len() + rest.len() - behind.len(), b'1');
-                rest = behind;
-                continue;
+        rest = match (names.find_map(|name| found.strip_prefix(name)), found) {
+            (Some(behind), _) => {
+                let masked = masked.get_or_insert_with(|| text.to_vec());
+                let place = text.len() - found.len()..text.len() - behind.len();
+                masked.get_mut(place)?.fill(b'1');
+                behind
             }
-            None if *byte == b'"' => behind_string(after),
-            None => after,
+            (None, [b'"', behind @ ..]) => behind_string(behind),
+            (None, found) => found.get(1..)?,
         };
-        let (same, _) = rest.split_at(rest.len() - behind.len());
-        masked.extend_from_slice(same);
-        rest = behind;
     }
     masked
 }
@@ -94,6 +99,28 @@ fn behind_string(mut rest: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_python_takes_for_a_number_is_masked_and_nothing_is_copied_for_anything_else() {
+        for (text, expected) in [
+            ("{\"a\":NaN}", Some("{\"a\":111}")),
+            (" [-Infinity, \"N\", NaN]", Some(" [-11111111, \"N\", 111]")),
+            (
+                "{\"a\":\"NaN \\\"NaN\",\"b\":NaN",
+                Some("{\"a\":\"NaN \\\"NaN\",\"b\":111"),
+            ),
+            ("{\"NaN\":\"Infinity\"}", None),
+            ("{\"a\":\"NaN", None),
+            ("[NNaN, InfinityI]", Some("[N111, 11111111I]")),
+            ("{N", None),
+            ("{\"a\": nan}", None),
+            ("NaN", None),
+            ("", None),
+        ] {
+            let masked = masked(text.as_bytes());
+            assert_eq!(masked.as_deref(), expected.map(str::as_bytes), "{text}");
+        }
+    }
 
     #[test]
     fn only_brackets_outside_of_strings_nest() {

@@ -41,6 +41,14 @@ impl Dialect {
             Self::Dify => dify::run_fault(answer),
         }
     }
+
+    /// A whole `answer` that says all of what it has cost, where it says only a part; its prompt probably comes to so many tokens.
+    pub(crate) fn completed(self, answer: &[u8], prompt: u64) -> Option<Bytes> {
+        match self {
+            Self::OpenAi => openai::completed(answer, prompt),
+            Self::Dify => None,
+        }
+    }
 }
 
 /// Reads the events of a stream as they pass.

@@ -386,6 +386,11 @@ impl Pursuit {
         self.exchange.is_assembled()
     }
 
+    /// How many tokens the prompt probably comes to, where the caller is told them.
+    pub(crate) fn prompt(&self) -> Option<u64> {
+        self.exchange.prompt()
+    }
+
     /// Lets go of the question: nobody will be asked any more.
     pub(crate) fn let_go(&mut self) {
         // What ends a run is asked in the words that began it.

@@ -222,6 +222,8 @@ fn path(field: &Field<'_>) -> Option<String> {
         text.starts_with('/') && call::safe(text).is_ok() && !text.contains(['?', '#', ' ', '*']);
     if !fits {
         field.complain(format!("expected a path such as `/v1`, found `{text}`"));
+    } else if !text.is_ascii() {
+        field.complain("expected a path as it is sent, with `%C3%A9` for `é`");
     } else if text == "/_tidegate" || text.starts_with("/_tidegate/") {
         field.complain("`/_tidegate` is the gateway's own");
     }

@@ -56,7 +56,7 @@ impl<'a> Fields<'a> {
         if let Ok(fields) = json::read(json) {
             return Some(fields);
         }
-        let masked = json::masked(json);
+        let masked = json::masked(json)?;
         let fields: Fields<'_> = json::read(&masked).ok()?;
         // Each of them stands where it stands there.
         let own = |field: &str| {

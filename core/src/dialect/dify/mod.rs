@@ -10,7 +10,7 @@ mod part;
 mod query;
 mod request;
 mod retelling;
-mod seam;
+pub(super) mod seam;
 mod trouble;
 mod whole;
 
@@ -166,9 +166,10 @@ impl Installation {
     }
 }
 
-/// Whether the path is one at which Dify's own proxy has something else than the web application.
+/// Whether the path is one at which Dify's own proxy has something else than the web application, or lies below one.
 pub fn is_own(path: &str) -> bool {
-    API.contains(&path) || [PLUGINS, SOCKET].contains(&path)
+    let mut own = API.into_iter().chain([PLUGINS, SOCKET]);
+    own.any(|own| below(own, path))
 }
 
 /// Whether the path is an endpoint of a plugin, which must be told by which address it was called.

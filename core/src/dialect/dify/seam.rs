@@ -59,7 +59,7 @@ impl Seam {
 }
 
 /// Which half of a character an escape means, if it means one, and what comes behind it.
-fn unit(escaped: &str) -> (u16, &str) {
+pub(in crate::dialect) fn unit(escaped: &str) -> (u16, &str) {
     let number = escaped.strip_prefix("\\u");
     match number.and_then(|number| number.split_at_checked(4)) {
         Some((number, behind)) => (u16::from_str_radix(number, 16).unwrap_or(0), behind),

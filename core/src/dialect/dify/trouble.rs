@@ -5,15 +5,6 @@ use http::StatusCode;
 use super::open::text;
 use crate::upstream::Complaint;
 
-/// By what a dead plugin daemon is known. Dify says 400 `invalid_param` then, as if it were the caller's fault.
-const PLUGINS: [&str; 5] = [
-    "plugin daemon",
-    "plugin_daemon",
-    "plugindaemoninternal",
-    "connection refused",
-    "remote end closed",
-];
-
 /// What an answer of this `status`, which is a failure, says of whom to ask instead; nothing, if its status says all.
 pub(crate) fn trouble(status: StatusCode, body: &[u8]) -> Option<Complaint> {
     let is = |code: &[u8]| text(body, b"code") == Some(code);
@@ -41,21 +32,38 @@ pub(crate) fn begins_with_trouble(piece: &[u8]) -> Option<Complaint> {
 
 /// Whether a text has words in it by which a dead plugin daemon is known, or might have: they can be written in many ways.
 pub(crate) fn is_suspect(text: &[u8]) -> bool {
-    let escaped = ["\\u004", "\\u005", "\\u006", "\\u007", "\\u0020"];
-    has(text, &escaped) || is_of_plugins(text)
+    has_words(text, &["u004", "u005", "u006", "u007", "u0020"])
 }
 
-/// Whether what Dify says means that its plugin daemon does not answer it.
+/// Whether what Dify says means that its plugin daemon does not answer it. Dify says 400 `invalid_param` then, as if it were the
+/// caller's fault.
 pub(super) fn is_of_plugins(text: &[u8]) -> bool {
-    has(&text.to_ascii_lowercase(), &PLUGINS)
+    has_words(text, &[])
 }
 
-fn has(text: &[u8], phrases: &[&str]) -> bool {
-    let mut phrases = phrases.iter();
-    phrases.any(|phrase| {
-        let mut places = text.windows(phrase.len());
-        places.any(|place| place == phrase.as_bytes())
-    })
+/// Whether such words stand in `text`, or one of `escapes`. It is looked through once, where it is: it may be as long as a body.
+fn has_words(text: &[u8], escapes: &[&str]) -> bool {
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        rest = after;
+        let words = match first {
+            b'p' | b'P' => &["lugin daemon", "lugin_daemon", "lugindaemoninternal"][..],
+            b'c' | b'C' => &["onnection refused"],
+            b'r' | b'R' => &["emote end closed"],
+            b'\\' => escapes,
+            _ => continue,
+        };
+        let begins = |word: &&str| {
+            let mut bytes = after.iter();
+            // Byte by byte, since nearly all of them differ in the first.
+            let mut word = word.bytes();
+            word.all(|byte| bytes.next().map(u8::to_ascii_lowercase) == Some(byte))
+        };
+        if words.iter().any(begins) {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -147,11 +155,20 @@ mod tests {
             r#"{"conversation_id":"Plugin Daemon"}"#,
             r#"{"conversation_id":"\u0070lugin daemon"}"#,
             "CONNECTION REFUSED",
+            "cconnection refused",
+            "Remote end\\u0020closed",
+            "the PluginDaemonInternalServerError",
         ] {
             assert!(is_suspect(text.as_bytes()), "{text}");
         }
-        assert!(!is_suspect(
-            "{\"query\":\"Gr\\u00fc\\u00df dich\"}".as_bytes()
-        ));
+        for text in [
+            "{\"query\":\"Gr\\u00fc\\u00df dich\"}",
+            "plugin daemo",
+            "pluginXdaemon",
+            "connection  refused",
+            "",
+        ] {
+            assert!(!is_suspect(text.as_bytes()), "{text}");
+        }
     }
 }

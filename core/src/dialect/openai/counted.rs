@@ -1,9 +1,14 @@
 //! What an answer has cost, as far as it says so, and as far as it can be told without.
 
+use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 
-use super::event::{Delta, Event};
+use super::{
+    cost::Estimate,
+    edit::{edited, place},
+    event::{Delta, Event},
+};
 use crate::{dialect::json, usage::Usage};
 
 /// Tokens around a call of a tool that no text shows.
@@ -21,6 +26,35 @@ pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
     };
     let is_answer = is_answer || answer.error.is_some() || answer.is_error();
     is_answer.then(|| answer.usage.map(counted).unwrap_or_default().0)
+}
+
+/// The same answer with both parts of its usage, without which some readers make nothing of it, guessed where they are missing;
+/// nothing, if it has them, or tells none at all.
+pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
+    let event: Event<'_> = json::read(answer).ok()?;
+    let raw = event.usage?;
+    let (usage, is_told) = counted(raw);
+    if is_told {
+        return None;
+    }
+    let text = event.choices.iter().flatten().map(|choice| {
+        let message = choice.message.map(RawValue::get);
+        let message = message.and_then(|message| serde_json::from_str(message).ok());
+        bytes(choice.text) + message.as_ref().map_or(0, tokens)
+    });
+    let usage = usage.guessed(prompt, Estimate::of_bytes(text.sum()).likely);
+    let mut said: Map<String, Value> = serde_json::from_str(raw.get()).unwrap_or_default();
+    for (name, tokens) in [
+        ("prompt_tokens", usage.tokens_in),
+        ("completion_tokens", usage.tokens_out),
+        ("total_tokens", usage.total()),
+    ] {
+        if !said.get(name).is_some_and(Value::is_number) {
+            said.insert(name.into(), tokens.into());
+        }
+    }
+    let said = Value::Object(said).to_string();
+    Some(edited(answer, &mut [(place(raw, answer)?, said)]))
 }
 
 /// How many tokens of text a piece of a chat brings at most.
@@ -72,6 +106,41 @@ pub(super) fn counted(raw: &RawValue) -> (Usage, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_usage_has_both_parts_or_is_completed() {
+        let message = r#""choices":[{"message":{"role":"assistant","content":"twelve bytes"}}]"#;
+        for (usage, expected) in [
+            (r#"{"prompt_tokens":3,"completion_tokens":4}"#, None),
+            ("null", None),
+            (
+                r#"{"total_tokens":9}"#,
+                Some(r#"{"completion_tokens":4,"prompt_tokens":5,"total_tokens":9}"#),
+            ),
+            (
+                r#"{"prompt_tokens":null,"completion_tokens":4,"x":[1]}"#,
+                Some(r#"{"completion_tokens":4,"prompt_tokens":20,"total_tokens":24,"x":[1]}"#),
+            ),
+            (
+                "{}",
+                Some(r#"{"completion_tokens":12,"prompt_tokens":20,"total_tokens":32}"#),
+            ),
+            (
+                "[]",
+                Some(r#"{"completion_tokens":12,"prompt_tokens":20,"total_tokens":32}"#),
+            ),
+        ] {
+            let answer = |usage: &str| format!("{{ \"usage\": {usage} , {message}}}");
+            let completed = completed(answer(usage).as_bytes(), 20);
+            assert_eq!(
+                completed,
+                expected.map(|usage| answer(usage).into()),
+                "{usage}"
+            );
+        }
+        let silent = format!("{{{message}}}");
+        assert_eq!(completed(silent.as_bytes(), 20), None);
+    }
 
     #[test]
     fn a_whole_answer_is_a_json_object_that_says_something() {

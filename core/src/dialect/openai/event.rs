@@ -91,6 +91,9 @@ pub(super) struct ToolCall<'a> {
     pub(super) index: Option<&'a RawValue>,
     pub(super) id: Option<&'a RawValue>,
     pub(super) function: Function<'a>,
+    /// What is written in place of the function, and the last thing that is said of the call.
+    pub(super) written: Option<&'a RawValue>,
+    pub(super) last: Option<&'a RawValue>,
     says_more: bool,
 }
 
@@ -141,14 +144,18 @@ impl<'a> Told<'a> for Delta<'a> {
 
 impl<'a> Told<'a> for ToolCall<'a> {
     fn take(&mut self, name: &str, value: &'a RawValue) -> bool {
+        self.last = Some(value);
         match name {
             "index" => self.index = Some(value),
             "id" => self.id = Some(value),
             "type" => return value.get() == "\"function\"",
-            "function" => match serde_json::from_str(value.get()) {
-                Ok(function) => self.function = function,
-                Err(_) => return false,
-            },
+            "function" => {
+                self.written = Some(value);
+                match serde_json::from_str(value.get()) {
+                    Ok(function) => self.function = function,
+                    Err(_) => return false,
+                }
+            }
             _ => return false,
         }
         true

@@ -19,6 +19,7 @@ mod whole;
 
 pub use answer::Meter;
 pub use cost::Estimate;
+pub(crate) use counted::completed;
 pub use counted::usage;
 pub use length::Most;
 pub(crate) use opening::{Opening, complaint, is_filtered, opening, refused, told};

@@ -38,7 +38,7 @@ pub(crate) fn opening(event: &[u8]) -> Opening {
     let Some(data) = sse::data(event) else {
         return Opening::Nothing;
     };
-    if sse::name(event).is_some_and(is_life) {
+    if data.trim_ascii().is_empty() || sse::name(event).is_some_and(is_life) {
         return Opening::Nothing;
     }
     if is_done(&data) {
@@ -299,6 +299,9 @@ mod tests {
         for (event, expected) in [
             (": ping\n\n", Nothing),
             ("event: x\n\n", Nothing),
+            ("data:\n\n", Nothing),
+            ("data:  \n\n", Nothing),
+            ("event: message\ndata: \ndata\n\n", Nothing),
             ("data: {}\n\n", Nothing),
             (r#"data: {"choices":[]}"#, Nothing),
             (r#"data: {"choices":null,"error":null}"#, Nothing),

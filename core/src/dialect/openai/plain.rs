@@ -47,11 +47,20 @@ pub(super) struct Calls(Vec<(u64, Box<str>)>);
 
 impl Calls {
     /// Has each piece in `data` of a call say by name of which it is, unless it is of the last one: there are readers who count without
-    /// numbers.
+    /// numbers. They look for its function in each, too, be it that nothing is said of that.
     pub(super) fn name(&mut self, delta: &Delta<'_>, data: &[u8], edits: &mut Edits<'_>) {
+        let of = |raw: Option<&RawValue>| place(raw?, data);
         for call in delta.tool_calls.iter().flatten() {
             let number = call.index();
+            if call.written.is_none() {
+                let behind = of(call.last).map(|last| last.end..last.end);
+                edits.extend(behind.map(|place| (place, r#","function":{}"#.into())));
+            } else if let Some(written) = call.written.filter(|raw| raw.get() == "null") {
+                edits.extend(place(written, data).map(|place| (place, "{}".into())));
+            }
             let known = self.0.iter().position(|(other, _)| *other == number);
+            // What has a name of a function is taken for a new call otherwise.
+            let is_named = call.function.name.is_some_and(|name| !is_empty(name));
             match (call.id.filter(|id| !is_empty(id)), known) {
                 (Some(id), _) => {
                     let is_same =
@@ -63,13 +72,12 @@ impl Calls {
                         }
                     }
                 }
-                (None, Some(known)) if known + 1 < self.0.len() => {
+                (None, Some(known)) if known + 1 < self.0.len() || is_named => {
                     let name = self
                         .0
                         .get(known)
                         .map(|(_, name)| &**name)
                         .unwrap_or_default();
-                    let of = |raw: Option<&RawValue>| place(raw?, data);
                     if let Some(place) = of(call.id) {
                         edits.push((place, name.to_owned().into()));
                     } else if let Some(number) = of(call.index) {
@@ -207,7 +215,19 @@ mod tests {
             (r#"{"index":1,"function":{}}"#, None),
             (
                 r#"{"index":0,"function":{}},{"id":null,"index":0},{"index":1}"#,
-                Some(r#"{"index":0,"id":"a","function":{}},{"id":"a","index":0},{"index":1}"#),
+                Some(
+                    r#"{"index":0,"id":"a","function":{}},{"id":"a","index":0,"function":{}},{"index":1,"function":{}}"#,
+                ),
+            ),
+            (
+                r#"{"index":1,"function": null},{"function":null,"index":0},{"index":0,"type":"function"},{"index":0}"#,
+                Some(
+                    r#"{"index":1,"function": {}},{"function":{},"index":0,"id":"a"},{"index":0,"id":"a","type":"function","function":{}},{"index":0,"function":{},"id":"a"}"#,
+                ),
+            ),
+            (
+                r#"{"index":1,"function":{"name":"g"}}"#,
+                Some(r#"{"index":1,"id":"b","function":{"name":"g"}}"#),
             ),
             (r#"{"index":0,"id":"a","function":{}}"#, None),
             // Some number all calls alike.

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::is_done;
-use crate::{dialect::json, sse};
+use crate::{
+    dialect::{dify::seam::unit, json},
+    sse,
+};
 
 /// The names of which every piece says the same, if it says it again.
 const SAID_ONCE: [&str; 6] = [
@@ -19,11 +22,16 @@ const SAID_ONCE: [&str; 6] = [
 /// How many things that have a number a list may have: answers, calls of tools, thoughts.
 const MOST_NUMBERED: usize = 1024;
 
+/// What stands for half a character until the other half is there: the last characters that are nobody's.
+const HALVES: u32 = 0x10_0000;
+
 /// What the events of a stream come to, as they would have been answered at once.
 #[derive(Debug, Default)]
 pub struct Whole {
     answer: Map<String, Value>,
     choices: Vec<Value>,
+    /// Characters have come in halves.
+    has_halves: bool,
     /// An event could not be read, or made no sense, so that something may be missing.
     lacks: bool,
 }
@@ -35,8 +43,12 @@ impl Whole {
         if data.trim_ascii().is_empty() || is_done(&data) {
             return;
         }
-        // Half of a character, which some escape, is JSON for whoever passes it on, and no text.
-        let Ok(event) = json::read::<Map<String, Value>>(&data) else {
+        let event = json::read(&data).ok().or_else(|| {
+            // Half of a character, which some escape, is JSON for whoever passes it on, and no text.
+            self.has_halves = true;
+            serde_json::from_str(&held(str::from_utf8(&data).ok()?)).ok()
+        });
+        let Some(event): Option<Map<String, Value>> = event else {
             self.lacks = true;
             return;
         };
@@ -51,6 +63,7 @@ impl Whole {
                         {
                             fields.insert("index".into(), 0.into());
                         }
+                        self.hear(&mut choice);
                         self.lacks |= join_in(&mut self.choices, choice).is_none();
                     }
                 }
@@ -64,6 +77,40 @@ impl Whole {
                 }
             }
         }
+    }
+
+    /// Takes what a choice calls its message for a piece, if it has no other. At its end that may be all of what came in pieces.
+    fn hear(&mut self, choice: &mut Value) {
+        let is_last = choice
+            .get("finish_reason")
+            .is_some_and(|raw| !raw.is_null());
+        let number = index(choice);
+        let Some(fields) = choice.as_object_mut() else {
+            return;
+        };
+        let Some(Value::Object(message)) = json::take(fields, "message") else {
+            return;
+        };
+        if fields.get("delta").is_some_and(|delta| !delta.is_null()) {
+            return;
+        }
+        let mut choices = self.choices.iter_mut();
+        let known = choices.find(|known| index(known) == number);
+        if let Some(said) = known.and_then(|known| known.get_mut("delta")?.as_object_mut())
+            && is_last
+        {
+            for (name, value) in &message {
+                let is_all = match (said.get(name), value) {
+                    (Some(Value::String(said)), Value::String(all)) => all.starts_with(said),
+                    (Some(Value::Array(_)), Value::Array(all)) => !all.is_empty(),
+                    _ => false,
+                };
+                if is_all {
+                    said.insert(name.clone(), Value::Null);
+                }
+            }
+        }
+        fields.insert("delta".into(), message.into());
     }
 
     /// The answer; nothing, if it is not known to be whole.
@@ -81,8 +128,48 @@ impl Whole {
             }
         }
         self.answer.insert("choices".into(), self.choices.into());
-        Some(Value::Object(self.answer).to_string().into())
+        let answer = Value::Object(self.answer).to_string();
+        Some(match self.has_halves {
+            true => joined(&answer).into(),
+            false => answer.into(),
+        })
     }
+}
+
+/// A JSON text with something that is one in place of each character of which only a half is there.
+fn held(text: &str) -> String {
+    let mut held = String::new();
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.find('\\').and_then(|at| rest.split_at_checked(at)) {
+        let (first, behind) = unit(escaped);
+        let (second, further) = unit(behind);
+        held += plain;
+        rest = match (first, second) {
+            (0xd800..0xdc00, 0xdc00..0xe000) => further,
+            _ => behind,
+        };
+        match char::from_u32(HALVES + u32::from(first)) {
+            Some(half) if (0xd800..0xe000).contains(&first) && rest.len() == behind.len() => {
+                held.push(half);
+            }
+            _ => held += escaped.strip_suffix(rest).unwrap_or_default(),
+        }
+    }
+    held + rest
+}
+
+/// The same text with the halves of each character put together. One that stays alone is none.
+fn joined(text: &str) -> String {
+    let mut units = Vec::with_capacity(text.len());
+    for character in text.chars() {
+        let half = u32::from(character).checked_sub(HALVES);
+        let half = half.and_then(|half| u16::try_from(half).ok());
+        match half.filter(|half| (0xd800..0xe000).contains(half)) {
+            Some(half) => units.push(half),
+            None => units.extend_from_slice(character.encode_utf16(&mut [0; 2])),
+        }
+    }
+    String::from_utf16_lossy(&units)
 }
 
 fn message(delta: Value) -> Value {
@@ -216,7 +303,7 @@ mod tests {
 
     #[test]
     fn pieces_come_to_what_would_have_been_answered_at_once() {
-        let table: [(&[&str], &str); 10] = [
+        let table: [(&[&str], &str); 14] = [
             (
                 &[
                     r#"{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","usage":null,"choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]}"#,
@@ -304,6 +391,38 @@ mod tests {
                     r#"{"object":"text_completion","choices":[{"index":0,"text":"b","finish_reason":"stop"}]}"#,
                 ],
                 r#"{"object":"text_completion","choices":[{"index":0,"text":"ab","finish_reason":"stop"}]}"#,
+            ),
+            // Characters in halves, and halves that stay alone.
+            (
+                &[
+                    r#"{"choices":[{"delta":{"content":"a\\\ud83d","reasoning":"\ud83d"}}]}"#,
+                    r#"{"choices":[{"delta":{"content":"\ude00\ud83d\ude01\n","reasoning":"\ud83d"}}]}"#,
+                    r#"{"choices":[{"delta":{"content":"\uDE02\\ud83d","reasoning":"\ude00"}}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"a\\😀😁\n\ufffd\\ud83d","reasoning":"\ufffd😀"}}]}"#,
+            ),
+            // What some call a message, at the end, or in place of all pieces; and what comes beside a piece.
+            (
+                &[
+                    r#"{"choices":[{"message":{"role":"assistant","content":"ab"},"finish_reason":"stop"}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"ab"}}]}"#,
+            ),
+            (
+                &[
+                    r#"{"choices":[{"message":{"content":"a"}}]}"#,
+                    r#"{"choices":[{"delta":{"content":"a"},"message":{"content":"aa"}}]}"#,
+                    r#"{"choices":[{"delta":null,"message":{"content":"b"},"finish_reason":"stop"}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"aab"}}]}"#,
+            ),
+            (
+                &[
+                    r#"{"choices":[{"delta":{"role":"assistant","content":"a","tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":"{}"}}]}}]}"#,
+                    r#"{"choices":[{"delta":{"content":"b"}}]}"#,
+                    r#"{"choices":[{"message":{"role":"assistant","content":"ab","tool_calls":[{"index":0,"id":"x","function":{"name":"f","arguments":"{}"}}]},"finish_reason":"tool_calls"}]}"#,
+                ],
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"tool_calls","message":{"role":"assistant","content":"ab","tool_calls":[{"id":"x","function":{"name":"f","arguments":"{}"}}]}}]}"#,
             ),
         ];
         for (events, expected) in table {

@@ -67,8 +67,8 @@ impl Retelling {
         if !self.is_replaced {
             let outputs = data.get("outputs").unwrap_or_default().as_bytes();
             let outputs: Option<Value> = json::read(outputs)
-                .or_else(|_| json::read(&json::masked(outputs)))
-                .ok();
+                .ok()
+                .or_else(|| json::read(&json::masked(outputs)?).ok());
             match outputs.and_then(|mut outputs| Some(outputs.get_mut(&**output)?.take())) {
                 None | Some(Value::Null) => {
                     let held = mem::take(&mut self.held);
