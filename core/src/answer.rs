@@ -1,10 +1,6 @@
 //! What an upstream's answer is worth: something for the caller, or a reason to ask somebody else.
 
-use std::{
-    cell::Cell,
-    fmt::Display,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{cell::Cell, fmt::Display, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response::Parts};
@@ -20,8 +16,9 @@ use crate::{
     exchange::Reading,
     headers::{from_dify, from_provider, is_encoded, is_type},
     refusal::RETRY_AFTER,
+    retry_after,
     sse::Framer,
-    time::{Timestamp, millis},
+    time::Timestamp,
     upstream::{Complaint, Failure, FailureReason, Origin, Outcome},
     usage::Usage,
 };
@@ -31,9 +28,6 @@ pub(crate) const LONGEST_ANSWER: u64 = 64 << 20;
 
 /// How many bytes of events that say nothing are held back until one says something, which may be as long as any.
 const LONGEST_OPENING: usize = 1 << 20;
-
-/// The longest wait that an upstream can ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 const EVENTS_TYPE: &str = "text/event-stream";
 
@@ -400,29 +394,9 @@ fn is_readable(head: &Parts) -> bool {
 
 fn failed(head: &Parts, now: Timestamp) -> Miss {
     Miss {
-        retry_after: wait(&head.headers, now).map(|wait| wait.min(LONGEST_WAIT)),
+        retry_after: retry_after::said(&head.headers, now),
         ..Outcome::Status(head.status).into()
     }
-}
-
-/// How long an upstream wants to be left alone: in OpenAI's own words, which are exact, or in HTTP's, as seconds or as a date.
-fn wait(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let said = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let exact = said("retry-after-ms").map(|text| text.split('.').next().unwrap_or_default());
-    if let Some(exact) = exact.and_then(|text| text.parse().ok()) {
-        return Some(Duration::from_millis(exact));
-    }
-    let text = said("retry-after")?;
-    let (seconds, rest) = text.split_once('.').unwrap_or((text, ""));
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !seconds.is_empty() && is_number(seconds) && is_number(rest) {
-        let more = u64::from(!rest.is_empty());
-        let seconds = seconds.parse().unwrap_or(u64::MAX).saturating_add(more);
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    let date = date.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp(millis(date)).since(now))
 }
 
 async fn read_whole(
@@ -470,36 +444,4 @@ async fn begins_as_stream(mut body: Body) -> Result<(bool, Body), Miss> {
 
 fn is_stream(headers: &HeaderMap) -> bool {
     is_type(headers, EVENTS_TYPE) && !is_encoded(headers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_said_in_seconds_or_as_a_date_or_exactly() {
-        // Sun, 06 Nov 1994 08:49:37 GMT.
-        let now = Timestamp(784_111_777_000);
-        let table = [
-            ("7", None, Some(7_000)),
-            (" 0 ", None, Some(0)),
-            ("Sun, 06 Nov 1994 08:50:07 GMT", None, Some(30_000)),
-            ("Sun, 06 Nov 1994 08:49:07 GMT", None, Some(0)),
-            ("7", Some("250"), Some(250)),
-            ("7", Some("250.7"), Some(250)),
-            ("1.5", None, Some(2_000)),
-            ("7", Some("x"), Some(7_000)),
-            ("soon", None, None),
-        ];
-        for (said, exactly, expected) in table {
-            let mut headers = HeaderMap::new();
-            headers.insert("retry-after", HeaderValue::from_static(said));
-            if let Some(exactly) = exactly {
-                headers.insert("retry-after-ms", HeaderValue::from_static(exactly));
-            }
-            let heard = wait(&headers, now).map(millis);
-            assert_eq!(heard, expected, "{said} {exactly:?}");
-        }
-        assert_eq!(wait(&HeaderMap::new(), now), None);
-    }
 }

@@ -77,7 +77,7 @@
 //! *Nothing here reads a clock, names a platform or touches the network.* *Nothing counts but [`limit`]*, and
 //! [`overload`], which counts what is in progress before a Dify. *No stage is stubbed:
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
-//! floor*, from the ground: `time timeouts body dice usage sse flat_map` · `overload upstream call` · `limit` · `auth proxies record health` · `receipt trail` · `dialect` ·
+//! floor*, from the ground: `time` · `retry_after timeouts body dice usage sse flat_map` · `overload upstream call` · `limit` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission sharing` · `passage` · `refusal tenure` · `budget` ·
 //! `places visit` · `admin answer assembly intake` · `diagnosis retold round` · `pursuit` · `rescue search` · `relay tunnel no_tunnel watch` · `gateway`. A test holds it.
 
@@ -117,6 +117,7 @@ pub mod refusal;
 mod relay;
 mod rescue;
 mod retold;
+mod retry_after;
 mod round;
 pub mod route;
 mod search;

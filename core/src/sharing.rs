@@ -1,16 +1,19 @@
 //! Isolates that ask the same upstream tell each other how they do, by the ledger that they share.
 
-use std::{num::NonZeroU64, rc::Rc, sync::Arc};
+use std::{num::NonZeroU64, sync::Arc};
 
 use futures_channel::oneshot;
 
 use crate::{
     holdings::Holdings,
     limit::{Entry, Posting, Quota},
-    overload::{Allotment, Gate, Report},
+    overload::{Gate, Report},
     patience::within,
     platform::Platform,
 };
+
+/// How the accounts begin where it is kept who shares what falls under a valve, before its name. No limit's account does.
+const ACCOUNT: &str = "overload ";
 
 /// One call's care for its gate. When this is dropped, the others hear of it.
 pub(crate) struct Sharing {
@@ -61,27 +64,25 @@ impl At {
             if reports.is_empty() {
                 return;
             }
-            let (names, postings): (Vec<_>, Vec<_>) = reports
-                .into_iter()
-                .map(|(name, report)| {
-                    let posting = self.posting(&name, report);
-                    (name, posting)
-                })
-                .unzip();
+            let reports = reports.into_iter();
+            let postings: Vec<Posting> = reports.map(|report| self.posting(report)).collect();
             let answers = self.platform.ledger.post(&postings).await;
-            let allotted = answers.into_iter();
-            let allotted = allotted.map(|answer| answer.ok().and_then(|balance| balance.allotment));
-            let answers: Vec<(Box<str>, Option<Allotment>)> =
-                names.into_iter().zip(allotted).collect();
+            let answers = postings
+                .iter()
+                .zip(answers)
+                .filter_map(|(posting, answer)| {
+                    let valve = posting.account.strip_prefix(ACCOUNT)?;
+                    Some((valve, answer.ok().and_then(|balance| balance.allotment)))
+                });
             let now = self.platform.clock.now();
             self.with(|gate| gate.hear(answers, sent, now));
         }
     }
 
-    fn posting(&self, valve: &str, report: Report) -> Posting {
+    fn posting(&self, (valve, report): (Box<str>, Report)) -> Posting {
         let limit = NonZeroU64::MIN.saturating_add(report.bounds.most.into());
         Posting {
-            account: account(valve),
+            account: [ACCOUNT, &valve].concat().into(),
             entry: Entry {
                 quota: Quota { limit, per: 0 },
                 from: self.me,
@@ -99,9 +100,4 @@ impl At {
     fn with<T>(&self, work: impl FnOnce(&mut Gate) -> T) -> T {
         work(self.holdings.gates().of(&self.gate))
     }
-}
-
-/// Where it is kept who shares what falls under a valve. No limit's account begins like that.
-fn account(valve: &str) -> Rc<str> {
-    format!("overload {valve}").into()
 }

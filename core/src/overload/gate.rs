@@ -174,15 +174,15 @@ impl Gate {
     }
 
     /// They have answered what was said at `sent`, by the names of valves: what is allotted, or nothing if nobody knows.
-    pub fn hear(
+    pub fn hear<'n>(
         &mut self,
-        answers: Vec<(Box<str>, Option<Allotment>)>,
+        answers: impl Iterator<Item = (&'n str, Option<Allotment>)>,
         sent: Timestamp,
         now: Timestamp,
     ) {
         for (name, allotment) in answers {
             let mut valves = self.valves.iter_mut();
-            let Some((_, controller)) = valves.find(|(other, _)| *other == name) else {
+            let Some((_, controller)) = valves.find(|(other, _)| **other == *name) else {
                 continue;
             };
             match allotment {

@@ -34,7 +34,7 @@ const DRIFT_AT_LEAST: f64 = 1.03;
 /// As long as half of the answers begin in time the limit grows, if it is in use; else it shrinks, the more the later they are.
 /// In time is measured by the upstream itself as it was without a crowd. An answer that is awaited for longer than that counts
 /// though it has not begun.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Learner {
     pub(super) limit: f64,
     /// How soon an answer begins where there is no crowd, in milliseconds.

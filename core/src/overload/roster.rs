@@ -69,8 +69,9 @@ pub struct Allotment {
 /// What is known of one upstream by all who ask it; nothing, at first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Roster {
-    learner: Option<Learner>,
+    learner: Learner,
     members: Vec<Member>,
+    /// When somebody said something last; zero, if nobody has.
     heard: Timestamp,
 }
 
@@ -87,7 +88,6 @@ struct Member {
 impl Roster {
     /// Hears what the isolate with the number `from` says, and says what it may have.
     pub fn hear(&mut self, from: u32, report: &Report, now: Timestamp) -> Allotment {
-        self.heard = now;
         self.members
             .retain(|member| member.from != from && now < member.counts_until());
         let mut me = Member {
@@ -98,6 +98,7 @@ impl Roster {
             places: 0,
         };
         let limit = self.learn(report, now);
+        self.heard = now;
         let others = &self.members;
         let wants = others.iter().map(|member| member.wants(now));
         let wants: Vec<u32> = wants.chain([me.wants]).collect();
@@ -133,13 +134,18 @@ impl Roster {
 
     /// When it says nothing any more.
     pub(crate) fn empty_at(&self) -> Timestamp {
-        let known = self.learner.as_ref();
-        known.map_or(Timestamp(0), |_| self.heard.after(REMEMBERED))
+        if self.heard == Timestamp(0) {
+            return self.heard;
+        }
+        self.heard.after(REMEMBERED)
     }
 
     fn learn(&mut self, report: &Report, now: Timestamp) -> u32 {
         let bounds = report.bounds;
-        let learner = self.learner.get_or_insert_with(|| Learner::new(bounds));
+        if self.heard == Timestamp(0) {
+            self.learner = Learner::new(bounds);
+        }
+        let learner = &mut self.learner;
         for delay in &report.delays {
             learner.learn(*delay);
         }

@@ -154,7 +154,8 @@ impl World {
                 member.coming.drain(..).partition(|one| one.at <= self.now);
             member.coming = coming;
             for one in come {
-                member.gate.hear(one.answers, one.sent, self.now);
+                let answers = one.answers.iter().map(|(name, answer)| (&**name, *answer));
+                member.gate.hear(answers, one.sent, self.now);
             }
         }
     }

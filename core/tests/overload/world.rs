@@ -325,9 +325,14 @@ impl World {
         let now = self.time();
         if let Door::Gates(gates, _, Some(roster)) = &mut self.door {
             for (from, gate) in (0..).zip(gates) {
-                let reports = gate.report(now).into_iter();
-                let hear = |(name, report)| (name, Some(roster.hear(from, &report, now)));
-                gate.hear(reports.map(hear).collect(), now, now);
+                let reports = gate.report(now);
+                let hear = |(name, report): &(Box<str>, _)| {
+                    let allotment = roster.hear(from, report, now);
+                    (name.clone(), Some(allotment))
+                };
+                let answers: Vec<_> = reports.iter().map(hear).collect();
+                let answers = answers.iter().map(|(name, answer)| (&**name, *answer));
+                gate.hear(answers, now, now);
             }
         }
     }

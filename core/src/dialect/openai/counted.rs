@@ -37,12 +37,10 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
     if is_told {
         return None;
     }
-    let text = event.choices.iter().flatten().map(|choice| {
-        let message = choice.message.map(RawValue::get);
-        let message = message.and_then(|message| serde_json::from_str(message).ok());
-        bytes(choice.text) + message.as_ref().map_or(0, tokens)
-    });
-    let usage = usage.guessed(prompt, Estimate::of_bytes(text.sum()).likely);
+    let choices = event.choices.iter().flatten();
+    let texts = choices.flat_map(|choice| [choice.message, choice.text].into_iter().flatten());
+    let bytes = texts.map(|text| text.get().len() as u64).sum();
+    let usage = usage.guessed(prompt, Estimate::of_bytes(bytes).likely);
     let mut said: Map<String, Value> = serde_json::from_str(raw.get()).unwrap_or_default();
     for (name, tokens) in [
         ("prompt_tokens", usage.tokens_in),
@@ -115,7 +113,7 @@ mod tests {
             ("null", None),
             (
                 r#"{"total_tokens":9}"#,
-                Some(r#"{"completion_tokens":4,"prompt_tokens":5,"total_tokens":9}"#),
+                Some(r#"{"completion_tokens":5,"prompt_tokens":4,"total_tokens":9}"#),
             ),
             (
                 r#"{"prompt_tokens":null,"completion_tokens":4,"x":[1]}"#,
@@ -123,11 +121,11 @@ mod tests {
             ),
             (
                 "{}",
-                Some(r#"{"completion_tokens":12,"prompt_tokens":20,"total_tokens":32}"#),
+                Some(r#"{"completion_tokens":23,"prompt_tokens":20,"total_tokens":43}"#),
             ),
             (
                 "[]",
-                Some(r#"{"completion_tokens":12,"prompt_tokens":20,"total_tokens":32}"#),
+                Some(r#"{"completion_tokens":23,"prompt_tokens":20,"total_tokens":43}"#),
             ),
         ] {
             let answer = |usage: &str| format!("{{ \"usage\": {usage} , {message}}}");
