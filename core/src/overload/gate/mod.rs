@@ -1,21 +1,13 @@
 //! Where calls are let in, wait, and are sent away.
 
+mod pace;
+mod peers;
+
 use std::{sync::Arc, time::Duration};
 
-use super::{Allotment, Controller, Priority, Queue, Report, Shares, Valve, Waiting, Way};
-use crate::time::{Timestamp, millis};
-
-/// The longest that anybody is told to wait before coming again. Nobody knows what will be by then.
-const LONGEST: Duration = Duration::from_secs(30);
-
-/// How often it is looked at how many leave.
-const WINDOW: Duration = Duration::from_secs(1);
-
-/// How often those who share an upstream hear of somebody who waits here, at most, in milliseconds.
-const OFTEN: u64 = 100;
-
-/// For how long their answer is awaited, in milliseconds.
-const ANSWERED: u64 = 1_000;
+use self::{pace::Pace, peers::Peers};
+use super::{Controller, Priority, Queue, Shares, Valve, Waiting, Way};
+use crate::time::Timestamp;
 
 /// A gate: controllers, and one queue before all of them.
 ///
@@ -23,14 +15,6 @@ const ANSWERED: u64 = 1_000;
 /// platform where each call lives for itself, none can be woken by another one.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
-    /// Whether its upstreams are shared with other gates, which nobody here sees.
-    is_shared: bool,
-    /// When those were told of it last; whether they have not answered yet; and after how many milliseconds they are told again.
-    told: Timestamp,
-    is_asking: bool,
-    pause: u64,
-    /// Whether somebody has come since who waits, where the others had said that they have enough.
-    has_news: bool,
     valves: Vec<(Box<str>, Controller)>,
     queue: Queue,
     /// What has become of those who waited, until they ask.
@@ -38,6 +22,7 @@ pub struct Gate {
     shares: Shares,
     tickets: u64,
     pace: Pace,
+    peers: Peers,
 }
 
 /// What has become of somebody who came.
@@ -51,25 +36,7 @@ pub enum Standing {
     Out(Duration),
 }
 
-/// How fast calls come to their end, and when the next place will be free that was promised to nobody.
-#[derive(Clone, Debug, Default)]
-struct Pace {
-    since: Option<Timestamp>,
-    ended: u32,
-    /// Calls that end in a second, as far as that is known.
-    rate: Option<f64>,
-    promised: Timestamp,
-}
-
 impl Gate {
-    /// A gate whose upstreams are shared with other gates.
-    pub fn shared() -> Self {
-        Self {
-            is_shared: true,
-            ..Self::default()
-        }
-    }
-
     /// A call of `who` comes on this `way`. Its number, and what has become of it already.
     pub fn arrive(
         &mut self,
@@ -81,7 +48,7 @@ impl Gate {
         let ticket = self.tickets;
         self.tickets += 1;
         for valve in way.valves.iter() {
-            let controller = controller(&mut self.valves, valve, self.is_shared);
+            let controller = controller(&mut self.valves, valve, self.peers.are_there);
             controller.keep_to(valve.settings.bounds, valve.settings.room);
         }
         self.shares.change(who, |share| share.waiting += 1);
@@ -93,7 +60,7 @@ impl Gate {
             until: now.after(way.wait()),
         });
         self.go_on(now);
-        self.has_news |= self.pause > OFTEN;
+        self.has_come();
         if !self.is_asking(now) {
             self.keep_to_room(&way.valves, now);
         }
@@ -142,74 +109,6 @@ impl Gate {
         self.go_on(now);
     }
 
-    /// After how long to see again whether there is anything to tell those who share its upstreams.
-    pub fn beat(&self) -> Duration {
-        Duration::from_millis(if self.queue.is_empty() {
-            ANSWERED
-        } else {
-            OFTEN
-        })
-    }
-
-    /// What those are to be told now who share its upstreams, by the names of valves; nothing, if that has time.
-    pub fn report(&mut self, now: Timestamp) -> Vec<(Box<str>, Report)> {
-        self.go_alone(now);
-        if !self.is_due(now) {
-            return Vec::new();
-        }
-        let waiting: Vec<u32> = self
-            .valves
-            .iter()
-            .map(|(name, _)| self.would(name, now))
-            .collect();
-        let mut reports = Vec::new();
-        for ((name, controller), waiting) in self.valves.iter_mut().zip(waiting) {
-            if waiting + controller.in_progress() > 0 || controller.has_places(now) {
-                reports.push((name.clone(), controller.report(waiting, now)));
-            }
-        }
-        (self.told, self.is_asking, self.pause) = (now, true, ANSWERED);
-        self.has_news = false;
-        reports
-    }
-
-    /// They have answered what was said at `sent`, by the names of valves: what is allotted, or nothing if nobody knows.
-    pub fn hear<'n>(
-        &mut self,
-        answers: impl Iterator<Item = (&'n str, Option<Allotment>)>,
-        sent: Timestamp,
-        now: Timestamp,
-    ) {
-        for (name, allotment) in answers {
-            let mut valves = self.valves.iter_mut();
-            let Some((_, controller)) = valves.find(|(other, _)| **other == *name) else {
-                continue;
-            };
-            match allotment {
-                Some(allotment) => {
-                    controller.hear(&allotment, sent);
-                    if allotment.pause > 0 {
-                        self.pause = self.pause.min(allotment.pause.into());
-                    }
-                }
-                None => controller.goes_alone(now),
-            }
-        }
-        if self.told == sent {
-            self.is_asking = false;
-        }
-        // It has taken time to know whether there is room: that is not held against anybody.
-        self.let_in(now);
-        self.go_on(now);
-        if self.is_asking(now) {
-            return;
-        }
-        let waiting = self.queue.iter().map(|one| one.valves.clone());
-        for valves in waiting.collect::<Vec<_>>() {
-            self.keep_to_room(&valves, now);
-        }
-    }
-
     /// How many are in progress under the valve with this name, and how many may be.
     pub fn load(&self, name: &str) -> Option<(u32, u32)> {
         let found = self.valves.iter().find(|(other, _)| **other == *name);
@@ -224,11 +123,6 @@ impl Gate {
             self.room(&valve.name, now).unwrap_or_else(seems)
         };
         self.queue.is_empty() && way.valves.iter().all(has_room)
-    }
-
-    /// Whether those who share its upstreams are being asked how much room there is, or are to be.
-    pub fn is_asking(&self, now: Timestamp) -> bool {
-        self.is_asking || self.is_due(now)
     }
 
     /// How many wait.
@@ -255,20 +149,6 @@ impl Gate {
         self.let_in(now);
     }
 
-    /// Goes on alone if those who share its upstreams do not answer.
-    fn go_alone(&mut self, now: Timestamp) {
-        if !self.is_asking || self.since_told(now) < ANSWERED {
-            return;
-        }
-        self.is_asking = false;
-        for (_, controller) in &mut self.valves {
-            if controller.free(now).is_none() {
-                controller.goes_alone(now);
-            }
-        }
-        self.let_in(now);
-    }
-
     /// Lets in who has room.
     fn let_in(&mut self, now: Timestamp) {
         while let Some(next) = self.next(now) {
@@ -285,7 +165,7 @@ impl Gate {
 
     /// Sends those away who have waited for long enough, unless it may be known at once that there is room for them.
     fn dismiss(&mut self, now: Timestamp) {
-        if self.is_asking {
+        if self.peers.are_asked {
             return;
         }
         while let Some(overdue) = self.queue.overdue(now) {
@@ -319,68 +199,6 @@ impl Gate {
     fn free(&self, name: &str, now: Timestamp) -> Option<u32> {
         let found = self.valves.iter().find(|(other, _)| **other == *name);
         found.map_or(Some(u32::MAX), |(_, controller)| controller.free(now))
-    }
-
-    /// How many of those who wait would be in progress if there were room under the valve with this name: as many as a narrower one lets
-    /// in.
-    fn would(&self, name: &str, now: Timestamp) -> u32 {
-        let mut left: Vec<(&str, u32)> = Vec::new();
-        let mut would = 0;
-        for one in self.queue.iter() {
-            let mut narrower = None;
-            let mut valves = one.valves.iter().map(|valve| &*valve.name);
-            if !valves.any(|other| {
-                other == name || {
-                    narrower = Some(other);
-                    false
-                }
-            }) {
-                continue;
-            }
-            let Some(narrower) = narrower else {
-                would += 1;
-                continue;
-            };
-            let place = left.iter().position(|(other, _)| *other == narrower);
-            let place = place.unwrap_or_else(|| {
-                let found = self.valves.iter().find(|(other, _)| **other == *narrower);
-                let free = found.map_or(u32::MAX, |(_, controller)| controller.may_let_in(now));
-                left.push((narrower, free));
-                left.len() - 1
-            });
-            if let Some((_, left)) = left.get_mut(place).filter(|(_, left)| *left > 0) {
-                *left -= 1;
-                would += 1;
-            }
-        }
-        would
-    }
-
-    /// Whether those who share its upstreams are to be told how it does: soon where somebody waits, and at once where it is not known
-    /// what it may, or where it has what others could use.
-    fn is_due(&self, now: Timestamp) -> bool {
-        if !self.is_shared || self.is_asking {
-            return false;
-        }
-        if self.is_idle() {
-            let mut valves = self.valves.iter();
-            return valves.any(|(_, controller)| controller.has_places(now));
-        }
-        let is_unknown = |one: &Waiting| {
-            let mut valves = one.valves.iter();
-            valves.any(|valve| self.room(&valve.name, now).is_none())
-        };
-        let pause = match self.queue.is_empty() {
-            true => self.pause,
-            false if self.has_news || self.queue.iter().any(is_unknown) => 0,
-            false => self.pause.min(OFTEN),
-        };
-        self.since_told(now) >= pause
-    }
-
-    /// For how many milliseconds nobody was told; for long, if the clock was set back.
-    fn since_told(&self, now: Timestamp) -> u64 {
-        now.0.checked_sub(self.told.0).unwrap_or(u64::MAX)
     }
 
     fn send_away(&mut self, ticket: u64, now: Timestamp) {
@@ -431,35 +249,11 @@ fn controller<'v>(
     &mut valves[place].1
 }
 
-impl Pace {
-    fn roll(&mut self, now: Timestamp) {
-        let since = *self.since.get_or_insert(now);
-        let passed = now.since(since);
-        if now < since {
-            self.since = Some(now);
-        } else if passed >= WINDOW {
-            let rate = f64::from(self.ended) / passed.as_secs_f64();
-            self.rate = Some(self.rate.map_or(rate, |before| 0.7 * before + 0.3 * rate));
-            (self.ended, self.since) = (0, Some(now));
-        }
-    }
-
-    /// In how long the next place is free. Each who is sent away is told of another one, so that they do not all come back at once.
-    fn next_place(&mut self, now: Timestamp) -> Duration {
-        let rate = self.rate.unwrap_or(1.0);
-        let each = 1_000.0 / rate.max(1e-3);
-        let each = Duration::from_millis(each as u64).min(LONGEST);
-        let latest = now.after(LONGEST);
-        self.promised = self.promised.clamp(now, latest).after(each).min(latest);
-        Duration::from_millis(millis(self.promised.since(now)).max(1))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{pace::LONGEST, *};
     use crate::overload::{Bounds, Settings};
 
     fn valve(name: &str, limit: u32, room: u32) -> Valve {
