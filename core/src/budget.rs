@@ -8,7 +8,8 @@ use crate::{
     admission::{Bill, Denial},
     claim::{AHEAD, STEP},
     dialect::{Meter, openai::Estimate},
-    passage::Passage,
+    dispatch::Target,
+    passage::{Passage, Sign},
     record::{Counted, Ending},
     tenure::{Extension, Tenure},
     time::Timestamp,
@@ -71,6 +72,18 @@ impl Budget {
                 Poll::Pending if passed <= held => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+
+    /// Takes down what has come of asking `target`, as far as it says something of the crowd there. Whoever else was asked has done
+    /// with it.
+    pub(crate) fn heard(&mut self, target: &Target, sign: Sign) {
+        let way = target.way.as_ref();
+        match &mut self.passage {
+            Some(passage) if way.is_some_and(|way| passage.is_through(way)) => {
+                passage.answered(sign);
+            }
+            passage => *passage = None,
         }
     }
 

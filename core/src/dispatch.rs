@@ -7,6 +7,7 @@ use http::StatusCode;
 use crate::{
     auth::Digest,
     limit::Limit,
+    overload::Way,
     timeouts::Timeouts,
     upstream::{Complaint, FailureReason, Origin, Outcome},
 };
@@ -52,6 +53,8 @@ pub struct Target {
     pub model: Rc<str>,
     /// How many tokens of a prompt and its answer it can take, where that is known.
     pub context: Option<u64>,
+    /// What has to be passed before it is asked; nothing, if everybody is let in.
+    pub way: Option<Way>,
 }
 
 /// When to ask again, or somebody else.
@@ -99,6 +102,7 @@ impl Target {
             origin,
             model: "".into(),
             context: None,
+            way: None,
         }
     }
 
@@ -145,7 +149,9 @@ impl Reason {
             (Self::Complaint(one), Outcome::Complained(other)) => one == other,
             (_, Outcome::Complained(_)) => false,
             (Self::Timeout, Outcome::Failed(reason)) => reason == FailureReason::Timeout,
-            (Self::Unsent, Outcome::Failed(reason)) => reason == FailureReason::Connect,
+            (Self::Unsent, Outcome::Failed(reason)) => {
+                matches!(reason, FailureReason::Connect | FailureReason::Crowded)
+            }
             (Self::Connect, Outcome::Failed(reason)) => reason != FailureReason::Timeout,
             (Self::Failing, Outcome::Garbled) => true,
             // Whoever says that the request took too long means his own patience: it was sent at once.
@@ -153,6 +159,9 @@ impl Reason {
             (Self::Failing, outcome) => outcome.status().is_some_and(|status| {
                 status.as_u16() >= 500 || status == StatusCode::REQUEST_TIMEOUT
             }),
+            (Self::Status(one), Outcome::Failed(FailureReason::Crowded)) => {
+                one == StatusCode::TOO_MANY_REQUESTS
+            }
             (Self::Status(one), outcome) => outcome.status() == Some(one),
             (Self::Unreached, outcome) => outcome
                 .status()

@@ -14,7 +14,6 @@ use crate::{
     },
     dispatch::{Hedge, Retry, Target},
     limit::Limit,
-    overload::Way,
     time::Timestamp,
     timeouts::Timeouts,
     upstream::Prefill,
@@ -52,8 +51,6 @@ pub(crate) struct Exchange {
     pub(crate) open: Option<Rc<Open>>,
     /// The number of the target that is asked first however it does.
     pub(crate) lead: Option<usize>,
-    /// What it has to pass before it is put to anybody.
-    pub(crate) way: Option<Way>,
     /// Whether its answer begins as soon as whoever is asked gets to it, however long it takes then.
     pub(crate) is_soon: bool,
     /// How a payload does that is handed through.
@@ -115,6 +112,11 @@ impl Exchange {
             Payload::Asked(asked) => (asked.model.clone(), asked.stream),
             Payload::Kept(_) | Payload::Once(_) => (None, false),
         }
+    }
+
+    /// Whether not everybody is let in to all who can answer.
+    pub(crate) fn has_gates(&self) -> bool {
+        self.targets.iter().any(|target| target.way.is_some())
     }
 
     /// Whether it can be put more than once: a body that is handed through is there for the first one alone.

@@ -1,7 +1,7 @@
 //! The life of a request, from top to bottom:
 //! find the route, authenticate, read what is asked, admit, dispatch with fallback, relay, settle, record.
 
-use std::{mem, net::IpAddr, rc::Rc, time::Duration};
+use std::{mem, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -17,12 +17,11 @@ use crate::{
     claim::Claim,
     config::{Config, OnLedgerFailure},
     dialect::{Dialect, dify::Installation},
+    entrance::Entrant,
     exchange::Exchange,
     holdings::Holdings,
     intake::{self, Errand},
     limit::{Asker, By, Limit},
-    overload::Priority,
-    passage::Passage,
     patience::within,
     places,
     platform::{Platform, Task},
@@ -34,7 +33,6 @@ use crate::{
     route::{Access, Route, Service},
     search::{Search, search},
     tenure::Keeper,
-    time::millis,
     tunnel::{self, Tunnel},
     usage::Usage,
     vigil::{PING, Vigil},
@@ -180,9 +178,17 @@ impl Gateway {
                 let claims = Claim::all(limits, asker, exchange.cost);
                 self.admit(visit, &claims).await?;
                 let priority = consumer.and_then(|consumer| consumer.priority);
-                let priority = priority.or(route.priority).unwrap_or_default();
-                self.pass(visit, &mut exchange, asker, priority).await?;
-                self.dispatch(visit, claims, *exchange).await
+                let entrant = Entrant {
+                    platform: self.platform.clone(),
+                    holdings: self.holdings.clone(),
+                    who: match exchange.has_gates() {
+                        true => asker.whom().into(),
+                        false => Arc::default(),
+                    },
+                    priority: priority.or(route.priority).unwrap_or_default(),
+                    trail: visit.trail.clone(),
+                };
+                self.dispatch(visit, claims, entrant, *exchange).await
             }
         }
     }
@@ -243,35 +249,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// Waits until whoever is asked has room for it, where not everybody is let in.
-    async fn pass(
-        &self,
-        visit: &mut Visit,
-        exchange: &mut Exchange,
-        asker: Asker<'_>,
-        priority: Priority,
-    ) -> Result<(), Refusal> {
-        places::choose(&self.holdings, exchange, self.platform.clock.now());
-        let Some(way) = exchange.way.take() else {
-            return Ok(());
-        };
-        let valves = way.valves.clone();
-        let (platform, who) = (&self.platform, asker.whom().into());
-        let (waited, passed) = Passage::through(platform, &self.holdings, way, who, priority).await;
-        visit.record.waited_ms = waited.map(millis);
-        match (passed, valves.first()) {
-            (Err(retry_after), Some(valve)) => Err(Refusal::Crowded {
-                scope: valve.name.clone(),
-                over: valve.settings.over,
-                retry_after,
-            }),
-            (passed, _) => {
-                visit.budget.passage = passed.ok();
-                Ok(())
-            }
-        }
-    }
-
     fn is_forgiving(&self) -> bool {
         self.config.on_ledger_failure == OnLedgerFailure::Allow
     }
@@ -323,23 +300,20 @@ impl Gateway {
         &self,
         visit: &mut Visit,
         claims: Vec<Claim>,
-        exchange: Exchange,
+        entrant: Entrant,
+        mut exchange: Exchange,
     ) -> Result<Found, Refusal> {
         if exchange.switches {
-            let (reply, tunnel) = tunnel::open(&self.platform, visit, exchange).await?;
+            let (reply, tunnel) = tunnel::open(&entrant, visit, exchange).await?;
             return Ok(match tunnel {
                 Some(tunnel) => Found::Switched(reply, tunnel),
                 None => Found::Reply(reply, None),
             });
         }
         let deadline = visit.record.time.after(exchange.timeouts.total);
-        if let Some(passage) = &mut visit.budget.passage {
-            passage.sent(exchange.is_soon);
-        }
-        let trail = visit.trail.clone();
+        places::choose(&self.holdings, &mut exchange, self.platform.clock.now());
         let can_wait = exchange.can_be_awaited();
-        let (keeper, holdings) = (&self.keeper, &self.holdings);
-        let pursuit = Pursuit::new(keeper, holdings, exchange, claims, trail, deadline);
+        let pursuit = Pursuit::new(&self.keeper, entrant, exchange, claims, deadline);
         let mut pursuit = Box::new(pursuit);
         pursuit.forgiving = self.is_forgiving();
         pursuit.bound(0, &mut visit.budget);

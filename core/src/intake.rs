@@ -18,6 +18,7 @@ use crate::{
     dispatch::{Retry, Target},
     exchange::{Exchange, Payload, Reading, Terms},
     headers::{CONVERSATION, ask_to_switch, is_json, is_type, strip_keys, to_dify, to_provider},
+    overload::Way,
     places,
     refusal::Refusal,
     timeouts::Timeouts,
@@ -75,7 +76,6 @@ pub(crate) async fn models(
         switches: false,
         open: None,
         lead: None,
-        way: None,
         is_soon: false,
         watch: Watch::default(),
     };
@@ -236,7 +236,7 @@ pub(crate) async fn app(
     if is_run {
         wish(told, app.stream_upstream, &mut exchange);
     }
-    exchange.way = runs.or_else(|| installation.part(&path)).cloned();
+    pass(runs.or_else(|| installation.part(&path)), &mut exchange);
     let is_streamed = exchange.is_soon;
     exchange.is_soon &= runs.is_some();
     exchange.run = on_abort.map(|on_abort| Run {
@@ -320,9 +320,16 @@ pub(crate) async fn installation(
     if is_run {
         wish(told, installation.stream_upstream, &mut exchange);
     }
-    exchange.way = runs.or_else(|| installation.part(path)).cloned();
+    pass(runs.or_else(|| installation.part(path)), &mut exchange);
     exchange.is_soon &= runs.is_some();
     Ok(Errand::Ask(Box::new(exchange)))
+}
+
+/// Whoever can answer is asked behind what is on this `way`.
+fn pass(way: Option<&Way>, exchange: &mut Exchange) {
+    for target in &mut exchange.targets {
+        target.way = way.cloned();
+    }
 }
 
 /// Asks for what the caller of a run wants: for a stream, where Dify `streams` what is wanted at once.
@@ -406,7 +413,6 @@ fn to_installation(
         switches: false,
         open: None,
         lead: None,
-        way: None,
         is_soon: false,
         watch,
     })

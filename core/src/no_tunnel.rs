@@ -1,7 +1,7 @@
 //! In place of a tunnel, where a platform cannot carry one: the configuration has been refused, and so is whoever asks for it.
 
 use crate::{
-    answer::Reply, body::Body, exchange::Exchange, platform::Platform, refusal::Refusal,
+    answer::Reply, body::Body, entrance::Entrant, exchange::Exchange, refusal::Refusal,
     visit::Visit,
 };
 
@@ -9,7 +9,7 @@ use crate::{
 pub(crate) enum Tunnel {}
 
 pub(crate) async fn open(
-    _: &Platform,
+    _: &Entrant,
     _: &mut Visit,
     _: Exchange,
 ) -> Result<(Reply, Option<Tunnel>), Refusal> {

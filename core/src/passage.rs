@@ -118,6 +118,11 @@ impl Passage {
         (waited, passed)
     }
 
+    /// Whether it is what has to be passed on this `way`.
+    pub(crate) fn is_through(&self, way: &Way) -> bool {
+        Arc::ptr_eq(&self.way.valves, &way.valves)
+    }
+
     /// It is sent now; `is_soon`: its answer begins as soon as the upstream gets to it.
     pub(crate) fn sent(&mut self, is_soon: bool) {
         if is_soon {

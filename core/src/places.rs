@@ -41,7 +41,6 @@ pub(crate) fn widen(places: &Places, call: &Call, is_streamed: bool, exchange: &
         names: dify::named(path, call.query.as_deref(), body),
         user,
         grounds: Vec::new(),
-        ways: Vec::new(),
         made: RefCell::default(),
     };
     let mut affinities: Vec<u64> = Vec::new();
@@ -53,11 +52,13 @@ pub(crate) fn widen(places: &Places, call: &Call, is_streamed: bool, exchange: &
         let runs = app.runs.as_ref();
         let runs = runs.filter(|_| matches!(deed, Deed::Run { .. }));
         let way = runs.or_else(|| installation.part(path)).cloned();
-        let target = Target::alone(app.name.clone(), app.origin.clone());
+        let target = Target {
+            way,
+            ..Target::alone(app.name.clone(), app.origin.clone())
+        };
         affinities.insert(at, affinity);
         exchange.targets.insert(at, target);
         open.grounds.insert(at, installation.api.name.clone());
-        open.ways.insert(at, way);
     }
     if let Ok(body) = kept {
         exchange.payload = Payload::Kept(body);
@@ -118,7 +119,7 @@ const STOPPED_OR_NOT: [Reason; 7] = [
     Reason::Status(StatusCode::OK),
 ];
 
-/// Says who is asked first, and what is passed before him, where several can answer: whoever has what the request is about, if that
+/// Says who is asked first where several can answer: whoever has what the request is about, if that
 /// is known; else the first who is well and has room.
 pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestamp) {
     let Some(open) = exchange.open.clone() else {
@@ -134,7 +135,8 @@ pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestam
         names.is_some_and(|(target, ground)| holdings.health().is_well(&target.name, ground, now))
     };
     let has_room = |place: &usize| {
-        let way = open.ways.get(*place).and_then(Option::as_ref);
+        let target = exchange.targets.get(*place);
+        let way = target.and_then(|target| target.way.as_ref());
         way.is_none_or(|way| holdings.gates().of(&way.gate).has_room(way, now))
     };
     let places = 0..exchange.targets.len();
@@ -143,7 +145,6 @@ pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestam
         .or_else(|| roomy.filter(|_| open.is_free()))
         .or_else(|| places.clone().find(is_well))
         .unwrap_or(0);
-    exchange.way = open.ways.get(first).cloned().flatten();
     // Who is ill is tried out again by whom the health of all says so.
     let passed_over = places.filter(is_well).any(|well| well < first);
     exchange.lead = home.or_else(|| passed_over.then_some(first));

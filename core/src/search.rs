@@ -9,13 +9,11 @@ use std::{
 };
 
 use crate::{
-    answer::{Content, Reply},
+    answer::Reply,
     budget::Budget,
     dispatch::Target,
-    passage::Sign,
     platform::Tasks,
     pursuit::{Loss, Pursuit},
-    upstream::{FailureReason, Outcome},
 };
 
 /// A search under way; or none.
@@ -26,6 +24,8 @@ pub(crate) struct Search {
     tasks: Option<Rc<dyn Tasks>>,
     /// Set once he has left.
     is_left: Rc<Cell<bool>>,
+    /// Whether somebody has been asked.
+    is_sent: Rc<Cell<bool>>,
 }
 
 /// What came of it.
@@ -39,11 +39,9 @@ pub(crate) struct Searched {
 /// Begins the search of `pursuit`.
 pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
     let (tasks, is_left) = (pursuit.afterwards(), pursuit.is_left.clone());
+    let is_sent = pursuit.is_sent.clone();
     let work = Box::pin(async move {
         let found = pursuit.answer(&mut budget).await;
-        if let Some(passage) = &mut budget.passage {
-            passage.answered(crowd(&found));
-        }
         Searched {
             pursuit,
             budget,
@@ -54,6 +52,7 @@ pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
         work: Some(work),
         tasks,
         is_left,
+        is_sent,
     }
 }
 
@@ -62,7 +61,7 @@ impl Search {
     pub(crate) fn leave(&self) -> Option<Rc<dyn Tasks>> {
         self.work.as_ref()?;
         self.is_left.set(true);
-        self.tasks.clone()
+        self.tasks.clone().filter(|_| self.is_sent.get())
     }
 }
 
@@ -76,22 +75,5 @@ impl Future for Search {
         let searched = ready!(work.as_mut().poll(cx));
         self.work = None;
         Poll::Ready(searched)
-    }
-}
-
-/// What an answer, or none, says of how much whoever was asked has to do.
-fn crowd(found: &Result<(Reply, Target), Loss>) -> Sign {
-    let outcome = match found {
-        Ok((reply, _)) if matches!(reply.content, Content::Stream(..)) => return Sign::Begun,
-        Ok((reply, _)) => reply.outcome(),
-        Err(Loss::Unanswered(Some(miss))) => miss.outcome,
-        Err(_) => return Sign::Other,
-    };
-    let status = outcome.status().map(|status| status.as_u16());
-    match (outcome, status) {
-        (Outcome::Failed(FailureReason::Timeout | FailureReason::Broken), _) => Sign::Overloaded,
-        (_, Some(502..=504)) => Sign::Overloaded,
-        (_, Some(429)) => Sign::Busy,
-        _ => Sign::Other,
     }
 }

@@ -21,10 +21,10 @@ use http_body::Frame;
 use crate::{
     answer::{self, Content, Miss, Reply},
     body::{Body, BoxError},
+    entrance::Entrant,
     exchange::{Exchange, Payload, Reading},
     headers::{ask_to_switch, from_dify},
     patience::within,
-    platform::Platform,
     record::{Attempt, Ending},
     refusal::Refusal,
     time::{Timestamp, millis},
@@ -45,11 +45,16 @@ struct Ends {
 
 /// Asks the one who serves it to switch. It may also answer as it would to any other request.
 pub(crate) async fn open(
-    platform: &Platform,
+    entrant: &Entrant,
     visit: &mut Visit,
     mut exchange: Exchange,
 ) -> Result<(Reply, Option<Tunnel>), Refusal> {
+    let platform = &entrant.platform;
     let clock = &platform.clock;
+    let target = exchange.targets.first().cloned().ok_or(Refusal::NoRoute)?;
+    if let Some(way) = &target.way {
+        visit.budget.passage = Some(entrant.pass(way).await?);
+    }
     let tunnel = Tunnel(Rc::new(Ends {
         vigil: RefCell::new(Vigil::new(
             clock.clone(),
@@ -67,7 +72,6 @@ pub(crate) async fn open(
             ends: tunnel.0.clone(),
         });
     }
-    let target = exchange.targets.first().cloned().ok_or(Refusal::NoRoute)?;
     let request = exchange.request(&target, None, None);
     let began = clock.now();
     let asked = async {

@@ -90,7 +90,7 @@ impl Outcome {
             Self::Status(_)
             | Self::Told(_)
             | Self::Complained(_)
-            | Self::Failed(FailureReason::Connect) => false,
+            | Self::Failed(FailureReason::Connect | FailureReason::Crowded) => false,
             Self::Failed(FailureReason::Broken | FailureReason::Timeout) | Self::Garbled => true,
         }
     }
@@ -114,6 +114,8 @@ pub enum FailureReason {
     Broken,
     /// Nothing came in time.
     Timeout,
+    /// It was not let in: what is asked has as much to do as it bears. The upstream has seen nothing.
+    Crowded,
 }
 
 /// Why a target does not answer a request that another one might.
@@ -162,6 +164,7 @@ impl fmt::Display for Outcome {
             Self::Failed(FailureReason::Connect) => f.write_str("connect"),
             Self::Failed(FailureReason::Broken) => f.write_str("broken"),
             Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),
+            Self::Failed(FailureReason::Crowded) => f.write_str("crowded"),
             Self::Garbled => f.write_str("garbled"),
         }
     }

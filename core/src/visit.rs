@@ -14,7 +14,7 @@ use crate::{
     platform::Platform,
     record::{Closing, Ending, Record},
     refusal::{Refusal, whole_seconds},
-    time::Timestamp,
+    time::{Timestamp, millis},
     timeouts::Timeouts,
     trail::Trail,
 };
@@ -106,6 +106,7 @@ impl Visit {
     pub(crate) fn close(&mut self, ended: Ending, first_byte: Option<Timestamp>) {
         let now = self.platform.clock.now();
         self.record.attempts = self.trail.attempts();
+        self.record.waited_ms = self.trail.waited().map(millis);
         self.record.close(ended, first_byte.unwrap_or(now), now);
         self.platform.journal.write(&self.record);
         self.is_recorded = true;

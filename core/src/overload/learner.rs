@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::Bounds;
 use crate::time::Timestamp;
@@ -36,8 +36,10 @@ const DRIFT_AT_LEAST: f64 = 1.03;
 /// though it has not begun.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Learner {
+    #[serde(deserialize_with = "number")]
     pub(super) limit: f64,
     /// How soon an answer begins where there is no crowd, in milliseconds.
+    #[serde(deserialize_with = "number")]
     usual: f64,
     /// When it was last thought over.
     since: Option<Timestamp>,
@@ -46,6 +48,15 @@ pub struct Learner {
     next: usize,
     /// The most in progress since.
     peak: u32,
+}
+
+/// What is stored may be damaged, and nobody comes back from what is no number.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    match number >= 0.0 {
+        true => Ok(number),
+        false => Err(D::Error::custom("it is no number")),
+    }
 }
 
 impl Learner {
@@ -82,7 +93,7 @@ impl Learner {
             Some(oldest) => *oldest = delay,
             None => self.delays.push(delay),
         }
-        self.next = (self.next + 1) % KEPT;
+        self.next = self.next.wrapping_add(1) % KEPT;
     }
 
     /// From how many milliseconds on an answer is late.

@@ -17,6 +17,9 @@ impl Pursuit {
         question: Question,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        if let Err(miss) = self.pass(&question.target, budget).await {
+            return Ok(self.turned_away(question.target, miss));
+        }
         budget.begin();
         let mut first = self.send(question, None);
         let clock = self.keeper.desk().platform().clock.clone();
@@ -115,6 +118,12 @@ impl Pursuit {
         let spare = self.keeper.keep(admission.held);
         // Whoever is not asked has spent nothing of it.
         let question = self.round.hedge()?;
+        if question.target.way.is_some() {
+            // Nobody waits for room where somebody else is asked already.
+            self.round.swap();
+            self.round.leave_other();
+            return None;
+        }
         spare.bill(Bill::AtLeast(0));
         Some((self.send(question, None), spare))
     }

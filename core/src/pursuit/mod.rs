@@ -20,8 +20,9 @@ use crate::{
         openai::Transcript,
     },
     dispatch::Target,
+    entrance::{Entrant, crowd},
     exchange::Exchange,
-    holdings::Holdings,
+    passage::Passage,
     patience::within,
     platform::{Clock, Tasks},
     record::Attempt,
@@ -38,6 +39,9 @@ use crate::{
 /// How long Dify may take to say that it ends a run.
 const STOP: Duration = Duration::from_secs(5);
 
+/// Whoever was to be asked has as much to do as it bears.
+const CROWDED: Outcome = Outcome::Failed(FailureReason::Crowded);
+
 /// A question, and whom it can still be put to.
 pub(crate) struct Pursuit {
     keeper: Keeper,
@@ -47,12 +51,16 @@ pub(crate) struct Pursuit {
     /// A ledger that fails lets it be.
     pub(crate) forgiving: bool,
     round: Round,
-    trail: Trail,
+    entrant: Entrant,
+    /// Why whoever was to be asked last has let nobody in.
+    crowded: Option<Refusal>,
     deadline: Timestamp,
     /// What its caller has heard was said by an app of Dify's, be it in part.
     is_of_app: bool,
     /// He has left, and nobody else is to be asked.
     pub(crate) is_left: Rc<Cell<bool>>,
+    /// Somebody has been asked.
+    pub(crate) is_sent: Rc<Cell<bool>>,
 }
 
 /// Nobody has anything for the caller.
@@ -90,30 +98,28 @@ struct Sent {
 type Taken = (Target, Result<Reply, Miss>);
 
 impl Pursuit {
-    /// Of `exchange`, held on `claims`; all of it is to be over at `deadline`.
+    /// Of `exchange`, by `entrant`, held on `claims`; all of it is to be over at `deadline`.
     pub(crate) fn new(
         keeper: &Keeper,
-        holdings: &Holdings,
+        entrant: Entrant,
         exchange: Exchange,
         claims: Vec<Claim>,
-        trail: Trail,
         deadline: Timestamp,
     ) -> Self {
-        let round = Round::new(
-            keeper.desk().platform().clone(),
-            holdings.clone(),
-            &exchange,
-        );
+        let (platform, holdings) = (entrant.platform.clone(), entrant.holdings.clone());
+        let round = Round::new(platform, holdings, &exchange);
         Self {
             keeper: keeper.clone(),
             exchange,
             claims,
             forgiving: false,
             round,
-            trail,
+            entrant,
+            crowded: None,
             deadline,
             is_of_app: false,
             is_left: Rc::default(),
+            is_sent: Rc::default(),
         }
     }
 
@@ -152,7 +158,10 @@ impl Pursuit {
             Some((reply, target)) if missed.is_none() || !reply.is_ignorant() => {
                 Ok((reply, target))
             }
-            _ => Err(Loss::Unanswered(missed)),
+            _ => Err(match (&missed, self.crowded.take()) {
+                (Some(miss), Some(refusal)) if miss.outcome == CROWDED => Loss::Refused(refusal),
+                _ => Loss::Unanswered(missed),
+            }),
         }
     }
 
@@ -198,6 +207,47 @@ impl Pursuit {
         taken.map(Some)
     }
 
+    /// Waits until `target` has room, where not everybody is let in; what has come of it, if it has none.
+    async fn pass(&mut self, target: &Target, budget: &mut Budget) -> Result<(), Miss> {
+        let is_through = |passage: &Passage| {
+            let way = target.way.as_ref();
+            way.is_some_and(|way| passage.is_through(way))
+        };
+        // Whoever is asked once more has its place still.
+        budget.passage = budget.passage.take().filter(is_through);
+        if let (Some(way), None) = (&target.way, &budget.passage) {
+            match self.entrant.pass(way).await {
+                Ok(passage) => budget.passage = Some(passage),
+                Err(refusal) => {
+                    self.crowded = Some(refusal);
+                    return Err(Miss {
+                        is_no_sign: true,
+                        ..CROWDED.into()
+                    });
+                }
+            }
+        }
+        if let Some(passage) = &mut budget.passage {
+            passage.sent(self.exchange.is_soon || target.origin.app.is_some());
+        }
+        Ok(())
+    }
+
+    /// Nobody was let in to `target`.
+    fn turned_away(&mut self, target: Target, miss: Miss) -> Taken {
+        let taken = Err(miss);
+        self.round.note(&taken, false);
+        if self.round.has_more() {
+            self.entrant.trail.push(Attempt {
+                target: target.name.to_string(),
+                outcome: CROWDED.to_string(),
+                ms: 0,
+                detail: None,
+            });
+        }
+        (target, taken)
+    }
+
     /// Puts the question to one target, which is to go on behind the text of `prefill`, if there is one.
     async fn put(
         &mut self,
@@ -205,6 +255,9 @@ impl Pursuit {
         prefill: Option<(Prefill, &str)>,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        if let Err(miss) = self.pass(&question.target, budget).await {
+            return Ok(self.turned_away(question.target, miss));
+        }
         if budget.needs_another() {
             let longer = prefill.map_or(0, |(_, text)| text.len() as u64);
             self.admit_again(longer, budget).await?;
@@ -221,6 +274,7 @@ impl Pursuit {
             target,
             authorization,
         } = question;
+        self.is_sent.set(true);
         let began = self.now();
         let left = self.deadline.since(began);
         let others = self.round.has_others();
@@ -269,7 +323,7 @@ impl Pursuit {
             clock: self.keeper.desk().platform().clock.clone(),
             began,
             answer,
-            trail: self.trail.clone(),
+            trail: self.entrant.trail.clone(),
             is_told: false,
             trace,
         }
@@ -293,6 +347,7 @@ impl Pursuit {
             Ok(_) | Err(_) => {}
         }
         let has_begun = sent.leave_trace(&mut taken);
+        budget.heard(&sent.target, crowd(&taken));
         self.round.note(&taken, has_begun);
         if let Some(refusal) = fault {
             let detail = taken.err().and_then(|miss| miss.detail);

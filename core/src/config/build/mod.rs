@@ -13,7 +13,7 @@ use http::HeaderValue;
 
 use self::{
     limits::limits,
-    models::{model, resolved},
+    models::{Known, model, resolved},
     origins::{Installations, Origins, nowhere},
 };
 use super::{
@@ -110,20 +110,6 @@ impl Builder<'_> {
             }
             providers.push((key.name.clone(), origin));
         }
-        let models = root.field("models");
-        let models = models
-            .as_ref()
-            .map(|field| field.named())
-            .unwrap_or_default();
-        let names: Vec<&str> = models.iter().map(|(key, _)| key.name.as_str()).collect();
-        let listed = models.iter().filter_map(|(key, field)| {
-            Some((
-                key.name.as_str(),
-                field,
-                model(&key.name, field, self.runtime, &providers, &names)?,
-            ))
-        });
-        config.models = resolved(&listed.collect::<Vec<_>>());
         let mut installations = Installations::new();
         for (key, field) in root
             .field("dify")
@@ -134,6 +120,22 @@ impl Builder<'_> {
                 installations.push((key.name.clone(), installation));
             }
         }
+        let models = root.field("models");
+        let models = models
+            .as_ref()
+            .map(|field| field.named())
+            .unwrap_or_default();
+        let names: Vec<&str> = models.iter().map(|(key, _)| key.name.as_str()).collect();
+        let known = Known {
+            providers: &providers,
+            installations: &installations,
+            models: &names,
+        };
+        let listed = models.iter().filter_map(|(key, field)| {
+            let name = key.name.as_str();
+            Some((name, field, model(name, field, self.runtime, &known)?))
+        });
+        config.models = resolved(&listed.collect::<Vec<_>>());
         for field in root
             .field("routes")
             .map(|field| field.list())

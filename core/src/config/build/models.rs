@@ -10,13 +10,14 @@ use http::StatusCode;
 
 use super::{
     limits::limits,
-    origins::{Origins, find},
+    origins::{Installations, Origins, find},
 };
 use crate::{
     config::{
         Kind, Runtime,
         read::{Field, nearest, unavailable},
     },
+    dialect::dify::Place,
     dispatch::{Hedge, Model, Reason, Retry, Target},
     flat_map::FlatMap,
     limit::Limit,
@@ -60,20 +61,27 @@ enum Step {
     Model(String),
 }
 
-/// Reads the model `name` for `runtime`, whose targets are models of `providers`, or `models` of the same file.
+/// What a target can be of.
+pub(super) struct Known<'k> {
+    pub(super) providers: &'k Origins,
+    pub(super) installations: &'k Installations,
+    /// The models of the same file.
+    pub(super) models: &'k [&'k str],
+}
+
+/// Reads the model `name` for `runtime`, whose targets are of who is `known`.
 pub(super) fn model(
     name: &str,
     field: &Field<'_>,
     runtime: Runtime,
-    providers: &Origins,
-    models: &[&str],
+    known: &Known<'_>,
 ) -> Option<Listed> {
     let mut section = field.section()?;
     let listed = section.required("targets");
     let targets: Vec<_> = listed
         .iter()
         .flat_map(Field::list)
-        .filter_map(|field| step(&field, providers, models))
+        .filter_map(|field| step(&field, known))
         .collect();
     if let Some(listed) = listed.filter(Field::is_empty_list) {
         listed.complain("a model needs at least one target");
@@ -266,13 +274,13 @@ fn expand<'l>(
     true
 }
 
-fn step(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Step> {
+fn step(field: &Field<'_>, known: &Known<'_>) -> Option<Step> {
     if let Kind::Table(_) = field.value.kind {
         let mut section = field.section()?;
         section.unavailable("weight");
         let mut target = section
             .required("target")
-            .and_then(|field| step(&field, providers, models));
+            .and_then(|field| step(&field, known));
         if let Some(context) = section.field("context") {
             match &mut target {
                 Some(Step::Target(target)) => target.context = context.count().map(NonZeroU64::get),
@@ -286,24 +294,64 @@ fn step(field: &Field<'_>, providers: &Origins, models: &[&str]) -> Option<Step>
         return target;
     }
     let name = field.text()?;
-    if models.contains(&name) {
+    if known.models.contains(&name) {
         return Some(Step::Model(name.into()));
     }
     let Some((provider, model)) = name.split_once('/').filter(|(_, model)| !model.is_empty())
     else {
-        let hint = nearest(name, models.iter().copied());
+        let hint = nearest(name, known.models.iter().copied());
         field.complain(format!(
             "expected a provider and its model such as `openai/gpt-4.1`, or another model of this file, found `{name}`{hint}"
         ));
         return None;
     };
-    let origin = find(providers, provider)
+    let is_provider = known.providers.iter().any(|(other, _)| other == provider);
+    if let Some(installation) = provider.strip_prefix("dify.").filter(|_| !is_provider) {
+        let target = app(field, installation, model, known.installations);
+        return target.map(Step::Target);
+    }
+    let origin = find(known.providers, provider)
         .map_err(|hint| field.complain(format!("no provider is named `{provider}`{hint}")))
         .ok()?;
     Some(Step::Target(Target {
-        name: name.into(),
-        origin: origin.clone(),
         model: model.into(),
-        context: None,
+        ..Target::alone(name.into(), origin.clone())
     }))
+}
+
+/// The app `name` of an installation, as a target.
+fn app(
+    field: &Field<'_>,
+    installation: &str,
+    name: &str,
+    installations: &Installations,
+) -> Option<Target> {
+    let (_, apps) = find(installations, installation)
+        .map_err(|hint| field.complain(format!("no Dify is named `{installation}`{hint}")))
+        .ok()?;
+    let Place { app, .. } = find(apps, name)
+        .map_err(|hint| field.complain(format!("no app is named `{name}`{hint}")))
+        .ok()?;
+    let Some(origin) = &app.as_model else {
+        field.complain(format!(
+            "`{}` can stand for a model once its `app` is said: \"chat\", \"agent\", \"completion\" or \"workflow\"",
+            app.name
+        ));
+        return None;
+    };
+    for (name, is_said) in [
+        ("limits", !app.limits.is_empty()),
+        ("on_abort", app.on_abort.is_some()),
+    ] {
+        if is_said {
+            field.complain(format!(
+                "`{name}` of `{}` is not available yet where it stands for a model",
+                app.name
+            ));
+        }
+    }
+    Some(Target {
+        way: app.runs.clone(),
+        ..Target::alone(app.name.clone(), origin.clone())
+    })
 }

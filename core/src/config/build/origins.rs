@@ -65,7 +65,7 @@ impl Builder<'_> {
         if let Some(dialect) = section.required("dialect") {
             match dialect.choice(&DIALECTS) {
                 None | Some("openai") => {}
-                Some("dify") => app = form(&mut section),
+                Some("dify") => app = form(&mut section, true),
                 Some(_) => dialect.complain(unavailable("dialect", dialect.value)),
             }
         }
@@ -206,6 +206,7 @@ impl Builder<'_> {
         let mut app = App {
             name: name.clone(),
             origin: Rc::new(origin.clone()),
+            as_model: None,
             limits: Vec::new(),
             on_abort: None,
             stream_upstream: true,
@@ -231,7 +232,15 @@ impl Builder<'_> {
             }
         };
         origin.keys = self.origin_keys(&listed).unwrap_or_default();
-        app.origin = Rc::new(origin);
+        app.origin = Rc::new(origin.clone());
+        app.as_model = form(&mut section, false).and_then(|form| {
+            let base = format!("{}/v1", origin.base.to_string().trim_end_matches('/'));
+            Some(Rc::new(Origin {
+                base: base.parse().ok()?,
+                app: Some(form),
+                ..origin
+            }))
+        });
         if let Some(field) = section.field("on_abort") {
             app.on_abort = field.choice(&["stop", "drain"]).map(|word| match word {
                 "stop" => OnAbort::Stop,
@@ -310,11 +319,13 @@ pub(super) fn nowhere(name: &str) -> Origin {
     }
 }
 
-/// What kind of app of Dify's a provider is.
-fn form(section: &mut Section<'_>) -> Option<Form> {
-    let kind = section
-        .required("app")?
-        .choice(&["chat", "agent", "completion", "workflow"])?;
+/// What kind of app of Dify's it is, if that is said, or `must` be.
+fn form(section: &mut Section<'_>, must: bool) -> Option<Form> {
+    let kind = match must {
+        true => section.required("app"),
+        false => section.field("app"),
+    };
+    let kind = kind?.choice(&["chat", "agent", "completion", "workflow"])?;
     let mut variable = |name: &'static str| {
         let field = section.field(name)?;
         let text = field.text()?;

@@ -75,6 +75,8 @@ pub struct App {
     pub name: Rc<str>,
     /// The API server of its installation, by this app's name and with its keys.
     pub origin: Rc<Origin>,
+    /// The same for whoever asks it as a model; nothing, if it is not known what kind of app it is.
+    pub as_model: Option<Rc<Origin>>,
     /// What holds for everything that is asked of it.
     pub limits: Vec<Rc<Limit>>,
     /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.

@@ -8,7 +8,7 @@ use std::{cell::RefCell, rc::Rc};
 use http::Method;
 use memchr::memchr;
 
-use crate::{auth::Digest, overload::Way};
+use crate::auth::Digest;
 
 /// The longest name of something that is taken for one.
 const LONGEST_NAME: usize = 64;
@@ -47,8 +47,6 @@ pub(crate) struct Open {
     pub(crate) user: Option<u64>,
     /// The installations of those who can answer, each in the place of its app.
     pub(crate) grounds: Vec<Rc<str>>,
-    /// What is to be passed before each of them.
-    pub(crate) ways: Vec<Option<Way>>,
     /// What its answer has brought into being.
     pub(crate) made: RefCell<Vec<u64>>,
 }

@@ -1,0 +1,61 @@
+//! How a call is let in to whoever is asked, where not everybody is.
+
+use std::sync::Arc;
+
+use crate::{
+    answer::{Content, Miss, Reply},
+    holdings::Holdings,
+    overload::{Priority, Way},
+    passage::{Passage, Sign},
+    platform::Platform,
+    refusal::Refusal,
+    trail::Trail,
+    upstream::{FailureReason, Outcome},
+};
+
+/// Somebody who wants to be let in. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Entrant {
+    pub(crate) platform: Platform,
+    pub(crate) holdings: Holdings,
+    /// By what name gates know him, and before whom he goes.
+    pub(crate) who: Arc<str>,
+    pub(crate) priority: Priority,
+    /// Where it is taken down for how long he has waited.
+    pub(crate) trail: Trail,
+}
+
+impl Entrant {
+    /// Waits until there is room on this `way`, or says that there is none.
+    pub(crate) async fn pass(&self, way: &Way) -> Result<Passage, Refusal> {
+        let (way, who) = (way.clone(), self.who.clone());
+        let valves = way.valves.clone();
+        let (waited, passed) =
+            Passage::through(&self.platform, &self.holdings, way, who, self.priority).await;
+        self.trail.has_waited(waited);
+        passed.map_err(|retry_after| match valves.first() {
+            Some(valve) => Refusal::Crowded {
+                scope: valve.name.clone(),
+                over: valve.settings.over,
+                retry_after,
+            },
+            None => Refusal::NoRoom,
+        })
+    }
+}
+
+/// What an answer, or none, says of how much whoever was asked has to do.
+pub(crate) fn crowd(taken: &Result<Reply, Miss>) -> Sign {
+    let outcome = match taken {
+        Ok(reply) if matches!(reply.content, Content::Stream(..)) => return Sign::Begun,
+        Ok(reply) => reply.outcome(),
+        Err(miss) => miss.outcome,
+    };
+    let status = outcome.status().map(|status| status.as_u16());
+    match (outcome, status) {
+        (Outcome::Failed(FailureReason::Timeout | FailureReason::Broken), _) => Sign::Overloaded,
+        (_, Some(502..=504)) => Sign::Overloaded,
+        (_, Some(429)) => Sign::Busy,
+        _ => Sign::Other,
+    }
+}
