@@ -29,10 +29,13 @@ impl Entrant {
     /// Waits until there is room on this `way`, or says that there is none.
     pub(crate) async fn pass(&self, way: &Way) -> Result<Passage, Refusal> {
         let (way, who) = (way.clone(), self.who.clone());
-        let valves = way.valves.clone();
+        let (gate, valves) = (way.gate.clone(), way.valves.clone());
         let (waited, passed) =
             Passage::through(&self.platform, &self.holdings, way, who, self.priority).await;
         self.trail.has_waited(waited);
+        if let Some(fault) = self.holdings.gates().of(&gate).fault() {
+            self.trail.is_alone(fault);
+        }
         passed.map_err(|retry_after| match valves.first() {
             Some(valve) => Refusal::Crowded {
                 scope: valve.name.clone(),

@@ -9,7 +9,7 @@ use crate::{
     limit::{Entry, Posting, Quota},
     overload::{Gate, Report},
     patience::within,
-    platform::Platform,
+    platform::{Fault, Platform},
 };
 
 /// How the accounts begin where it is kept who shares what falls under a valve, before its name. No limit's account does.
@@ -72,7 +72,11 @@ impl At {
                 .zip(answers)
                 .filter_map(|(posting, answer)| {
                     let valve = posting.account.strip_prefix(ACCOUNT)?;
-                    Some((valve, answer.ok().and_then(|balance| balance.allotment)))
+                    let allotted = answer.and_then(|balance| {
+                        let is_silent = || Fault("it says nothing".into());
+                        balance.allotment.ok_or_else(is_silent)
+                    });
+                    Some((valve, allotted))
                 });
             let now = self.platform.clock.now();
             self.with(|gate| gate.hear(answers, sent, now));

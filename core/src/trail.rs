@@ -16,6 +16,7 @@ pub(crate) struct Trail(Rc<Steps>);
 struct Steps {
     attempts: RefCell<Vec<Attempt>>,
     waited: Cell<Option<Duration>>,
+    fault: RefCell<Option<String>>,
 }
 
 impl Trail {
@@ -46,6 +47,16 @@ impl Trail {
     /// All of them.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
         self.0.attempts.borrow().clone()
+    }
+
+    /// Adds why it was not known what others do who ask the same upstream.
+    pub(crate) fn is_alone(&self, fault: &str) {
+        *self.0.fault.borrow_mut() = Some(format!("ledger: {fault}"));
+    }
+
+    /// Why that was not known, if it was not.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.0.fault.borrow().clone()
     }
 
     /// Adds for how long it was waited until somebody had room.

@@ -107,6 +107,7 @@ impl Visit {
         let now = self.platform.clock.now();
         self.record.attempts = self.trail.attempts();
         self.record.waited_ms = self.trail.waited().map(millis);
+        self.record.fault = self.record.fault.take().or_else(|| self.trail.fault());
         self.record.close(ended, first_byte.unwrap_or(now), now);
         self.platform.journal.write(&self.record);
         self.is_recorded = true;

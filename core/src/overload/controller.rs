@@ -30,6 +30,8 @@ pub struct Controller {
     is_short: bool,
     learner: Learner,
     ration: Ration,
+    /// How many shared the upstream when that was heard last.
+    sharers: u32,
     in_progress: u32,
     /// When those were sent who have no answer yet.
     awaited: Vec<Timestamp>,
@@ -43,7 +45,7 @@ pub struct Controller {
 /// Whose word says how many may be in progress here.
 #[derive(Clone, Copy, Debug)]
 enum Ration {
-    /// Its own: nobody else asks this upstream, or it is not known until then what the others do.
+    /// Its own: nobody else asks this upstream, or it is not known until then what the others do, and each has an equal part.
     Own(Timestamp),
     /// That of all together: so many, until then.
     Allotted(u32, Timestamp),
@@ -60,6 +62,7 @@ impl Controller {
             is_short: false,
             learner: Learner::new(bounds),
             ration: Ration::Own(Timestamp(u64::MAX)),
+            sharers: 1,
             in_progress: 0,
             awaited: Vec::new(),
             unsaid: Vec::new(),
@@ -103,7 +106,7 @@ impl Controller {
     /// How many more may be; nothing, if the others must be asked.
     pub fn free(&self, now: Timestamp) -> Option<u32> {
         let (places, until) = match self.ration {
-            Ration::Own(until) => (self.limit(), until),
+            Ration::Own(until) => (self.limit().div_ceil(self.sharers), until),
             Ration::Allotted(places, until) => (places, until),
         };
         (now < until).then(|| places.saturating_sub(self.in_progress))
@@ -116,9 +119,10 @@ impl Controller {
         free.unwrap_or(u32::MAX)
     }
 
-    /// Whether it has anything that others could use.
+    /// Whether it has anything that others could use, or they still count what it had.
     pub(super) fn has_places(&self, now: Timestamp) -> bool {
-        matches!(self.ration, Ration::Allotted(places, until) if places > 0 && now < until)
+        self.wanted > 0
+            || matches!(self.ration, Ration::Allotted(places, until) if places > 0 && now < until)
     }
 
     /// What the others are told, when `waiting` more would like to be in progress. Until they answer nobody is let in but for somebody who
@@ -153,6 +157,7 @@ impl Controller {
     pub(super) fn hear(&mut self, allotment: &Allotment, sent: Timestamp) {
         self.learner.follow(allotment.limit);
         self.allotted_room = allotment.room;
+        self.sharers = allotment.sharers.max(1);
         self.is_short = allotment.places < self.wanted;
         // What was given back is asked for again when somebody comes.
         let until = if allotment.pause > 0 {

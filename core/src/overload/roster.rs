@@ -3,7 +3,7 @@
 //! Each says from time to time what it has in progress, how many more would like to be, and how soon answers have begun; and is
 //! told how many it may have in progress for the next few seconds. So all of them learn from every answer, and let in together no
 //! more than one would. Places are lent: who says nothing any more has them no longer, and what it had in progress counts for a
-//! while. The shares are max-min fair, by what each could use.
+//! while. The shares are max-min fair, by what each could use; where there are fewer places than members, they take turns.
 
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// How many can share an upstream. Who comes then must wait until another one leaves.
 const MEMBERS: usize = 128;
+
+/// For how long somebody keeps a place that others would like to have as well, who have none.
+const TURN: Duration = Duration::from_secs(1);
 
 /// How often each says how it does, in milliseconds; and where some have less than they could use, so often each, and so much
 /// less often the more there are.
@@ -62,6 +65,8 @@ pub struct Allotment {
     pub room: u32,
     /// How many calls all of them may have in progress together.
     pub limit: u32,
+    /// How many they are.
+    pub sharers: u32,
     /// After how many milliseconds to say again how it does; zero: when it wants something again.
     pub pause: u32,
 }
@@ -83,11 +88,15 @@ struct Member {
     in_progress: u32,
     wants: u32,
     places: u32,
+    /// When its turn began to have places where there are fewer than members; zero, if it has had none.
+    turn: Timestamp,
 }
 
 impl Roster {
     /// Hears what the isolate with the number `from` says, and says what it may have.
     pub fn hear(&mut self, from: u32, report: &Report, now: Timestamp) -> Allotment {
+        let before = self.members.iter().find(|member| member.from == from);
+        let turn = before.map_or(Timestamp(0), |member| member.turn);
         self.members
             .retain(|member| member.from != from && now < member.counts_until());
         let mut me = Member {
@@ -96,6 +105,7 @@ impl Roster {
             in_progress: report.in_progress,
             wants: report.in_progress.saturating_add(report.waiting),
             places: 0,
+            turn,
         };
         let limit = self.learn(report, now);
         self.heard = now;
@@ -105,10 +115,17 @@ impl Roster {
         let held = sum(others.iter().map(|member| member.holds(now)));
         let waiting = sum(others.iter().map(|member| member.waits(now)));
         let free = limit.saturating_sub(held);
-        if others.len() < MEMBERS {
+        let is_over = turn != Timestamp(0) && now >= turn.after(TURN);
+        let is_first = |other: &Member| other.turn < turn && other.has_none(now);
+        let are_many = wants.iter().filter(|wanted| **wanted > 0).count() > limit as usize;
+        let yields = are_many && is_over && others.iter().any(is_first);
+        if others.len() < MEMBERS && !yields {
             let spare = me.wants.min(free.saturating_sub(me.wants) / SPARE);
             let share = share(&wants, me.wants, limit).saturating_add(spare);
             me.places = share.min(free);
+        }
+        if me.places > 0 && (is_over || turn == Timestamp(0)) {
+            me.turn = now;
         }
         // Whoever waits for them is let in, be it the last that is heard of it; and whoever may not wait does not.
         let room = report.room.saturating_sub(waiting);
@@ -128,6 +145,7 @@ impl Roster {
             places: me.places,
             room,
             limit,
+            sharers: wants.len() as u32,
             pause,
         }
     }
@@ -184,6 +202,11 @@ impl Member {
     /// How many wait for it.
     fn waits(&self, now: Timestamp) -> u32 {
         self.wants(now).saturating_sub(self.in_progress)
+    }
+
+    /// Whether it waits for the first one.
+    fn has_none(&self, now: Timestamp) -> bool {
+        self.waits(now) > 0 && self.holds(now) == 0
     }
 
     fn counts_until(&self) -> Timestamp {

@@ -346,6 +346,18 @@ fn where_the_ledger_fails_each_goes_by_what_it_knows() {
         let first = of(200).next().unwrap();
         let waited = first.at - first.came - 5_050;
         assert!(waits.contains(&waited), "{waited} {answers:?}");
+        let faults = stage.records.0.borrow();
+        let faults = faults.iter().map(|record| record["fault"].as_str());
+        let why = if fails_after < 1_000 {
+            "ledger: it is broken"
+        } else {
+            "ledger: no answer in time"
+        };
+        assert!(
+            faults.clone().all(|fault| fault == Some(why)),
+            "{:?}",
+            faults.collect::<Vec<_>>()
+        );
     }
 }
 

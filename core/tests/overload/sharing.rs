@@ -52,6 +52,8 @@ struct Member {
     gate: Gate,
     waiting: Vec<u64>,
     inside: u32,
+    /// How many were let in so far.
+    entered: u32,
     coming: Vec<Coming>,
     told: Timestamp,
 }
@@ -59,7 +61,7 @@ struct Member {
 struct Coming {
     at: Timestamp,
     sent: Timestamp,
-    answers: Vec<(Box<str>, Option<Allotment>)>,
+    answers: Vec<(Box<str>, Result<Allotment, &'static str>)>,
 }
 
 impl World {
@@ -77,6 +79,7 @@ impl World {
             gate: Gate::shared(),
             waiting: Vec::new(),
             inside: 0,
+            entered: 0,
             coming: Vec::new(),
             told: Timestamp(0),
         };
@@ -135,7 +138,7 @@ impl World {
         let hear = |(name, report): (Box<str>, Report)| {
             let roster = &mut self.rosters[usize::from(!name.contains('/'))];
             let allotment = roster.hear(place as u32, &report, self.now);
-            (name, Some(allotment))
+            (name, Ok(allotment))
         };
         let answers = reports.into_iter().map(hear).collect();
         if let Some(after) = answer {
@@ -177,6 +180,7 @@ impl Member {
         if standing != Standing::Waits {
             self.waiting.retain(|other| *other != ticket);
             self.inside += u32::from(standing == Standing::In);
+            self.entered += u32::from(standing == Standing::In);
         }
     }
 }
@@ -290,4 +294,80 @@ fn places_go_where_they_are_wanted() {
         inside.iter().all(|inside| (3..=5).contains(inside)),
         "{inside:?}"
     );
+}
+
+/// There are fewer places than gates, each of which has callers all the time.
+#[test]
+fn where_there_are_fewer_places_than_gates_they_take_turns() {
+    for (gates, limit, most) in [(2, 1, 3), (3, 2, 3), (5, 4, 3), (12, 4, 6), (12, 1, 24)] {
+        let mut world = World::of(gates, limit);
+        let mut ends: Vec<(Timestamp, usize)> = Vec::new();
+        let mut served = vec![0; gates];
+        let mut last = vec![world.now; gates];
+        let mut longest = Duration::ZERO;
+        let mut used = 0;
+        let seconds = 60;
+        for _ in 0..seconds * 50 {
+            for place in 0..gates {
+                while world.gates[place].waiting.len() < 2 {
+                    world.play(&Step::Comes(place));
+                }
+                world.play(&Step::Tells(place, Some(20)));
+            }
+            world.play(&Step::Passes(20));
+            for place in 0..gates {
+                let lasts = Duration::from_millis(200 + 7 * (place as u64));
+                for _ in served[place]..world.gates[place].entered {
+                    ends.push((world.now.after(lasts), place));
+                    served[place] += 1;
+                    longest = longest.max(world.now.since(last[place]));
+                    last[place] = world.now;
+                }
+            }
+            assert!(world.inside() <= limit);
+            used += world.inside();
+            let now = world.now;
+            let over: Vec<_> = ends.extract_if(.., |(at, _)| *at <= now).collect();
+            over.into_iter()
+                .for_each(|(_, place)| world.play(&Step::Ends(place)));
+        }
+        let since = last.iter().map(|last| world.now.since(*last));
+        let longest = since.fold(longest, Duration::max);
+        let used = f64::from(used) / f64::from(seconds * 50 * limit);
+        println!(
+            "{gates} gates, {limit} places: {used:.2} in use, {longest:?} without one, {served:?}"
+        );
+        assert!(
+            longest <= Duration::from_secs(most),
+            "{gates} gates, {limit} places: {longest:?}"
+        );
+        assert!(used > 0.7, "{used}");
+    }
+}
+
+/// They have heard of each other, and hear no more.
+#[test]
+fn whoever_cannot_hear_those_it_knows_of_keeps_to_its_part() {
+    let mut world = World::of(3, 6);
+    for place in [0, 1, 2, 0, 1, 2] {
+        world.play(&Step::Comes(place));
+        world.play(&Step::Tells(place, Some(0)));
+        world.play(&Step::Passes(100));
+    }
+    assert_eq!(world.inside(), 6);
+    for place in 0..3 {
+        (0..9).for_each(|_| world.play(&Step::Comes(place)));
+        world.play(&Step::Tells(place, None));
+    }
+    for _ in 0..20 {
+        world.play(&Step::Passes(200));
+        (0..3).for_each(|place| world.gates[place].told = world.now);
+    }
+    let inside: Vec<u32> = world.gates.iter().map(|member| member.inside).collect();
+    assert_eq!(inside, [2, 2, 2]);
+    let alone = world
+        .gates
+        .iter()
+        .filter(|member| member.gate.fault().is_some());
+    assert_eq!(alone.count(), 3);
 }

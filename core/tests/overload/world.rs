@@ -328,9 +328,9 @@ impl World {
                 let reports = gate.report(now);
                 let hear = |(name, report): &(Box<str>, _)| {
                     let allotment = roster.hear(from, report, now);
-                    (name.clone(), Some(allotment))
+                    (name.clone(), Ok(allotment))
                 };
-                let answers: Vec<_> = reports.iter().map(hear).collect();
+                let answers: Vec<(_, Result<_, &str>)> = reports.iter().map(hear).collect();
                 let answers = answers.iter().map(|(name, answer)| (&**name, *answer));
                 gate.hear(answers, now, now);
             }

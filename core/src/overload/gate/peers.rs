@@ -1,11 +1,11 @@
 //! What a gate tells those who share its upstreams, and hears of them.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::Gate;
 use crate::{
     overload::{Allotment, Report, Waiting},
-    time::Timestamp,
+    time::{Timestamp, millis},
 };
 
 /// How often those who share an upstream hear of somebody who waits here, at most, in milliseconds.
@@ -25,6 +25,10 @@ pub(super) struct Peers {
     pub(super) are_asked: bool,
     /// After how many milliseconds they are told again.
     pause: u64,
+    /// How long they took to answer, in milliseconds: nobody is asked faster than he answers.
+    took: u64,
+    /// Why they do not, if they do not.
+    fault: Option<Box<str>>,
     /// Whether somebody has come since who waits, where they had said that they have enough.
     has_news: bool,
 }
@@ -73,31 +77,36 @@ impl Gate {
             are_asked: true,
             pause: ANSWERED,
             has_news: false,
-            ..self.peers
+            ..std::mem::take(&mut self.peers)
         };
         reports
     }
 
-    /// They have answered what was said at `sent`, by the names of valves: what is allotted, or nothing if nobody knows.
-    pub fn hear<'n>(
+    /// They have answered what was said at `sent`, by the names of valves: what is allotted, or why nobody knows.
+    pub fn hear<'n, F: fmt::Display>(
         &mut self,
-        answers: impl Iterator<Item = (&'n str, Option<Allotment>)>,
+        answers: impl Iterator<Item = (&'n str, Result<Allotment, F>)>,
         sent: Timestamp,
         now: Timestamp,
     ) {
+        self.peers.took = millis(now.since(sent)).min(ANSWERED);
+        self.peers.fault = None;
         for (name, allotment) in answers {
             let mut valves = self.valves.iter_mut();
             let Some((_, controller)) = valves.find(|(other, _)| **other == *name) else {
                 continue;
             };
             match allotment {
-                Some(allotment) => {
+                Ok(allotment) => {
                     controller.hear(&allotment, sent);
                     if allotment.pause > 0 {
                         self.peers.pause = self.peers.pause.min(allotment.pause.into());
                     }
                 }
-                None => controller.goes_alone(now),
+                Err(fault) => {
+                    self.peers.fault = Some(fault.to_string().into());
+                    controller.goes_alone(now);
+                }
             }
         }
         if self.peers.told == sent {
@@ -120,12 +129,18 @@ impl Gate {
         self.peers.are_asked || self.is_due(now)
     }
 
+    /// Why it is not known what those do who share its upstreams, if it is not.
+    pub fn fault(&self) -> Option<&str> {
+        self.peers.fault.as_deref()
+    }
+
     /// Goes on alone if those who share its upstreams do not answer.
     pub(super) fn go_alone(&mut self, now: Timestamp) {
         if !self.peers.are_asked || self.since_told(now) < ANSWERED {
             return;
         }
         self.peers.are_asked = false;
+        self.peers.fault = Some("no answer in time".into());
         for (_, controller) in &mut self.valves {
             if controller.free(now).is_none() {
                 controller.goes_alone(now);
@@ -186,7 +201,7 @@ impl Gate {
         let pause = match self.queue.is_empty() {
             true => self.peers.pause,
             false if self.peers.has_news || self.queue.iter().any(is_unknown) => 0,
-            false => self.peers.pause.min(OFTEN),
+            false => self.peers.pause.min(OFTEN).max(self.peers.took),
         };
         self.since_told(now) >= pause
     }
