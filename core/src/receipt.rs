@@ -14,6 +14,7 @@ use crate::record::Closing;
 pub(crate) struct Receipt(Rc<RefCell<Slip>>);
 
 /// Where it is written, exactly once: when the stream ends, when it breaks, or when the caller leaves.
+#[derive(Clone)]
 pub(crate) struct Pen(Rc<RefCell<Slip>>);
 
 #[derive(Default)]

@@ -87,6 +87,14 @@ impl Meter {
         }
     }
 
+    /// Whether an event of which the end is missing is no more than its beginning. Of OpenAI's it shows when they are read.
+    pub(crate) fn is_half(&self, event: &[u8]) -> bool {
+        match self {
+            Self::OpenAi(_) => false,
+            Self::Dify(_) => dify::is_half(event),
+        }
+    }
+
     /// What has been said so far, if somebody else can go on with it.
     pub fn told(&self) -> Option<&openai::Transcript> {
         match self {

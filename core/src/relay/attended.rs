@@ -65,9 +65,12 @@ impl http_body::Body for Attended {
 
 impl Relay {
     /// What is to be done now that the caller has left, and where.
-    fn parting(&self) -> Option<(Parting, Rc<dyn Tasks>)> {
+    pub(super) fn parting(&self) -> Option<(Parting, Rc<dyn Tasks>)> {
         if let Source::Search(search) = &self.source {
             return Some((Parting::Listen, search.leave()?));
+        }
+        if let Source::Ended = self.source {
+            return None;
         }
         let pursuit = self.pursuit.as_ref()?;
         Some((pursuit.parting(&self.meter)?, pursuit.tasks()))

@@ -27,6 +27,7 @@ use crate::{
     budget::Budget,
     dialect::{
         Dialect, Meter, Verdict,
+        dify::Parting,
         openai::{self, Opening, Splice, Spliced, Transcript},
     },
     dispatch::is_for_caller,
@@ -135,6 +136,8 @@ enum Source {
     /// Somebody who answers is being looked for.
     Search(Search),
     Upstream(Body),
+    /// The upstream has come to an end, be it that of its answer or not.
+    Ended,
     /// Somebody who goes on is being asked.
     Rescue(Rescue),
     /// Nowhere: the stream is over, and the upstream with it.
@@ -289,9 +292,10 @@ impl Relay {
             }
             Some(Err(error)) => self.broken(Break::Lost(error.to_string()), out),
             None => {
+                self.source = Source::Ended;
                 // The blank line behind the last event is sometimes forgotten.
                 let rest = self.framer.finish();
-                let passed = if rest.is_empty() {
+                let passed = if rest.is_empty() || self.meter.is_half(&rest) {
                     Ok(())
                 } else {
                     self.event(rest, out)
@@ -522,15 +526,20 @@ impl Relay {
 
     /// Writes the receipt, if it is not written yet.
     fn close(&mut self, ended: Ending, detail: Option<String>, refusal: Option<&'static str>) {
-        if let Source::Over = mem::replace(&mut self.source, Source::Over) {
+        if let Source::Over = self.source {
             return;
         }
+        // Whoever reads it has not left, but hears no more of it.
+        let is_cut = matches!(ended, Ending::Truncated | Ending::Limited) && !self.is_left;
+        let parting = self.parting().filter(|_| is_cut);
+        self.source = Source::Over;
         if let (Some(pursuit), Ending::Whole | Ending::Rescued | Ending::Limited) =
             (&mut self.pursuit, ended)
         {
             pursuit.ended(true);
         }
-        self.pursuit = None;
+        let pursuit = self.pursuit.take();
+        let passage = self.budget.passage.take();
         let ended = if self.is_left {
             Ending::Abandoned
         } else {
@@ -543,7 +552,7 @@ impl Relay {
             counted = counted.max(Counted::Estimated);
         }
         usage = self.budget.spent.with(usage);
-        self.pen.write(Closing {
+        let mut closing = Closing {
             ended,
             usage,
             counted: self.counted.take().unwrap_or(counted),
@@ -551,7 +560,20 @@ impl Relay {
             served_by: self.served_by.take(),
             refusal,
             detail: self.meter.fault().or(detail),
-        });
+        };
+        if let (Some((Parting::Stop { path, body }, tasks)), Some(mut pursuit)) = (parting, pursuit)
+        {
+            let pen = self.pen.clone();
+            tasks.spawn(Box::pin(async move {
+                let fault = pursuit.stop(path, body).await;
+                closing.detail = closing.detail.or(fault);
+                pen.write(closing);
+                // Until now it was in progress.
+                drop(passage);
+            }));
+        } else {
+            self.pen.write(closing);
+        }
     }
 }
 

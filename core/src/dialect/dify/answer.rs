@@ -30,6 +30,11 @@ pub fn usage(answer: &[u8]) -> Option<Usage> {
     Some(run.unwrap_or_default().or_more(of_message(&answer)))
 }
 
+/// Whether an event brings something that is no object.
+pub(in crate::dialect) fn is_half(event: &[u8]) -> bool {
+    sse::data(event).is_some_and(|data| Fields::read(&data).is_none())
+}
+
 /// Reads the events of a stream.
 #[derive(Debug, Default)]
 pub struct Meter {

@@ -17,8 +17,8 @@ mod whole;
 use std::{rc::Rc, time::Duration};
 
 pub use abort::{OnAbort, Parting, Run};
-pub(super) use answer::fault as run_fault;
 pub use answer::{Meter, usage};
+pub(super) use answer::{fault as run_fault, is_half};
 use bytes::Bytes;
 use fault::fault;
 pub(crate) use open::{Deed, Open, affinity, made, named, user};
