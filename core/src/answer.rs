@@ -377,7 +377,7 @@ fn check_provider(head: &Parts, now: Timestamp) -> Result<(), Miss> {
 
 /// What Dify says of failures is for the caller; what a proxy before it says is not.
 fn check_dify(head: &Parts, now: Timestamp) -> Result<(), Miss> {
-    let is_failure = head.status.is_client_error() || head.status.is_server_error();
+    let is_failure = head.status.as_u16() >= 400;
     if is_failure && !is_type(&head.headers, "application/json") {
         Err(failed(head, now))
     } else {

@@ -14,7 +14,7 @@ use std::{
 
 use http::{
     HeaderValue, Request, Response, StatusCode, Uri, Version,
-    header::HOST,
+    header::{HOST, TRANSFER_ENCODING},
     uri::{self, Scheme},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -319,12 +319,12 @@ impl Caller {
         } = self;
         let service = service_fn(move |request: Request<Incoming>| {
             let (gateway, work) = (Rc::clone(&gateway.borrow()), work.clone());
-            let lacks_host = lacks_host(&request);
+            let wrong = wrong(&request);
             let (caller, request) = inbound(request, secured);
             async move {
-                if lacks_host {
+                if let Some(status) = wrong {
                     let mut refused = Response::new(Body::empty());
-                    *refused.status_mut() = StatusCode::BAD_REQUEST;
+                    *refused.status_mut() = status;
                     return Ok::<_, Infallible>(refused);
                 }
                 let answer = gateway.serve(request, Some(address)).await;
@@ -357,10 +357,18 @@ impl Caller {
     }
 }
 
-/// Whether the request does not say whom it asks, though its version has to (RFC 9112, 3.2): whoever is in between could take it for
-/// another one's.
-fn lacks_host<B>(request: &Request<B>) -> bool {
-    request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST)
+/// What is wrong with the head of a request, that somebody in between could take for another one's: it does not say whom it asks, though
+/// its version has to (RFC 9112, 3.2); or its body comes in a coding that nobody takes off here (6.1).
+fn wrong<B>(request: &Request<B>) -> Option<StatusCode> {
+    let (version, headers) = (request.version(), request.headers());
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if version == Version::HTTP_11 && !headers.contains_key(HOST) {
+        Some(StatusCode::BAD_REQUEST)
+    } else if !headers.get_all(TRANSFER_ENCODING).iter().all(is_chunked) {
+        Some(StatusCode::NOT_IMPLEMENTED)
+    } else {
+        None
+    }
 }
 
 /// The request for the gateway; and the caller's end of its connection, if it asks that this switch.
@@ -429,7 +437,8 @@ mod tests {
             let mut request = Request::get(target).version(version).body(()).unwrap();
             let host = host.map(HeaderValue::from_static);
             request.headers_mut().extend(host.map(|host| (HOST, host)));
-            assert_eq!(lacks_host(&request), expected, "{version:?} {target}");
+            let expected = expected.then_some(StatusCode::BAD_REQUEST);
+            assert_eq!(wrong(&request), expected, "{version:?} {target}");
         }
     }
 
