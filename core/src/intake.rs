@@ -218,7 +218,7 @@ pub(crate) async fn app(
     } else {
         Reading::Service
     };
-    let on_abort = app.on_abort.filter(|_| is_run);
+    let on_abort = app.origin.on_abort.filter(|_| is_run);
     let runs = app.runs.as_ref().filter(|_| is_run);
     // Whoever stops a run must name the user who began it.
     let is_several = places.are_several();

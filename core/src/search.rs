@@ -20,12 +20,12 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Search {
     work: Option<Pin<Box<dyn Future<Output = Searched>>>>,
-    /// Where it goes on without its caller, if it does.
+    /// Where it goes on without its caller, where it does.
     tasks: Option<Rc<dyn Tasks>>,
     /// Set once he has left.
     is_left: Rc<Cell<bool>>,
-    /// Whether somebody has been asked.
-    is_sent: Rc<Cell<bool>>,
+    /// Whether whoever is being asked is heard on without him.
+    is_heard_on: Rc<Cell<bool>>,
 }
 
 /// What came of it.
@@ -38,8 +38,8 @@ pub(crate) struct Searched {
 
 /// Begins the search of `pursuit`.
 pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
-    let (tasks, is_left) = (pursuit.afterwards(), pursuit.is_left.clone());
-    let is_sent = pursuit.is_sent.clone();
+    let (tasks, is_left) = (pursuit.tasks(), pursuit.is_left.clone());
+    let is_heard_on = pursuit.is_heard_on.clone();
     let work = Box::pin(async move {
         let found = pursuit.answer(&mut budget).await;
         Searched {
@@ -50,9 +50,9 @@ pub(crate) fn search(mut pursuit: Box<Pursuit>, mut budget: Budget) -> Search {
     });
     Search {
         work: Some(work),
-        tasks,
+        tasks: Some(tasks),
         is_left,
-        is_sent,
+        is_heard_on,
     }
 }
 
@@ -61,7 +61,7 @@ impl Search {
     pub(crate) fn leave(&self) -> Option<Rc<dyn Tasks>> {
         self.work.as_ref()?;
         self.is_left.set(true);
-        self.tasks.clone().filter(|_| self.is_sent.get())
+        self.tasks.clone().filter(|_| self.is_heard_on.get())
     }
 }
 

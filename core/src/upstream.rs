@@ -17,6 +17,17 @@ pub struct Origin {
     pub prefill: Option<Prefill>,
     /// The app of Dify's that it is, if it stands for a model and is one.
     pub app: Option<Form>,
+    /// What becomes of a run of that app whose caller has left; nothing, if Dify is to go on with it unheard.
+    pub on_abort: Option<OnAbort>,
+}
+
+/// What an operator wants to become of a run of Dify's whose caller has left.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnAbort {
+    /// Dify is told to end it.
+    Stop,
+    /// It is heard to its end, so that what it has cost is known.
+    Drain,
 }
 
 /// What kind of app it is that stands for a model.
@@ -33,6 +44,17 @@ pub enum Form {
         /// The output that is the answer.
         output: Box<str>,
     },
+}
+
+impl Form {
+    /// Where it is run.
+    pub(crate) fn path(&self) -> &'static str {
+        match self {
+            Self::Chat => "/chat-messages",
+            Self::Completion(_) => "/completion-messages",
+            Self::Workflow { .. } => "/workflows/run",
+        }
+    }
 }
 
 /// How a provider is told that the last message is the beginning of its answer.

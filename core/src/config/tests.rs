@@ -907,8 +907,8 @@ fn an_app_of_dify_s_can_stand_for_a_model() {
             "providers.d.input: expected the name of a variable",
         ),
         (
-            r#""keys": ["$APP"], "app": "chat", "on_abort": "stop""#,
-            "providers.d.on_abort: `on_abort = \"stop\"` is not available yet",
+            r#""keys": ["$APP"], "app": "chat", "on_abort": "never""#,
+            "providers.d.on_abort: expected one of `stop`, `drain`",
         ),
         (
             r#""keys": ["$APP"], "app": "chat", "prefill": true"#,
@@ -924,4 +924,47 @@ fn an_app_of_dify_s_can_stand_for_a_model() {
     let openai =
         r#"{"providers": {"d": {"dialect": "openai", "base_url": "http://h", "app": "chat"}}}"#;
     assert!(build(openai).unwrap_err()[0].starts_with("providers.d.app: unknown key"));
+    for (fields, target, expected) in [
+        (
+            "",
+            "dify.main/a",
+            Some("`dify.main/a` can stand for a model once its `app` is said"),
+        ),
+        (r#", "app": "chat""#, "dify.main/a", None),
+        (
+            r#", "app": "chat""#,
+            "dify.main/b",
+            Some("no app is named `b`"),
+        ),
+        (
+            r#", "app": "chat""#,
+            "dify.mian/a",
+            Some("no Dify is named `mian`; did you mean `main`?"),
+        ),
+        (
+            r#", "app": "chat", "on_abort": "stop""#,
+            "dify.main/a",
+            None,
+        ),
+        (
+            r#", "app": "chat", "limits": [{"requests": 1, "per": "1m"}]"#,
+            "dify.main/a",
+            Some("`limits` of `dify.main/a` is not available yet"),
+        ),
+    ] {
+        let built = build(&format!(
+            r#"{{"dify": {{"main": {{"api": "http://h/x/", "apps": {{"a": {{"key": "$APP"{fields}}}}}}}}}, "models": {{"m": {{"targets": ["{target}"]}}}}, "routes": [{{"name": "r", "path": "/", "serve": "models"}}]}}"#
+        ));
+        match (built, expected) {
+            (Ok(config), None) => {
+                let target = &config.models.get("m").unwrap().targets[0];
+                assert_eq!(target.origin.base.to_string(), "http://h/x/v1");
+            }
+            (Err(problems), Some(expected)) => {
+                let expected = format!("models.m.targets[0]: {expected}");
+                assert!(problems[0].starts_with(&expected), "{problems:?}");
+            }
+            (built, _) => panic!("{fields} {target}: {built:?}"),
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     diagnosis::diagnose,
     dialect::{
         Meter,
-        dify::{Parting, Retelling, Trace},
+        dify::{Parting, Retelling, Run, Trace},
         openai::Transcript,
     },
     dispatch::Target,
@@ -59,8 +59,10 @@ pub(crate) struct Pursuit {
     is_of_app: bool,
     /// He has left, and nobody else is to be asked.
     pub(crate) is_left: Rc<Cell<bool>>,
-    /// Somebody has been asked.
-    pub(crate) is_sent: Rc<Cell<bool>>,
+    /// Whoever is being asked is heard on without him.
+    pub(crate) is_heard_on: Rc<Cell<bool>>,
+    /// What is left of the run that was asked for last, where it is told in other words.
+    trace: Option<Rc<Trace>>,
 }
 
 /// Nobody has anything for the caller.
@@ -119,7 +121,8 @@ impl Pursuit {
             deadline,
             is_of_app: false,
             is_left: Rc::default(),
-            is_sent: Rc::default(),
+            is_heard_on: Rc::default(),
+            trace: None,
         }
     }
 
@@ -213,6 +216,7 @@ impl Pursuit {
             let way = target.way.as_ref();
             way.is_some_and(|way| passage.is_through(way))
         };
+        self.is_heard_on.set(false);
         // Whoever is asked once more has its place still.
         budget.passage = budget.passage.take().filter(is_through);
         if let (Some(way), None) = (&target.way, &budget.passage) {
@@ -274,7 +278,6 @@ impl Pursuit {
             target,
             authorization,
         } = question;
-        self.is_sent.set(true);
         let began = self.now();
         let left = self.deadline.since(began);
         let others = self.round.has_others();
@@ -285,6 +288,10 @@ impl Pursuit {
         let connect = self.exchange.timeouts.connect;
         let retelling = self.exchange.retelling(&target, began);
         let trace = retelling.as_ref().map(Retelling::trace);
+        self.exchange.begin_run(&target);
+        self.trace.clone_from(&trace);
+        let run = self.exchange.run.as_ref();
+        self.is_heard_on.set(run.is_some_and(Run::is_heard_on));
         let idle = self.exchange.timeouts.idle;
         let request = self.exchange.request(&target, authorization, prefill);
         let platform = self.keeper.desk().platform().clone();
@@ -456,13 +463,8 @@ impl Pursuit {
 
     /// What is to be done now that the caller has left, of whose stream so much has been `seen`.
     pub(crate) fn parting(&self, seen: &Meter) -> Option<Parting> {
-        self.exchange.run.as_ref()?.parting(seen)
-    }
-
-    /// Where it goes on if its caller leaves before anything has come, where it does.
-    pub(crate) fn afterwards(&self) -> Option<Rc<dyn Tasks>> {
-        let run = self.exchange.run.as_ref();
-        run.filter(|run| run.is_heard_on()).map(|_| self.tasks())
+        let run = self.exchange.run.as_ref()?;
+        run.parting(seen, self.trace.as_deref())
     }
 
     /// Where that is done.

@@ -339,16 +339,11 @@ fn app(
         ));
         return None;
     };
-    for (name, is_said) in [
-        ("limits", !app.limits.is_empty()),
-        ("on_abort", app.on_abort.is_some()),
-    ] {
-        if is_said {
-            field.complain(format!(
-                "`{name}` of `{}` is not available yet where it stands for a model",
-                app.name
-            ));
-        }
+    if !app.limits.is_empty() {
+        field.complain(format!(
+            "`limits` of `{}` is not available yet where it stands for a model",
+            app.name
+        ));
     }
     Some(Target {
         way: app.runs.clone(),

@@ -15,9 +15,9 @@ use crate::{
         Kind, Runtime,
         read::{Field, Section, nearest, unavailable},
     },
-    dialect::dify::{App, Checks, Installation, OnAbort, Place},
+    dialect::dify::{App, Checks, Installation, Place},
     overload::Settings,
-    upstream::{Form, Origin, OriginKey, Prefill},
+    upstream::{Form, OnAbort, Origin, OriginKey, Prefill},
 };
 
 /// Things of a kind, with their names: few, and looked up while the document is read.
@@ -73,9 +73,10 @@ impl Builder<'_> {
         for name in ["replicas", "balance"] {
             section.unavailable(name);
         }
-        if app.is_some() {
-            section.unavailable("on_abort");
-        }
+        let on_abort = match app.is_some() {
+            true => on_abort(&mut section),
+            false => None,
+        };
         let prefill = match section.field("prefill") {
             Some(field) if app.is_some() => {
                 field.complain("an app of Dify cannot go on behind the beginning of an answer");
@@ -101,6 +102,7 @@ impl Builder<'_> {
             keys: keys?,
             prefill: prefill.flatten(),
             app,
+            on_abort,
         })
     }
 
@@ -142,6 +144,7 @@ impl Builder<'_> {
                 keys: Vec::new(),
                 prefill: None,
                 app: None,
+                on_abort: None,
             }))
         };
         if !section.has("api") {
@@ -208,7 +211,6 @@ impl Builder<'_> {
             origin: Rc::new(origin.clone()),
             as_model: None,
             limits: Vec::new(),
-            on_abort: None,
             stream_upstream: true,
             runs: None,
         };
@@ -232,6 +234,7 @@ impl Builder<'_> {
             }
         };
         origin.keys = self.origin_keys(&listed).unwrap_or_default();
+        origin.on_abort = on_abort(&mut section);
         app.origin = Rc::new(origin.clone());
         app.as_model = form(&mut section, false).and_then(|form| {
             let base = format!("{}/v1", origin.base.to_string().trim_end_matches('/'));
@@ -241,12 +244,6 @@ impl Builder<'_> {
                 ..origin
             }))
         });
-        if let Some(field) = section.field("on_abort") {
-            app.on_abort = field.choice(&["stop", "drain"]).map(|word| match word {
-                "stop" => OnAbort::Stop,
-                _ => OnAbort::Drain,
-            });
-        }
         app.stream_upstream = stream_upstream(&mut section).or(streams) != Some(false);
         app.limits = limits(&mut section, &name);
         let own = overload(&mut section);
@@ -308,6 +305,15 @@ fn stream_upstream(section: &mut Section<'_>) -> Option<bool> {
     section.field("stream_upstream")?.boolean()
 }
 
+/// What becomes of a run whose caller has left, if that is said.
+fn on_abort(section: &mut Section<'_>) -> Option<OnAbort> {
+    let word = section.field("on_abort")?.choice(&["stop", "drain"])?;
+    Some(match word {
+        "stop" => OnAbort::Stop,
+        _ => OnAbort::Drain,
+    })
+}
+
 /// Stands for an origin that could not be read, so that its name stays known.
 pub(super) fn nowhere(name: &str) -> Origin {
     Origin {
@@ -316,6 +322,7 @@ pub(super) fn nowhere(name: &str) -> Origin {
         keys: Vec::new(),
         prefill: None,
         app: None,
+        on_abort: None,
     }
 }
 

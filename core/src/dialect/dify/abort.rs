@@ -2,19 +2,11 @@
 
 use serde_json::json;
 
-use crate::dialect::Meter;
+use super::Trace;
+use crate::{dialect::Meter, upstream::OnAbort};
 
 /// The longest name of a task that is taken for one.
 const LONGEST_TASK: usize = 64;
-
-/// What an operator wants to become of a run whose caller has left.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum OnAbort {
-    /// Dify is told to end it.
-    Stop,
-    /// It is heard to its end, so that what it has cost is known.
-    Drain,
-}
 
 /// A run, as far as it has to be known to whoever ends it.
 #[derive(Clone, Debug)]
@@ -49,18 +41,21 @@ impl Run {
         self.on_abort == OnAbort::Drain || self.user.is_some()
     }
 
-    /// What is to be done now that the caller has left, of whose stream so much has been `seen`; nothing if the run is over, or
-    /// is not known by the names that Dify asks for.
-    pub fn parting(&self, seen: &Meter) -> Option<Parting> {
-        let seen = match seen {
-            Meter::Dify(seen) if !seen.over => seen,
-            _ => return None,
+    /// What is to be done now that the caller has left, of whose stream so much has been `seen`, be it told in other words, of which this
+    /// is the `trace`; nothing if the run is over, or is not known by the names that Dify asks for.
+    pub fn parting(&self, seen: &Meter, trace: Option<&Trace>) -> Option<Parting> {
+        let of_trace = trace.map(|trace| (trace.has_begun.get(), trace.task.clone().into_inner()));
+        let (begun, task) = match (of_trace, seen) {
+            (_, seen) if seen.is_over() => return None,
+            (Some(seen), _) => seen,
+            (None, Meter::Dify(seen)) => (seen.begun, seen.task.clone()),
+            (None, Meter::OpenAi(_)) => return None,
         };
         Some(match self.on_abort {
             OnAbort::Drain => Parting::Drain,
-            OnAbort::Stop if !seen.begun && self.is_heard_on() => Parting::Listen,
+            OnAbort::Stop if !begun && self.is_heard_on() => Parting::Listen,
             OnAbort::Stop => Parting::Stop {
-                path: stop_path(&self.path, seen.task.as_deref()?)?,
+                path: stop_path(&self.path, task.as_deref()?)?,
                 body: json!({ "user": self.user.as_ref()? }).to_string(),
             },
         })
@@ -69,9 +64,12 @@ impl Run {
 
 /// Where a run is stopped that was begun at `run`.
 fn stop_path(run: &str, task: &str) -> Option<String> {
-    Some(match run.strip_prefix("/v1/")? {
-        kind @ ("chat-messages" | "completion-messages") => format!("/v1/{kind}/{task}/stop"),
-        _ if super::is_run(run) => format!("/v1/workflows/tasks/{task}/stop"),
+    // An app that stands for a model has its version in its address.
+    let (version, below) = run.split_at(if run.starts_with("/v1/") { 3 } else { 0 });
+    Some(match below {
+        "/chat-messages" | "/completion-messages" => format!("{version}{below}/{task}/stop"),
+        "/workflows/run" => format!("{version}/workflows/tasks/{task}/stop"),
+        _ if super::is_run(run) => format!("{version}/workflows/tasks/{task}/stop"),
         _ => return None,
     })
 }
@@ -102,7 +100,7 @@ mod tests {
             user: user.map(Into::into),
             on_abort,
         };
-        run.parting(&seen)
+        run.parting(&seen, None)
     }
 
     const BEGUN: &str = r#"{"event":"message","task_id":"c380-a_7","answer":"one"}"#;

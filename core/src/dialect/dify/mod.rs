@@ -16,7 +16,7 @@ mod whole;
 
 use std::{rc::Rc, time::Duration};
 
-pub use abort::{OnAbort, Parting, Run};
+pub use abort::{Parting, Run};
 pub use answer::{Meter, usage};
 pub(super) use answer::{fault as run_fault, is_half};
 use bytes::Bytes;
@@ -79,8 +79,6 @@ pub struct App {
     pub as_model: Option<Rc<Origin>>,
     /// What holds for everything that is asked of it.
     pub limits: Vec<Rc<Limit>>,
-    /// What becomes of a run whose caller has left; nothing, if Dify is to go on with it unheard.
-    pub on_abort: Option<OnAbort>,
     /// Whether it streams what its caller wants at once.
     pub stream_upstream: bool,
     /// What a call passes first that runs it; nothing, if all are let in.
@@ -278,6 +276,7 @@ mod tests {
                 keys: Vec::new(),
                 prefill: None,
                 app: None,
+                on_abort: None,
             })
         };
         let apart = |web| Installation {

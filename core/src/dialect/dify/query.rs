@@ -134,6 +134,11 @@ impl Query {
         self.user = user.or_else(|| Some([SOMEBODY, ":", consumer?].concat()));
     }
 
+    /// On whose behalf.
+    pub fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or(SOMEBODY)
+    }
+
     /// Where it is asked of an app of this `form`, and in which words.
     pub fn put(&self, form: &Form) -> (&'static str, String) {
         let mut inputs = self.inputs.clone();
@@ -145,7 +150,7 @@ impl Query {
         };
         let mut body = Map::new();
         let mut say = |name: &str, value: Value| body.insert(name.into(), value);
-        let path = match form {
+        match form {
             Form::Chat => {
                 say("query", together(said).into());
                 // Nobody sees the name, and another model would be asked for it.
@@ -153,25 +158,22 @@ impl Query {
                 if let Some(conversation) = conversation {
                     say("conversation_id", conversation.as_str().into());
                 }
-                "/chat-messages"
             }
             Form::Completion(input) => {
                 inputs.insert((**input).into(), together(said).into());
-                "/completion-messages"
             }
             Form::Workflow { input, .. } => {
                 inputs.insert((**input).into(), together(said).into());
-                "/workflows/run"
             }
-        };
+        }
         let files: Vec<Value> = said.iter().flat_map(|said| said.files.clone()).collect();
         if !files.is_empty() {
             say("files", files.into());
         }
         say("inputs", inputs.into());
         say("response_mode", "streaming".into());
-        say("user", self.user.as_deref().unwrap_or(SOMEBODY).into());
-        (path, Value::Object(body).to_string())
+        say("user", self.user().into());
+        (form.path(), Value::Object(body).to_string())
     }
 }
 

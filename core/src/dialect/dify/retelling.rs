@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{cost, fault, fields::Fields, seam::Seam, whole::matters};
+use super::{abort, cost, fault, fields::Fields, seam::Seam, whole::matters};
 use crate::{
     sse::{self, Framer},
     upstream::Origin,
@@ -79,6 +79,8 @@ pub struct Trace {
     pub usage: Cell<Usage>,
     /// What it has said of its failure.
     pub fault: RefCell<Option<String>>,
+    /// The name of what Dify is doing, by which it can be stopped.
+    pub task: RefCell<Option<Box<str>>>,
 }
 
 /// How far it has come.
@@ -248,6 +250,12 @@ impl Retelling {
         match Fields::read(&data) {
             Some(event) => {
                 self.begin(&event);
+                if let Some(task) = event.get("task_id").and_then(abort::task) {
+                    self.trace
+                        .task
+                        .borrow_mut()
+                        .get_or_insert_with(|| task.into());
+                }
                 self.read(&event, out);
                 self.trace.usage.set(self.usage);
             }

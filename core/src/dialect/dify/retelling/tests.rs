@@ -10,6 +10,7 @@ fn telling(app: Form, at_once: bool) -> Retelling {
         keys: Vec::new(),
         prefill: None,
         app: Some(app),
+        on_abort: None,
     };
     Retelling::new(Rc::new(origin), "helper".into(), 7).at_once(at_once)
 }
