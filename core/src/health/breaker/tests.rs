@@ -236,3 +236,17 @@ fn who_begins_and_breaks_off_is_as_ill_as_who_does_not_begin() {
     breaker.begun(Timestamp(now), Timestamp(now + 1));
     assert!(is_closed(&breaker, now + 1));
 }
+
+#[test]
+fn what_is_left_halves_with_each_half_life() {
+    for step in 0..20_000 {
+        let half_lives = f64::from(step) / 1_000.0;
+        let (is, expected) = (halved(half_lives), (-half_lives).exp2());
+        assert!(
+            (is / expected - 1.0).abs() < 1e-3,
+            "{half_lives}: {is} {expected}"
+        );
+    }
+    assert_eq!(halved(0.0), 1.0);
+    assert!(halved(f64::INFINITY) < 1e-300 && halved(f64::NAN) < 1e-300);
+}
