@@ -91,7 +91,8 @@ impl Whole {
         let Some(Value::Object(message)) = json::take(fields, "message") else {
             return;
         };
-        if fields.get("delta").is_some_and(|delta| !delta.is_null()) {
+        let delta = fields.get("delta");
+        if delta.is_some_and(|delta| !delta.is_null() && *delta != json!({})) {
             return;
         }
         let mut choices = self.choices.iter_mut();
@@ -412,9 +413,10 @@ mod tests {
                 &[
                     r#"{"choices":[{"message":{"content":"a"}}]}"#,
                     r#"{"choices":[{"delta":{"content":"a"},"message":{"content":"aa"}}]}"#,
-                    r#"{"choices":[{"delta":null,"message":{"content":"b"},"finish_reason":"stop"}]}"#,
+                    r#"{"choices":[{"delta":null,"message":{"content":"b"}}]}"#,
+                    r#"{"choices":[{"delta":{},"message":{"content":"c"},"finish_reason":"stop"}]}"#,
                 ],
-                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"aab"}}]}"#,
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"aabc"}}]}"#,
             ),
             (
                 &[
