@@ -7,12 +7,15 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{
     cost::Estimate,
     edit::{edited, place},
-    event::{Delta, Event},
+    event::{Delta, Event, LONGEST_NAME, length},
 };
 use crate::{dialect::json, usage::Usage};
 
 /// Tokens around a call of a tool that no text shows.
 const CALL: u64 = 16;
+
+/// Bytes around the details of a thought that is told in words too.
+const DETAIL: u64 = 128;
 
 /// What a whole answer cost, which comes in choices or does not; nothing if it says nothing that an answer says, or an error.
 pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
@@ -39,7 +42,7 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
     }
     let choices = event.choices.iter().flatten();
     let texts = choices.flat_map(|choice| [choice.message, choice.text].into_iter().flatten());
-    let bytes = texts.map(|text| text.get().len() as u64).sum();
+    let bytes = texts.map(length).sum();
     let usage = usage.guessed(prompt, Estimate::of_bytes(bytes).likely);
     let mut said: Map<String, Value> = serde_json::from_str(raw.get()).unwrap_or_default();
     for (name, tokens) in [
@@ -58,15 +61,19 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
 /// How many tokens of text a piece of a chat brings at most.
 pub(super) fn tokens(delta: &Delta<'_>) -> u64 {
     let calls = delta.tool_calls.iter().flatten().map(|call| {
-        let named = call.id.map_or(0, |_| CALL);
+        let long = |id| bytes(Some(id)).saturating_sub(LONGEST_NAME as u64);
+        let named = call.id.map_or(0, |id| CALL + long(id));
         named + bytes(call.function.name) + bytes(call.function.arguments)
     });
+    let thought = bytes(delta.reasoning_content) + bytes(delta.reasoning);
+    let details = delta.details.map_or(0, length);
+    let around = if thought > 0 { DETAIL } else { 0 };
     bytes(delta.content)
-        + bytes(delta.reasoning_content)
-        + bytes(delta.reasoning)
+        + thought.max(details.saturating_sub(around))
         + bytes(delta.refusal)
         + bytes(delta.function_call)
         + bytes(delta.audio)
+        + delta.more
         + calls.sum::<u64>()
 }
 

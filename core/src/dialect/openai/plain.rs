@@ -41,6 +41,30 @@ pub(super) fn choices(data: &[u8]) -> Option<(Range<usize>, Cow<'static, str>)> 
     Some((start..start, text.into()))
 }
 
+/// Has `message` be told as a piece, in place of a `delta` that says nothing: each by the other's name.
+pub(super) fn rename<'a>(
+    message: &RawValue,
+    delta: Option<&RawValue>,
+    data: &[u8],
+    edits: &mut Edits<'a>,
+) {
+    let names = [
+        (Some(message), "\"message\"", "\"delta\""),
+        (delta, "\"delta\"", "\"message\""),
+    ];
+    for (raw, name, other) in names {
+        let place = raw.and_then(|raw| place(raw, data));
+        let before = place.and_then(|place| data.get(..place.start));
+        let named = before.and_then(|before| before.trim_ascii_end().strip_suffix(b":"));
+        let named = named.map(<[u8]>::trim_ascii_end);
+        // What spells the name in another way is left as it is.
+        let Some(before) = named.and_then(|named| named.strip_suffix(name.as_bytes())) else {
+            return;
+        };
+        edits.push((before.len()..before.len() + name.len(), other.into()));
+    }
+}
+
 /// The calls of tools that have begun, by their numbers and with their names: the last one has begun last.
 #[derive(Debug, Default)]
 pub(super) struct Calls(Vec<(u64, Box<str>)>);
@@ -198,11 +222,49 @@ mod tests {
                 r#"{"choices":[{"text":"x"}]}"#,
                 r#"{"choices":[{"text":"x"}]}"#,
             ),
+            (
+                r#"{"choices":[{"message":{"content":"message"}}]}"#,
+                r#"{"choices":[{"delta":{"content":"message"}}]}"#,
+            ),
+            (
+                r#"{"choices":[{"message" : {"content":"x"},"delta": null,"finish_reason":"stop"}]}"#,
+                r#"{"choices":[{"delta" : {"content":"x"},"message": null,"finish_reason":"stop"}]}"#,
+            ),
+            (
+                r#"{"choices":[{"delta":{},"message":{"tool_calls":[{"id":"a"}]}}]}"#,
+                r#"{"choices":[{"message":{},"delta":{"tool_calls":[{"id":"a","function":{}}]}}]}"#,
+            ),
+            (
+                r#"{"choices":[{"message":"x"},{"delta":{"content":"a"},"message":{"content":"b"}}]}"#,
+                r#"{"choices":[{"message":"x"},{"delta":{"content":"a"},"message":{"content":"b"}}]}"#,
+            ),
         ] {
             let expected = format!("data: {expected}\n\n");
             assert_eq!(heard(&format!("data: {event}\n\n"), 1), expected);
         }
         assert_eq!(heard("data: [{}]\n\n", 1), "Garbled");
+    }
+
+    #[test]
+    fn what_has_come_in_pieces_is_not_told_again() {
+        let event = |choice: &str| format!("data: {{\"choices\":[{{{choice}}}]}}\n\n");
+        let all = event(r#""message":{"content":"ab"},"finish_reason":"stop""#);
+        let told = all.replace("message", "delta");
+        for (before, is_told) in [
+            (r#""delta":{"role":"assistant","content":""}"#, true),
+            (r#""index":1,"delta":{"content":"ab"}"#, true),
+            (r#""delta":{"content":"ab"}"#, false),
+        ] {
+            let before = event(before);
+            let expected = if is_told { &told } else { &all };
+            assert_eq!(heard(&(before.clone() + &all), 1), before + expected);
+        }
+        let piece = event(r#""message":{"content":"a"}"#);
+        let expected = [&piece, &piece, &all].map(|event| event.replace("message", "delta"));
+        assert_eq!(
+            heard(&[&*piece, &piece, &all].concat(), 1),
+            expected.concat()
+        );
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Transcript {
         add(&mut self.text, choice.text)?;
         let Some(delta) = delta else { return Some(()) };
         let others = [delta.refusal, delta.function_call, delta.audio];
-        if delta.says_more || others.into_iter().flatten().any(|raw| !is_empty(raw)) {
+        if delta.more > 0 || others.into_iter().flatten().any(|raw| !is_empty(raw)) {
             return None;
         }
         // What a model thinks is no part of what it says: who goes on may think otherwise.
