@@ -252,7 +252,9 @@ impl Meter {
         let mut edits = Edits::new();
         for choice in choices.filter(|_| !fails) {
             self.follow(choice);
-            self.hear(choice, data, &mut edits);
+            if self.hear(choice, data, &mut edits).is_none() {
+                return Verdict::Garbled;
+            }
         }
         if event.name().is_some() {
             self.responds = true;
@@ -297,8 +299,8 @@ impl Meter {
 }
 
 impl Meter {
-    /// Counts and keeps what is said, if that is wanted, and has it say all that readers need.
-    fn hear(&mut self, choice: &Choice<'_>, data: &[u8], edits: &mut Edits<'_>) {
+    /// Counts and keeps what is said, if that is wanted, and has it say all that readers need; nothing, if that cannot be.
+    fn hear(&mut self, choice: &Choice<'_>, data: &[u8], edits: &mut Edits<'_>) -> Option<()> {
         let mut begun = self.choices.iter_mut();
         let mut begun = begun.find(|begun| begun.number == choice.index());
         let has_spoken = begun.as_ref().is_none_or(|begun| begun.has_spoken);
@@ -308,6 +310,9 @@ impl Meter {
             .filter(|_| choice.delta.is_none_or(is_empty) && !(has_spoken && choice.is_finished()));
         let message = message.filter(|message| message.get().starts_with('{'));
         let mut said = choice.delta.filter(|delta| delta.get() != "null");
+        if self.asked > 0 {
+            plain::count(choice.index, choice.index(), data, edits);
+        }
         if self.asked > 0
             && let Some(message) = message
         {
@@ -324,7 +329,7 @@ impl Meter {
         let has_calls = |delta: &RawValue| delta.get().contains("\"tool_calls\"");
         let calls = self.asked > 0 && choice.index() == 0 && said.is_some_and(has_calls);
         if !(calls || self.counts || self.told.is_some() || !has_spoken) {
-            return;
+            return Some(());
         }
         let delta: Option<Delta<'_>> = said.and_then(|raw| serde_json::from_str(raw.get()).ok());
         let piece = delta.as_ref().map_or_else(|| bytes(said), tokens);
@@ -332,7 +337,7 @@ impl Meter {
             begun.has_spoken |= piece > 0;
         }
         if let Some(delta) = delta.as_ref().filter(|_| calls) {
-            self.calls.name(delta, data, edits);
+            self.calls.name(delta, data, edits)?;
         }
         if self.owes.is_some() && self.first.is_empty() {
             self.first = data.into();
@@ -353,6 +358,7 @@ impl Meter {
                 self.told = None;
             }
         }
+        Some(())
     }
 
     fn follow(&mut self, choice: &Choice<'_>) {

@@ -57,7 +57,7 @@ pub(super) struct Bare<'a> {
 /// What an event says of one of the answers that were asked for, be it of each that it is nothing.
 #[derive(Default)]
 pub(super) struct Choice<'a> {
-    index: Option<&'a RawValue>,
+    pub(super) index: Option<&'a RawValue>,
     pub(super) finish_reason: Option<&'a RawValue>,
     /// What it adds.
     pub(super) delta: Option<&'a RawValue>,
@@ -358,9 +358,12 @@ pub(super) fn is_empty(raw: &RawValue) -> bool {
     matches!(raw.get(), "null" | "\"\"" | "[]" | "{}")
 }
 
-/// Where providers leave a number out, there is only one thing to count.
+/// Where providers leave a number out, there is only one thing to count. Some write it as a text, or as a fraction.
 fn number(raw: Option<&RawValue>) -> u64 {
-    raw.and_then(|raw| raw.get().parse().ok()).unwrap_or(0)
+    let text = raw.map_or("", RawValue::get).trim_matches('"');
+    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
+    let is_whole = rest.trim_matches('0').is_empty();
+    whole.parse().ok().filter(|_| is_whole).unwrap_or(0)
 }
 
 /// Whether it says that there is nothing, as some do of an error.
