@@ -50,9 +50,7 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
         ("completion_tokens", usage.tokens_out),
         ("total_tokens", usage.total()),
     ] {
-        if !said.get(name).is_some_and(Value::is_number) {
-            said.insert(name.into(), tokens.into());
-        }
+        said.insert(name.into(), tokens.into());
     }
     let said = Value::Object(said).to_string();
     Some(edited(answer, &mut [(place(raw, answer)?, said)]))
@@ -85,25 +83,33 @@ pub(super) fn bytes(raw: Option<&RawValue>) -> u64 {
     }
 }
 
-/// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
+/// The names of both of OpenAI's APIs.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Counts {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    total_tokens: Option<u64>,
+struct Counts<'a> {
+    #[serde(borrow)]
+    prompt_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    total_tokens: Option<&'a RawValue>,
 }
 
 /// What was counted, and whether a reader of choices finds both parts of it.
 pub(super) fn counted(raw: &RawValue) -> (Usage, bool) {
-    let counts: Counts = serde_json::from_str(raw.get()).unwrap_or_default();
-    let is_told = counts.prompt_tokens.and(counts.completion_tokens).is_some();
+    let counts: Counts<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
+    // Whatever is no whole number counts as not given.
+    let count = |raw: Option<&RawValue>| raw?.get().parse().ok();
+    let (prompt, answer) = (count(counts.prompt_tokens), count(counts.completion_tokens));
+    let is_told = prompt.and(answer).is_some();
     let usage = Usage {
-        tokens_in: counts.prompt_tokens.or(counts.input_tokens),
-        tokens_out: counts.completion_tokens.or(counts.output_tokens),
-        tokens: counts.total_tokens,
+        tokens_in: prompt.or_else(|| count(counts.input_tokens)),
+        tokens_out: answer.or_else(|| count(counts.output_tokens)),
+        tokens: count(counts.total_tokens),
     };
     (usage, is_told)
 }
@@ -125,6 +131,18 @@ mod tests {
             (
                 r#"{"prompt_tokens":null,"completion_tokens":4,"x":[1]}"#,
                 Some(r#"{"completion_tokens":4,"prompt_tokens":20,"total_tokens":24,"x":[1]}"#),
+            ),
+            (
+                r#"{"prompt_tokens":-3,"completion_tokens":4,"total_tokens":1}"#,
+                Some(r#"{"completion_tokens":4,"prompt_tokens":0,"total_tokens":4}"#),
+            ),
+            (
+                r#"{"prompt_tokens":3.0,"completion_tokens":4.5,"total_tokens":"7"}"#,
+                Some(r#"{"completion_tokens":23,"prompt_tokens":20,"total_tokens":43}"#),
+            ),
+            (
+                r#"{"prompt_tokens":1e300,"completion_tokens":4,"total_tokens":1e300}"#,
+                Some(r#"{"completion_tokens":4,"prompt_tokens":20,"total_tokens":24}"#),
             ),
             (
                 "{}",
