@@ -158,6 +158,14 @@ pub(crate) async fn take(
                     complaint = Some(Complaint::ContentFilter);
                 }
             }
+            if let Content::Whole(said, _) = &mut content
+                && !head.status.is_success()
+                && let Some(error) = openai::refitted(said, origin.secrets())
+            {
+                *said = error;
+                let json = HeaderValue::from_static("application/json");
+                head.headers.insert(header::CONTENT_TYPE, json);
+            }
             if let Content::Whole(answer, _) = &content
                 && terms.stream
                 && head.status.is_success()
