@@ -361,9 +361,7 @@ pub(super) fn is_empty(raw: &RawValue) -> bool {
 /// Where providers leave a number out, there is only one thing to count. Some write it as a text, or as a fraction.
 fn number(raw: Option<&RawValue>) -> u64 {
     let text = raw.map_or("", RawValue::get).trim_matches('"');
-    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
-    let is_whole = rest.trim_matches('0').is_empty();
-    whole.parse().ok().filter(|_| is_whole).unwrap_or(0)
+    text.strip_suffix(".0").unwrap_or(text).parse().unwrap_or(0)
 }
 
 /// Whether it says that there is nothing, as some do of an error.
