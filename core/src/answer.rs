@@ -135,11 +135,7 @@ pub(crate) async fn take(
                         complaint = is_filtered.then_some(Complaint::ContentFilter);
                         Content::Stream(body, meter())
                     }
-                    Begun::Refused(error) => {
-                        let json = HeaderValue::from_static("application/json");
-                        head.headers.insert(header::CONTENT_TYPE, json);
-                        Content::Whole(error, Usage::default())
-                    }
+                    Begun::Refused(error) => Content::Whole(error, Usage::default()),
                 }
             } else {
                 let usage = |answer: &[u8]| openai::usage(answer, terms.choices > 0);
@@ -157,6 +153,15 @@ pub(crate) async fn take(
                 } else if openai::is_filtered(bytes) {
                     complaint = Some(Complaint::ContentFilter);
                 }
+            }
+            if let Content::Whole(said, _) = &mut content
+                && !head.status.is_success()
+            {
+                if let Some(error) = openai::refitted(said, origin.secrets()) {
+                    *said = error;
+                }
+                let json = HeaderValue::from_static("application/json");
+                head.headers.insert(header::CONTENT_TYPE, json);
             }
             if let Content::Whole(answer, _) = &content
                 && terms.stream

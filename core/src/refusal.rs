@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use crate::{
     admission::Denial,
     body::Body,
-    dialect::{Dialect, openai::Malformed},
+    dialect::{
+        Dialect,
+        openai::{self, Malformed},
+    },
     limit::{Standing, Unit},
     overload::Over,
     upstream::{FailureReason, Outcome},
@@ -302,7 +305,7 @@ impl Refusal {
                     status if status.is_server_error() => "server_error",
                     _ => "invalid_request_error",
                 };
-                json!({ "error": { "message": message, "type": kind, "param": param, "code": self.code() } })
+                openai::error(&message, kind, param, Some(self.code()))
             }
         }
     }

@@ -83,6 +83,15 @@ impl Origin {
         self.keys.iter().map(|key| key.number).collect()
     }
 
+    /// The keys themselves, which nobody is told.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let said = self
+            .keys
+            .iter()
+            .filter_map(|key| key.authorization.to_str().ok());
+        said.filter_map(|said| said.split(' ').next_back())
+    }
+
     /// Whether it is OpenAI itself, whose API has names that no other provider of its dialect knows.
     pub fn is_openai(&self) -> bool {
         let host = self.base.host().unwrap_or_default();

@@ -55,10 +55,12 @@ impl Usage {
         let of_answer = self.tokens_out.map(|part| rest(part).unwrap_or(prompt));
         let tokens_in = self.tokens_in.or(of_answer).or(share).unwrap_or(prompt);
         let tokens_out = self.tokens_out.or_else(|| rest(tokens_in));
+        let is_known = self.tokens_in.and(self.tokens_out).is_some();
         Self {
             tokens_in: Some(tokens_in),
             tokens_out: tokens_out.or(Some(answer)),
-            tokens: self.tokens,
+            // What was said of the whole may be less than a part of it.
+            tokens: self.tokens.filter(|_| is_known),
         }
     }
 
@@ -118,7 +120,7 @@ mod tests {
             (usage(None, Some(4), Some(9)), (5, 4), 9),
             (usage(None, None, Some(9)), (7, 2), 9),
             (usage(None, None, Some(29)), (23, 6), 29),
-            (usage(Some(9), None, Some(3)), (9, 0), 3),
+            (usage(Some(9), None, Some(3)), (9, 0), 9),
             (usage(Some(3), Some(4), Some(9)), (3, 4), 9),
         ] {
             let guessed = said.guessed(20, 5);

@@ -1,7 +1,7 @@
 //! What Dify says of a failure, as OpenAI would say it.
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::trouble::is_of_plugins;
 use crate::{dialect::openai, upstream::Complaint};
@@ -47,10 +47,7 @@ pub(super) fn fault(said: &Value, status: StatusCode, is_suspect: bool) -> (Stat
         503 => "service_unavailable_error",
         _ => "server_error",
     };
-    let tell = |kind: &str, code: &str| {
-        let error = json!({ "message": message, "type": kind, "param": null, "code": code });
-        json!({ "error": error }).to_string()
-    };
+    let tell = |kind: &str, code: &str| openai::error(message, kind, None, Some(code)).to_string();
     let mut error = tell(kind, code);
     if openai::complaint(error.as_bytes()) == Some(Complaint::ContextLength) {
         error = tell("invalid_request_error", "context_length_exceeded");
@@ -63,6 +60,8 @@ pub(super) fn fault(said: &Value, status: StatusCode, is_suspect: bool) -> (Stat
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

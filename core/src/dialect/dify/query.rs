@@ -11,7 +11,7 @@ use super::trouble::is_suspect;
 use crate::{
     dialect::{
         json,
-        openai::{Malformed, hides_usage},
+        openai::{Malformed, hides_usage, object},
     },
     upstream::Form,
 };
@@ -74,7 +74,7 @@ impl Query {
                 param: None,
             });
         }
-        let asked: Value = json::read(body).unwrap_or_default();
+        let asked = object(body).unwrap_or_default();
         for name in UNKNOWN {
             if asked.get(name).is_some_and(|value| asks(name, value)) {
                 return Err(refused(name, "an app of Dify has no such thing"));
@@ -96,7 +96,16 @@ impl Query {
         if said.last().is_none_or(|last| last.role != "user") {
             return Err(refused("messages", "the last message must be the user's"));
         }
-        let text = |name: &str| asked.get(name)?.as_str().filter(|text| !text.is_empty());
+        let field = |name: &str| asked.get(name).filter(|value| !value.is_null());
+        for name in ["user", "safety_identifier"] {
+            if field(name).is_some_and(|user| !user.is_string()) {
+                return Err(refused(name, "it is a text"));
+            }
+        }
+        if field("metadata").is_some_and(|inputs| !inputs.is_object()) {
+            return Err(refused("metadata", "it is an object"));
+        }
+        let text = |name| field(name)?.as_str().filter(|text| !text.is_empty());
         let user = text("user").or_else(|| text("safety_identifier"));
         if user.is_some_and(|user| user.chars().nth(LONGEST_USER).is_some()) {
             return Err(refused("user", "it has more than 255 characters"));
@@ -196,7 +205,8 @@ impl Said {
                     said.add(part)?;
                 }
             }
-            _ => {}
+            None | Some(Value::Null) => {}
+            Some(_) => return Err(refused("messages", "`content` is a text, or parts")),
         }
         Ok(said)
     }
@@ -355,7 +365,7 @@ mod tests {
         for (fields, expected) in [
             ("", "tidegate"),
             (r#""user":"","#, "tidegate"),
-            (r#""user":7,"#, "tidegate"),
+            (r#""user":null,"#, "tidegate"),
             (r#""safety_identifier":"sam","#, "sam"),
             (r#""user":"ann","safety_identifier":"sam","#, "ann"),
         ] {
@@ -415,6 +425,37 @@ mod tests {
             let param = read.err().and_then(|error| error.param);
             assert_eq!(param.is_some(), expected.is_err());
         }
+    }
+
+    #[test]
+    fn what_is_something_else_than_it_should_be_is_refused() {
+        for (fields, param) in [
+            (r#""user":5"#, Some("user")),
+            (r#""user":["a"],"safety_identifier":"b""#, Some("user")),
+            (
+                r#""user":null,"safety_identifier":{}"#,
+                Some("safety_identifier"),
+            ),
+            (r#""user":null,"metadata":null"#, None),
+            (r#""metadata":["a"]"#, Some("metadata")),
+            (r#""metadata":{"a":1}"#, None),
+        ] {
+            let body = format!(r#"{{{fields},"messages":[{{"role":"user","content":"x"}}]}}"#);
+            let read = chat(&body, None);
+            assert_eq!(read.err().and_then(|error| error.param), param, "{fields}");
+        }
+        for content in ["5", "true", "{}"] {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":{content}}}]}}"#);
+            assert_eq!(chat(&body, None).unwrap_err().param, Some("messages"));
+        }
+    }
+
+    #[test]
+    fn half_a_character_is_none() {
+        let body = r#"{"user":"a\ud83d","messages":[{"role":"user","content":"x\ude00"}]}"#;
+        let put = put(&chat(body, None).unwrap(), &Form::Chat).1;
+        assert_eq!(put["query"], "x\u{fffd}");
+        assert_eq!(put["user"], "a\u{fffd}");
     }
 
     #[test]

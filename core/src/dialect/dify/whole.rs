@@ -324,7 +324,12 @@ fn error(event: &Fields<'_>) -> (StatusCode, String) {
     error.text("code", &code);
     match OTHER_WORDS.iter().find(|(of, _)| *of == code) {
         Some((_, words)) => error.text("message", words),
-        None => error.put("message", event.get("message").unwrap_or("\"\"")),
+        // A text goes on as it is written, and anything else as the text that it is.
+        None => match event.get("message") {
+            None | Some("null") => error.text("message", ""),
+            Some(text) if text.starts_with('"') => error.put("message", text),
+            Some(other) => error.text("message", other),
+        },
     }
     error.put("status", status.as_str());
     (status, error.end())

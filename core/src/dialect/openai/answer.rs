@@ -8,7 +8,7 @@ use super::{
     counted::{bytes, counted, tokens},
     cut::cut,
     edit::{edited, place},
-    event::{Bare, Choice, Delta, Event, is_life, is_nothing},
+    event::{Bare, Choice, Delta, Event, is_empty, is_life, is_nothing, length},
     failure::failure,
     is_done,
     plain::{self, Calls, Edits},
@@ -68,6 +68,8 @@ struct Begun {
     /// It says in each piece whether it is over; there are those who never do.
     tells_end: bool,
     is_finished: bool,
+    /// It has said something piece by piece.
+    has_spoken: bool,
 }
 
 impl Meter {
@@ -250,7 +252,9 @@ impl Meter {
         let mut edits = Edits::new();
         for choice in choices.filter(|_| !fails) {
             self.follow(choice);
-            self.hear(choice, data, &mut edits);
+            if self.hear(choice, data, &mut edits).is_none() {
+                return Verdict::Garbled;
+            }
         }
         if event.name().is_some() {
             self.responds = true;
@@ -295,28 +299,53 @@ impl Meter {
 }
 
 impl Meter {
-    /// Counts and keeps what is said, if that is wanted, and has it say all that readers need.
-    fn hear(&mut self, choice: &Choice<'_>, data: &[u8], edits: &mut Edits<'_>) {
-        let said = choice.delta.filter(|delta| delta.get() != "null");
-        if self.asked > 0 && said.is_none() {
+    /// Counts and keeps what is said, if that is wanted, and has it say all that readers need; nothing, if that cannot be.
+    fn hear(&mut self, choice: &Choice<'_>, data: &[u8], edits: &mut Edits<'_>) -> Option<()> {
+        let mut begun = self.choices.iter_mut();
+        let mut begun = begun.find(|begun| begun.number == choice.index());
+        let has_spoken = begun.as_ref().is_none_or(|begun| begun.has_spoken);
+        // What some call a message is a piece where there is no other; at the end it may be all that came in pieces.
+        let message = choice
+            .message
+            .filter(|_| choice.delta.is_none_or(is_empty) && !(has_spoken && choice.is_finished()));
+        let message = message.filter(|message| message.get().starts_with('{'));
+        let mut said = choice.delta.filter(|delta| delta.get() != "null");
+        if self.asked > 0 {
+            plain::count(choice.index, choice.index(), data, edits);
+        }
+        if self.asked > 0
+            && let Some(message) = message
+        {
+            plain::rename(message, choice.delta, data, edits);
+        } else if self.asked > 0 && said.is_none() {
             let nothing = choice.delta.and_then(|delta| place(delta, data));
             edits.extend(nothing.map(|place| (place, "{}".into())));
         }
+        let untold = choice
+            .message
+            .filter(|_| message.is_none())
+            .map_or(0, length);
+        said = message.or(said);
         let has_calls = |delta: &RawValue| delta.get().contains("\"tool_calls\"");
         let calls = self.asked > 0 && choice.index() == 0 && said.is_some_and(has_calls);
-        if !(calls || self.counts || self.told.is_some()) {
-            return;
+        if !(calls || self.counts || self.told.is_some() || !has_spoken) {
+            return Some(());
         }
         let delta: Option<Delta<'_>> = said.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let piece = delta.as_ref().map_or_else(|| bytes(said), tokens);
+        if let Some(begun) = begun.as_mut().filter(|_| message.is_none()) {
+            begun.has_spoken |= piece > 0;
+        }
         if let Some(delta) = delta.as_ref().filter(|_| calls) {
-            self.calls.name(delta, data, edits);
+            self.calls.name(delta, data, edits)?;
         }
         if self.owes.is_some() && self.first.is_empty() {
             self.first = data.into();
         }
         if self.counts {
-            let piece = delta.as_ref().map_or_else(|| bytes(choice.delta), tokens);
-            let piece = piece.saturating_add(bytes(choice.text));
+            let piece = piece + bytes(choice.text) + choice.more + untold;
+            // What is said about a piece is longer than the piece, and costs nothing beside it.
+            let piece = if piece == 0 { choice.about } else { piece };
             self.passed = self.passed.saturating_add(piece);
         }
         if let Some(told) = &mut self.told {
@@ -329,6 +358,7 @@ impl Meter {
                 self.told = None;
             }
         }
+        Some(())
     }
 
     fn follow(&mut self, choice: &Choice<'_>) {
@@ -343,6 +373,7 @@ impl Meter {
                 number,
                 tells_end: choice.tells_end(),
                 is_finished,
+                has_spoken: false,
             });
             self.passed = self.passed.saturating_add(UNSHOWN);
         }
@@ -436,6 +467,67 @@ mod tests {
                 meter.read(format!("data: {event}\n\n").as_bytes());
             }
             assert_eq!(meter.is_over(), whole, "{asked} {events:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_piece_says_counts_and_what_is_plain_no_more_than_it_is_long() {
+        let passed = |choice: &str| {
+            let text = "x".repeat(500);
+            let event = format!(r#"{{"choices":[{{{}}}]}}"#, choice.replace('@', &text));
+            meter(false, &[&event]).0.passed - UNSHOWN
+        };
+        for (choice, expected) in [
+            (r#""delta":{"role":"assistant","content":"@"}"#, 500),
+            (r#""delta":{"content":"@"},"finish_reason":"stop""#, 500),
+            (
+                r#""index":0,"delta":{"content":"","reasoning_content":"@"}"#,
+                500,
+            ),
+            (
+                r#""delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":"@"}}]}"#,
+                517,
+            ),
+            (r#""text":"@""#, 500),
+            // What stands around a piece, or says it once more, costs nothing beside it.
+            (
+                r#""delta":{"reasoning":"@","reasoning_details":[{"type":"reasoning.text","text":"@","format":"v1","index":0}]}"#,
+                500,
+            ),
+            (
+                r#""delta":{"content":"a"},"logprobs":{"content":[{"token":"@"}]},"content_filter_results":{"hate":{"filtered":false}}"#,
+                1,
+            ),
+        ] {
+            assert_eq!(passed(choice), expected, "{choice}");
+        }
+        for choice in [
+            r#""delta":{"thinking":"@"}"#,
+            r#""delta":{"c\u006fntent":"@"}"#,
+            r#""delta":{"content":[{"type":"text","text":"@"}]}"#,
+            r#""delta":{"role":"@"}"#,
+            r#""delta":{"reasoning_details":[{"text":"@"}]}"#,
+            r#""delta":{"reasoning":"a","reasoning_details":[{"text":"@@"}]}"#,
+            r#""delta":{"images":[{"image_url":{"url":"@"}}]}"#,
+            r#""delta":{"annotations":[{"x":"@"}],"content":""}"#,
+            r#""delta":{"tool_calls":[{"index":0,"type":"custom","custom":{"name":"f","input":"@"}}]}"#,
+            r#""delta":{"tool_calls":[{"id":"@@"}]}"#,
+            r#""delta":{"tool_calls":[{"index":"@"}]}"#,
+            r#""delta":{"tool_calls":[{"type":"@"}]}"#,
+            r#""delta":{"tool_calls":[{"function":"@"}]}"#,
+            r#""delta":{"tool_calls":[{"function":{"output":"@"}}]}"#,
+            r#""delta":{"tool_calls":{"function":{"arguments":"@"}}}"#,
+            r#""delta":"@""#,
+            r#""delta":["@"]"#,
+            r#""delta":{},"message":{"content":"@"}"#,
+            r#""message":{"content":"@"}"#,
+            r#""delta":{"content":"a"},"message":{"content":"@"}"#,
+            r#""delta":{"content":"a"},"content":"@""#,
+            r#""delta":{"content":"a"},"finish_reason":"@""#,
+            r#""delta":{"content":""},"logprobs":{"content":[{"token":"@"}]}"#,
+        ] {
+            let passed = passed(choice);
+            assert!(passed >= 500, "{passed} {choice}");
         }
     }
 }

@@ -7,12 +7,15 @@ use serde_json::{Map, Value, value::RawValue};
 use super::{
     cost::Estimate,
     edit::{edited, place},
-    event::{Delta, Event},
+    event::{Delta, Event, LONGEST_NAME, length},
 };
 use crate::{dialect::json, usage::Usage};
 
 /// Tokens around a call of a tool that no text shows.
 const CALL: u64 = 16;
+
+/// Bytes around the details of a thought that is told in words too.
+const DETAIL: u64 = 128;
 
 /// What a whole answer cost, which comes in choices or does not; nothing if it says nothing that an answer says, or an error.
 pub fn usage(answer: &[u8], in_choices: bool) -> Option<Usage> {
@@ -39,7 +42,7 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
     }
     let choices = event.choices.iter().flatten();
     let texts = choices.flat_map(|choice| [choice.message, choice.text].into_iter().flatten());
-    let bytes = texts.map(|text| text.get().len() as u64).sum();
+    let bytes = texts.map(length).sum();
     let usage = usage.guessed(prompt, Estimate::of_bytes(bytes).likely);
     let mut said: Map<String, Value> = serde_json::from_str(raw.get()).unwrap_or_default();
     for (name, tokens) in [
@@ -47,9 +50,7 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
         ("completion_tokens", usage.tokens_out),
         ("total_tokens", usage.total()),
     ] {
-        if !said.get(name).is_some_and(Value::is_number) {
-            said.insert(name.into(), tokens.into());
-        }
+        said.insert(name.into(), tokens.into());
     }
     let said = Value::Object(said).to_string();
     Some(edited(answer, &mut [(place(raw, answer)?, said)]))
@@ -58,15 +59,19 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
 /// How many tokens of text a piece of a chat brings at most.
 pub(super) fn tokens(delta: &Delta<'_>) -> u64 {
     let calls = delta.tool_calls.iter().flatten().map(|call| {
-        let named = call.id.map_or(0, |_| CALL);
+        let long = |id| bytes(Some(id)).saturating_sub(LONGEST_NAME as u64);
+        let named = call.id.map_or(0, |id| CALL + long(id));
         named + bytes(call.function.name) + bytes(call.function.arguments)
     });
+    let thought = bytes(delta.reasoning_content) + bytes(delta.reasoning);
+    let details = delta.details.map_or(0, length);
+    let around = if thought > 0 { DETAIL } else { 0 };
     bytes(delta.content)
-        + bytes(delta.reasoning_content)
-        + bytes(delta.reasoning)
+        + thought.max(details.saturating_sub(around))
         + bytes(delta.refusal)
         + bytes(delta.function_call)
         + bytes(delta.audio)
+        + delta.more
         + calls.sum::<u64>()
 }
 
@@ -78,25 +83,33 @@ pub(super) fn bytes(raw: Option<&RawValue>) -> u64 {
     }
 }
 
-/// The names of both of OpenAI's APIs. A figure of another type than a number counts as not given.
+/// The names of both of OpenAI's APIs.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Counts {
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    total_tokens: Option<u64>,
+struct Counts<'a> {
+    #[serde(borrow)]
+    prompt_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completion_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    output_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    total_tokens: Option<&'a RawValue>,
 }
 
 /// What was counted, and whether a reader of choices finds both parts of it.
 pub(super) fn counted(raw: &RawValue) -> (Usage, bool) {
-    let counts: Counts = serde_json::from_str(raw.get()).unwrap_or_default();
-    let is_told = counts.prompt_tokens.and(counts.completion_tokens).is_some();
+    let counts: Counts<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
+    // Whatever is no whole number counts as not given.
+    let count = |raw: Option<&RawValue>| raw?.get().parse().ok();
+    let (prompt, answer) = (count(counts.prompt_tokens), count(counts.completion_tokens));
+    let is_told = prompt.and(answer).is_some();
     let usage = Usage {
-        tokens_in: counts.prompt_tokens.or(counts.input_tokens),
-        tokens_out: counts.completion_tokens.or(counts.output_tokens),
-        tokens: counts.total_tokens,
+        tokens_in: prompt.or_else(|| count(counts.input_tokens)),
+        tokens_out: answer.or_else(|| count(counts.output_tokens)),
+        tokens: count(counts.total_tokens),
     };
     (usage, is_told)
 }
@@ -118,6 +131,18 @@ mod tests {
             (
                 r#"{"prompt_tokens":null,"completion_tokens":4,"x":[1]}"#,
                 Some(r#"{"completion_tokens":4,"prompt_tokens":20,"total_tokens":24,"x":[1]}"#),
+            ),
+            (
+                r#"{"prompt_tokens":-3,"completion_tokens":4,"total_tokens":1}"#,
+                Some(r#"{"completion_tokens":4,"prompt_tokens":0,"total_tokens":4}"#),
+            ),
+            (
+                r#"{"prompt_tokens":3.0,"completion_tokens":4.5,"total_tokens":"7"}"#,
+                Some(r#"{"completion_tokens":23,"prompt_tokens":20,"total_tokens":43}"#),
+            ),
+            (
+                r#"{"prompt_tokens":1e300,"completion_tokens":4,"total_tokens":1e300}"#,
+                Some(r#"{"completion_tokens":4,"prompt_tokens":20,"total_tokens":24}"#),
             ),
             (
                 "{}",

@@ -8,6 +8,9 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+/// The longest name that costs nothing, in bytes.
+pub(super) const LONGEST_NAME: usize = 64;
+
 /// An event of a stream; of all that it says, what the gateway acts on.
 #[derive(Deserialize)]
 pub(super) struct Event<'a> {
@@ -51,24 +54,20 @@ pub(super) struct Bare<'a> {
     pub(super) choices: Option<&'a RawValue>,
 }
 
-/// What an event says of one of the answers that were asked for.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+/// What an event says of one of the answers that were asked for, be it of each that it is nothing.
+#[derive(Default)]
 pub(super) struct Choice<'a> {
-    #[serde(borrow)]
-    index: Option<&'a RawValue>,
-    #[serde(borrow, deserialize_with = "said")]
+    pub(super) index: Option<&'a RawValue>,
     pub(super) finish_reason: Option<&'a RawValue>,
-    /// What it adds, be it nothing.
-    #[serde(borrow, deserialize_with = "said")]
+    /// What it adds.
     pub(super) delta: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) text: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) error: Option<&'a RawValue>,
     /// Where an answer comes at once.
-    #[serde(borrow)]
     pub(super) message: Option<&'a RawValue>,
+    /// What is said about what it adds, in bytes; and what it says besides, which is not known here.
+    pub(super) about: u64,
+    pub(super) more: u64,
 }
 
 /// What a chunk adds.
@@ -81,8 +80,10 @@ pub(super) struct Delta<'a> {
     pub(super) function_call: Option<&'a RawValue>,
     pub(super) tool_calls: Option<Vec<ToolCall<'a>>>,
     pub(super) audio: Option<&'a RawValue>,
-    /// It says something besides, which is not known here.
-    pub(super) says_more: bool,
+    /// What it thinks, once more and in more detail.
+    pub(super) details: Option<&'a RawValue>,
+    /// What it says besides, which is not known here, in bytes.
+    pub(super) more: u64,
 }
 
 /// A piece of a call of a tool.
@@ -94,14 +95,14 @@ pub(super) struct ToolCall<'a> {
     /// What is written in place of the function, and the last thing that is said of the call.
     pub(super) written: Option<&'a RawValue>,
     pub(super) last: Option<&'a RawValue>,
-    says_more: bool,
+    more: u64,
 }
 
 #[derive(Default)]
 pub(super) struct Function<'a> {
     pub(super) name: Option<&'a RawValue>,
     pub(super) arguments: Option<&'a RawValue>,
-    says_more: bool,
+    more: u64,
 }
 
 /// Something that is told field by field.
@@ -109,8 +110,33 @@ trait Told<'a>: Default {
     /// Takes a field; says whether it is known.
     fn take(&mut self, name: &str, value: &'a RawValue) -> bool;
 
-    /// There is something that is not known.
-    fn says_more(&mut self);
+    /// What is not known, in bytes.
+    fn more(&mut self) -> &mut u64;
+}
+
+impl<'a> Told<'a> for Choice<'a> {
+    fn take(&mut self, name: &str, value: &'a RawValue) -> bool {
+        let field = match name {
+            "index" => &mut self.index,
+            "finish_reason" => &mut self.finish_reason,
+            "delta" => &mut self.delta,
+            "text" => &mut self.text,
+            "error" => &mut self.error,
+            "message" => &mut self.message,
+            // They say the same once more, or what somebody thinks of it.
+            "logprobs" | "content_filter_results" => {
+                self.about += length(value);
+                return true;
+            }
+            _ => return false,
+        };
+        *field = Some(value);
+        !matches!(name, "index" | "finish_reason") || is_short(value)
+    }
+
+    fn more(&mut self) -> &mut u64 {
+        &mut self.more
+    }
 }
 
 impl<'a> Told<'a> for Delta<'a> {
@@ -124,21 +150,21 @@ impl<'a> Told<'a> for Delta<'a> {
             "audio" => &mut self.audio,
             "tool_calls" => {
                 let calls: Option<Vec<ToolCall<'a>>> = serde_json::from_str(value.get()).ok();
-                self.says_more |= calls.iter().flatten().any(ToolCall::says_more);
+                self.more += calls.iter().flatten().map(ToolCall::more).sum::<u64>();
                 let is_read = calls.is_some();
                 self.tool_calls = calls;
                 return is_read;
             }
-            // Who makes the details of a thought makes it in words too.
-            "role" | "reasoning_details" => return true,
+            "reasoning_details" => &mut self.details,
+            "role" => return is_short(value),
             _ => return false,
         };
         *field = Some(value);
         true
     }
 
-    fn says_more(&mut self) {
-        self.says_more = true;
+    fn more(&mut self) -> &mut u64 {
+        &mut self.more
     }
 }
 
@@ -146,7 +172,10 @@ impl<'a> Told<'a> for ToolCall<'a> {
     fn take(&mut self, name: &str, value: &'a RawValue) -> bool {
         self.last = Some(value);
         match name {
-            "index" => self.index = Some(value),
+            "index" => {
+                self.index = Some(value);
+                return is_short(value);
+            }
             "id" => self.id = Some(value),
             "type" => return value.get() == "\"function\"",
             "function" => {
@@ -161,8 +190,8 @@ impl<'a> Told<'a> for ToolCall<'a> {
         true
     }
 
-    fn says_more(&mut self) {
-        self.says_more = true;
+    fn more(&mut self) -> &mut u64 {
+        &mut self.more
     }
 }
 
@@ -176,8 +205,8 @@ impl<'a> Told<'a> for Function<'a> {
         true
     }
 
-    fn says_more(&mut self) {
-        self.says_more = true;
+    fn more(&mut self) -> &mut u64 {
+        &mut self.more
     }
 }
 
@@ -195,8 +224,8 @@ fn told<'de, T: Told<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
             let mut told = T::default();
             while let Some((name, value)) = map.next_entry::<Cow<'de, str>, &'de RawValue>()? {
-                if !told.take(&name, value) && !is_empty(value) {
-                    told.says_more();
+                if !told.take(&name, value) {
+                    *told.more() += length(value);
                 }
             }
             Ok(told)
@@ -204,6 +233,12 @@ fn told<'de, T: Told<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D
     }
 
     deserializer.deserialize_map(Fields(PhantomData))
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Choice<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        told::<Choice<'de>, D>(deserializer)
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Delta<'a> {
@@ -283,8 +318,8 @@ impl Event<'_> {
 }
 
 impl ToolCall<'_> {
-    fn says_more(&self) -> bool {
-        self.says_more || self.function.says_more
+    fn more(&self) -> u64 {
+        self.more + self.function.more
     }
 
     pub(super) fn index(&self) -> u64 {
@@ -304,14 +339,29 @@ fn said<'de: 'a, 'a, D: Deserializer<'de>>(
     Deserialize::deserialize(deserializer).map(Some)
 }
 
+/// The bytes of something that may be anything; none, if it says nothing.
+pub(super) fn length(raw: &RawValue) -> u64 {
+    if is_empty(raw) {
+        0
+    } else {
+        raw.get().len() as u64
+    }
+}
+
+/// Whether it is no longer than a name or a number, of which nobody makes a text.
+fn is_short(raw: &RawValue) -> bool {
+    raw.get().len() <= LONGEST_NAME
+}
+
 /// Whether it says nothing.
 pub(super) fn is_empty(raw: &RawValue) -> bool {
     matches!(raw.get(), "null" | "\"\"" | "[]" | "{}")
 }
 
-/// Where providers leave a number out, there is only one thing to count.
+/// Where providers leave a number out, there is only one thing to count. Some write it as a text, or as a fraction.
 fn number(raw: Option<&RawValue>) -> u64 {
-    raw.and_then(|raw| raw.get().parse().ok()).unwrap_or(0)
+    let text = raw.map_or("", RawValue::get).trim_matches('"');
+    text.strip_suffix(".0").unwrap_or(text).parse().unwrap_or(0)
 }
 
 /// Whether it says that there is nothing, as some do of an error.

@@ -27,8 +27,8 @@ pub(super) fn failure(event: &Bytes, in_choices: bool) -> Option<Bytes> {
         return Some(event.clone());
     }
     let choices = read.and_then(|read| read.choices).unwrap_or_default();
-    let of_choice = || choices.iter().find_map(|choice| choice.error);
-    error = error.or_else(|| of_choice().filter(says));
+    let of_choice = || choices.iter().find_map(|choice| choice.error.filter(says));
+    error = error.or_else(of_choice);
     let error = match error {
         Some(error) => Cow::Borrowed(error.get().as_bytes()),
         None if !choices.is_empty() => return None,
@@ -68,6 +68,10 @@ mod tests {
             (
                 "data: {\"choices\":[{\"error\":{\"message\":\"boom\"},\"delta\":{}}]}\n\n",
                 Some("data: {\"error\":{\"message\":\"boom\"}}\n\n"),
+            ),
+            (
+                "data: {\"choices\":[{\"error\":null},{\"error\":\"boom\"}]}\n\n",
+                Some("data: {\"error\":\"boom\"}\n\n"),
             ),
             (
                 "data: {\"choices\":[{\"finish_reason\":\"error\"}]}\n\n",

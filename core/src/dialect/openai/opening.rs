@@ -1,17 +1,13 @@
 //! How an answer begins: with something for the caller, with nothing yet, or with an error that its head did not tell of.
 
-use std::{borrow::Cow, fmt};
-
 use bytes::Bytes;
 use http::StatusCode;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    event::{Choice, Event, is_empty, is_life, is_nothing},
+    counted::tokens,
+    event::{Choice, Delta, Event, is_empty, is_life, is_nothing},
     is_done,
 };
 use crate::{dialect::json, sse, upstream::Complaint};
@@ -157,39 +153,15 @@ impl Event<'_> {
 
 impl Choice<'_> {
     fn has_words(&self) -> bool {
-        let says =
-            |raw: &RawValue| serde_json::from_str(raw.get()).is_ok_and(|Piece { says }| says);
+        // A role is no word.
+        let says = |raw: &RawValue| {
+            let delta: Result<Delta<'_>, _> = serde_json::from_str(raw.get());
+            delta.is_ok_and(|delta| {
+                tokens(&delta) > 0 || delta.tool_calls.iter().flatten().count() > 0
+            })
+        };
         let pieces = [self.delta, self.message].into_iter().flatten();
         pieces.into_iter().any(says) || self.text.is_some_and(|raw| !is_empty(raw))
-    }
-}
-
-/// What a chunk adds, of which only this is read: whether it is anything but a role.
-struct Piece {
-    says: bool,
-}
-
-impl<'de> Deserialize<'de> for Piece {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Piece;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Piece, A::Error> {
-                let mut says = false;
-                while let Some((name, value)) = map.next_entry::<Cow<'de, str>, &RawValue>()? {
-                    says |= name != "role" && !is_empty(value);
-                }
-                Ok(Piece { says })
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
     }
 }
 

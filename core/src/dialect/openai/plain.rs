@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{dialect::json, usage::Usage};
 
-/// How many calls of tools are told apart, and how long a name of one may be, in bytes.
-const MOST_CALLS: usize = 128;
-const LONGEST_ID: usize = 256;
+/// How much is kept of calls of tools, to tell them apart, and what each comes to besides its name; in bytes.
+const MOST_HELD: usize = 1 << 16;
+const CALL: usize = 64;
 
 /// What is written in place of what.
 pub(super) type Edits<'a> = Vec<(Range<usize>, Cow<'a, str>)>;
@@ -41,52 +41,108 @@ pub(super) fn choices(data: &[u8]) -> Option<(Range<usize>, Cow<'static, str>)> 
     Some((start..start, text.into()))
 }
 
-/// The calls of tools that have begun, by their numbers and with their names: the last one has begun last.
+/// Has `message` be told as a piece, in place of a `delta` that says nothing: each by the other's name.
+pub(super) fn rename<'a>(
+    message: &RawValue,
+    delta: Option<&RawValue>,
+    data: &[u8],
+    edits: &mut Edits<'a>,
+) {
+    let names = [
+        (Some(message), "\"message\"", "\"delta\""),
+        (delta, "\"delta\"", "\"message\""),
+    ];
+    for (raw, name, other) in names {
+        let place = raw.and_then(|raw| place(raw, data));
+        let before = place.and_then(|place| data.get(..place.start));
+        let named = before.and_then(|before| before.trim_ascii_end().strip_suffix(b":"));
+        let named = named.map(<[u8]>::trim_ascii_end);
+        // What spells the name in another way is left as it is.
+        let Some(before) = named.and_then(|named| named.strip_suffix(name.as_bytes())) else {
+            return;
+        };
+        edits.push((before.len()..before.len() + name.len(), other.into()));
+    }
+}
+
+/// Has `raw` be the whole number that it means, where it is a text or a fraction.
+pub(super) fn count(raw: Option<&RawValue>, number: u64, data: &[u8], edits: &mut Edits<'_>) {
+    let odd = raw.filter(|raw| !is_empty(raw) && raw.get().parse::<u64>().is_err());
+    let place = odd.and_then(|raw| place(raw, data));
+    edits.extend(place.map(|place| (place, number.to_string().into())));
+}
+
+/// The calls of tools that have begun: the last one has begun last.
 #[derive(Debug, Default)]
-pub(super) struct Calls(Vec<(u64, Box<str>)>);
+pub(super) struct Calls(Vec<Call>);
+
+/// A call by its number, and by its name, in JSON.
+#[derive(Debug)]
+struct Call {
+    number: u64,
+    name: Box<str>,
+    /// It was named here, since nobody else has.
+    is_made_up: bool,
+}
 
 impl Calls {
     /// Has each piece in `data` of a call say by name of which it is, unless it is of the last one: there are readers who count without
-    /// numbers. They look for its function in each, too, be it that nothing is said of that.
-    pub(super) fn name(&mut self, delta: &Delta<'_>, data: &[u8], edits: &mut Edits<'_>) {
+    /// numbers. They look for its function in each, too, be it that nothing is said of that. Nothing, if there are too many to tell them
+    /// apart.
+    pub(super) fn name(
+        &mut self,
+        delta: &Delta<'_>,
+        data: &[u8],
+        edits: &mut Edits<'_>,
+    ) -> Option<()> {
         let of = |raw: Option<&RawValue>| place(raw?, data);
         for call in delta.tool_calls.iter().flatten() {
             let number = call.index();
+            count(call.index, number, data, edits);
             if call.written.is_none() {
                 let behind = of(call.last).map(|last| last.end..last.end);
                 edits.extend(behind.map(|place| (place, r#","function":{}"#.into())));
             } else if let Some(written) = call.written.filter(|raw| raw.get() == "null") {
                 edits.extend(place(written, data).map(|place| (place, "{}".into())));
             }
-            let known = self.0.iter().position(|(other, _)| *other == number);
+            let id = call.id.filter(|id| !is_empty(id)).map(RawValue::get);
+            let known = self.0.iter().rfind(|known| known.number == number);
+            let is_last = self.0.last().is_some_and(|last| last.number == number);
             // What has a name of a function is taken for a new call otherwise.
             let is_named = call.function.name.is_some_and(|name| !is_empty(name));
-            match (call.id.filter(|id| !is_empty(id)), known) {
+            let is_new = match (id, known) {
                 (Some(id), _) => {
-                    let is_same =
-                        |(other, name): &(u64, Box<str>)| *other == number && **name == *id.get();
-                    if !self.0.iter().any(is_same) {
-                        self.0.retain(|(other, _)| *other != number);
-                        if self.0.len() < MOST_CALLS && id.get().len() <= LONGEST_ID {
-                            self.0.push((number, id.get().into()));
-                        }
-                    }
+                    let is_same = |known: &Call| known.number == number && *known.name == *id;
+                    !self.0.iter().any(is_same)
                 }
-                (None, Some(known)) if known + 1 < self.0.len() || is_named => {
-                    let name = self
-                        .0
-                        .get(known)
-                        .map(|(_, name)| &**name)
-                        .unwrap_or_default();
-                    if let Some(place) = of(call.id) {
-                        edits.push((place, name.to_owned().into()));
-                    } else if let Some(number) = of(call.index) {
-                        edits.push((number.end..number.end, format!(r#","id":{name}"#).into()));
-                    }
+                // Some number all calls alike, and name none.
+                (None, known) => is_named && known.is_none_or(|known| known.is_made_up),
+            };
+            let name = match (id, known) {
+                (None, _) if is_new => format!("\"call_{}\"", self.0.len()).into(),
+                (None, Some(known)) if !is_last || is_named => known.name.clone(),
+                (id, _) => id.unwrap_or_default().into(),
+            };
+            if id.is_none() && !name.is_empty() {
+                if let Some(place) = of(call.id) {
+                    edits.push((place, name.to_string().into()));
+                } else if let Some(number) = of(call.index) {
+                    edits.push((number.end..number.end, format!(r#","id":{name}"#).into()));
                 }
-                (None, _) => {}
+            }
+            if is_new {
+                let held = self.0.iter().map(|known| known.name.len() + CALL);
+                if held.sum::<usize>() > MOST_HELD {
+                    return None;
+                }
+                self.0.push(Call {
+                    number,
+                    name,
+                    is_made_up: id.is_none(),
+                });
             }
         }
+        Some(())
     }
 }
 
@@ -198,11 +254,49 @@ mod tests {
                 r#"{"choices":[{"text":"x"}]}"#,
                 r#"{"choices":[{"text":"x"}]}"#,
             ),
+            (
+                r#"{"choices":[{"message":{"content":"message"}}]}"#,
+                r#"{"choices":[{"delta":{"content":"message"}}]}"#,
+            ),
+            (
+                r#"{"choices":[{"message" : {"content":"x"},"delta": null,"finish_reason":"stop"}]}"#,
+                r#"{"choices":[{"delta" : {"content":"x"},"message": null,"finish_reason":"stop"}]}"#,
+            ),
+            (
+                r#"{"choices":[{"delta":{},"message":{"tool_calls":[{"id":"a"}]}}]}"#,
+                r#"{"choices":[{"message":{},"delta":{"tool_calls":[{"id":"a","function":{}}]}}]}"#,
+            ),
+            (
+                r#"{"choices":[{"message":"x"},{"delta":{"content":"a"},"message":{"content":"b"}}]}"#,
+                r#"{"choices":[{"message":"x"},{"delta":{"content":"a"},"message":{"content":"b"}}]}"#,
+            ),
         ] {
             let expected = format!("data: {expected}\n\n");
             assert_eq!(heard(&format!("data: {event}\n\n"), 1), expected);
         }
         assert_eq!(heard("data: [{}]\n\n", 1), "Garbled");
+    }
+
+    #[test]
+    fn what_has_come_in_pieces_is_not_told_again() {
+        let event = |choice: &str| format!("data: {{\"choices\":[{{{choice}}}]}}\n\n");
+        let all = event(r#""message":{"content":"ab"},"finish_reason":"stop""#);
+        let told = all.replace("message", "delta");
+        for (before, is_told) in [
+            (r#""delta":{"role":"assistant","content":""}"#, true),
+            (r#""index":1,"delta":{"content":"ab"}"#, true),
+            (r#""delta":{"content":"ab"}"#, false),
+        ] {
+            let before = event(before);
+            let expected = if is_told { &told } else { &all };
+            assert_eq!(heard(&(before.clone() + &all), 1), before + expected);
+        }
+        let piece = event(r#""message":{"content":"a"}"#);
+        let expected = [&piece, &piece, &all].map(|event| event.replace("message", "delta"));
+        assert_eq!(
+            heard(&[&*piece, &piece, &all].concat(), 1),
+            expected.concat()
+        );
     }
 
     #[test]
@@ -235,6 +329,25 @@ mod tests {
             (r#"{"index":1,"function":{}}"#, None),
             (r#"{"index":2,"function":{}}"#, None),
             (r#"{"function":{}}"#, None),
+            // Numbers that are none, and calls that nobody has named.
+            (
+                r#"{"index":"3","id":"d","function":{}},{"index":4.0,"id":"e","function":{}},{"index":"3","function":{}}"#,
+                Some(
+                    r#"{"index":3,"id":"d","function":{}},{"index":4,"id":"e","function":{}},{"index":3,"id":"d","function":{}}"#,
+                ),
+            ),
+            (
+                r#"{"index":5,"function":{"name":"f"}},{"index":6,"id":"","function":{"name":"g"}},{"index":5,"function":{}},{"index":6,"function":{}}"#,
+                Some(
+                    r#"{"index":5,"id":"call_5","function":{"name":"f"}},{"index":6,"id":"call_6","function":{"name":"g"}},{"index":5,"id":"call_5","function":{}},{"index":6,"function":{}}"#,
+                ),
+            ),
+            (
+                r#"{"index":6,"function":{"name":"g"}},{"index":6,"function":{}},{"index":5,"function":{}}"#,
+                Some(
+                    r#"{"index":6,"id":"call_7","function":{"name":"g"}},{"index":6,"function":{}},{"index":5,"id":"call_5","function":{}}"#,
+                ),
+            ),
         ] {
             let event = |calls| {
                 format!(r#"data: {{"choices":[{{"delta":{{"tool_calls":[{calls}]}}}}]}}"#) + "\n\n"
@@ -243,5 +356,32 @@ mod tests {
                 expected.map_or(Verdict::Pass, |calls| Verdict::Anew(event(calls).into()));
             assert_eq!(meter.read(event(calls).as_bytes()), expected, "{calls}");
         }
+    }
+
+    #[test]
+    fn more_calls_than_can_be_told_apart_are_an_error() {
+        let mut meter = Meter::new(false, false).expecting(1);
+        let mut say = |call: String| {
+            let event = format!(r#"{{"choices":[{{"delta":{{"tool_calls":[{call}]}}}}]}}"#);
+            meter.read(&crate::sse::event(event.as_bytes()))
+        };
+        let begin = |number| format!(r#"{{"index":{number},"id":"c{number}","function":{{}}}}"#);
+        for number in 0..500 {
+            assert_eq!(say(begin(number)), Verdict::Pass);
+        }
+        let Verdict::Anew(piece) = say(r#"{"index":400,"function":{}}"#.into()) else {
+            panic!("it is not the last one");
+        };
+        assert!(piece.windows(11).any(|part| part == br#""id":"c400""#));
+        let last = (500..2000).find(|number| say(begin(*number)) == Verdict::Garbled);
+        assert!(last.is_some());
+        let long = format!(
+            r#"{{"index":0,"id":"{}","function":{{}}}}"#,
+            "x".repeat(1 << 16)
+        );
+        let mut one = Meter::new(false, false).expecting(1);
+        let event =
+            format!(r#"data: {{"choices":[{{"delta":{{"tool_calls":[{long}]}}}}]}}"#) + "\n\n";
+        assert_eq!(one.read(event.as_bytes()), Verdict::Pass);
     }
 }

@@ -1,13 +1,14 @@
 //! The events of a stream, out of an answer that came at once.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::halves::object;
 use crate::dialect::json;
 
 /// What `answer` would have been as a stream; nothing, if it has no choices.
 pub(crate) fn streamed(answer: &[u8]) -> Option<Bytes> {
-    let mut answer: Map<String, Value> = json::read(answer).ok()?;
+    let mut answer = object(answer)?;
     let choices = match json::take(&mut answer, "choices") {
         Some(Value::Array(choices)) if !choices.is_empty() => choices,
         _ => return None,
@@ -90,6 +91,13 @@ mod tests {
             assert_eq!(without(heard), without(expected));
         }
         assert_eq!(streamed(br#"{"output":[]}"#), None);
+    }
+
+    #[test]
+    fn half_a_character_does_not_keep_it_from_being_one() {
+        let answer = br#"{"choices":[{"message":{"content":"a\ud83d"}}]}"#;
+        let stream = streamed(answer).unwrap();
+        assert!(str::from_utf8(&stream).unwrap().contains("\"a\u{fffd}\""));
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Transcript {
         add(&mut self.text, choice.text)?;
         let Some(delta) = delta else { return Some(()) };
         let others = [delta.refusal, delta.function_call, delta.audio];
-        if delta.says_more || others.into_iter().flatten().any(|raw| !is_empty(raw)) {
+        if delta.more > 0 || others.into_iter().flatten().any(|raw| !is_empty(raw)) {
             return None;
         }
         // What a model thinks is no part of what it says: who goes on may think otherwise.
@@ -81,7 +81,9 @@ impl Transcript {
             add_once(&mut known.name, call.function.name)?;
             add(&mut known.arguments, call.function.arguments)?;
         }
-        Some(())
+        // Of several calls the caller knows those without an id by another one.
+        let lacks = |call: &Call| call.id.is_empty();
+        (self.calls.len() < 2 || !self.calls.iter().any(lacks)).then_some(())
     }
 }
 

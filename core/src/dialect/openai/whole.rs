@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::is_done;
-use crate::{
-    dialect::{dify::seam::unit, json},
-    sse,
+use super::{
+    halves::{held, joined},
+    is_done,
 };
+use crate::{dialect::json, sse};
 
 /// The names of which every piece says the same, if it says it again.
 const SAID_ONCE: [&str; 6] = [
@@ -21,9 +21,6 @@ const SAID_ONCE: [&str; 6] = [
 
 /// How many things that have a number a list may have: answers, calls of tools, thoughts.
 const MOST_NUMBERED: usize = 1024;
-
-/// What stands for half a character until the other half is there: the last characters that are nobody's.
-const HALVES: u32 = 0x10_0000;
 
 /// What the events of a stream come to, as they would have been answered at once.
 #[derive(Debug, Default)]
@@ -91,7 +88,8 @@ impl Whole {
         let Some(Value::Object(message)) = json::take(fields, "message") else {
             return;
         };
-        if fields.get("delta").is_some_and(|delta| !delta.is_null()) {
+        let delta = fields.get("delta");
+        if delta.is_some_and(|delta| !delta.is_null() && *delta != json!({})) {
             return;
         }
         let mut choices = self.choices.iter_mut();
@@ -134,42 +132,6 @@ impl Whole {
             false => answer.into(),
         })
     }
-}
-
-/// A JSON text with something that is one in place of each character of which only a half is there.
-fn held(text: &str) -> String {
-    let mut held = String::new();
-    let mut rest = text;
-    while let Some((plain, escaped)) = rest.find('\\').and_then(|at| rest.split_at_checked(at)) {
-        let (first, behind) = unit(escaped);
-        let (second, further) = unit(behind);
-        held += plain;
-        rest = match (first, second) {
-            (0xd800..0xdc00, 0xdc00..0xe000) => further,
-            _ => behind,
-        };
-        match char::from_u32(HALVES + u32::from(first)) {
-            Some(half) if (0xd800..0xe000).contains(&first) && rest.len() == behind.len() => {
-                held.push(half);
-            }
-            _ => held += escaped.strip_suffix(rest).unwrap_or_default(),
-        }
-    }
-    held + rest
-}
-
-/// The same text with the halves of each character put together. One that stays alone is none.
-fn joined(text: &str) -> String {
-    let mut units = Vec::with_capacity(text.len());
-    for character in text.chars() {
-        let half = u32::from(character).checked_sub(HALVES);
-        let half = half.and_then(|half| u16::try_from(half).ok());
-        match half.filter(|half| (0xd800..0xe000).contains(half)) {
-            Some(half) => units.push(half),
-            None => units.extend_from_slice(character.encode_utf16(&mut [0; 2])),
-        }
-    }
-    String::from_utf16_lossy(&units)
 }
 
 fn message(delta: Value) -> Value {
@@ -412,9 +374,10 @@ mod tests {
                 &[
                     r#"{"choices":[{"message":{"content":"a"}}]}"#,
                     r#"{"choices":[{"delta":{"content":"a"},"message":{"content":"aa"}}]}"#,
-                    r#"{"choices":[{"delta":null,"message":{"content":"b"},"finish_reason":"stop"}]}"#,
+                    r#"{"choices":[{"delta":null,"message":{"content":"b"}}]}"#,
+                    r#"{"choices":[{"delta":{},"message":{"content":"c"},"finish_reason":"stop"}]}"#,
                 ],
-                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"aab"}}]}"#,
+                r#"{"object":"chat.completion","choices":[{"index":0,"finish_reason":"stop","message":{"role":"assistant","content":"aabc"}}]}"#,
             ),
             (
                 &[

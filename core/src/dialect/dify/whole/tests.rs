@@ -208,6 +208,11 @@ fn an_error_has_the_status_and_the_words_of_an_answer() {
             format!(r#"{{"code":"internal_server_error","message":"{internal}","status":500}}"#),
         ),
         (
+            r#"{"event":"error","code":"x","message":{"a":"b"},"status":9999}"#,
+            500,
+            r#"{"code":"x","message":"{\"a\":\"b\"}","status":500}"#.to_owned(),
+        ),
+        (
             r#"{"event":"error","code":7,"status":200}"#,
             500,
             r#"{"code":"","message":"","status":500}"#.to_owned(),
