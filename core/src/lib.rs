@@ -32,8 +32,8 @@
 //! | authenticate | who is calling, by a key that is known only by its hash | [`auth`] |
 //! | read | what is asked, in the terms of whoever can answer, and what it may cost: an `Exchange` | `intake`, [`dialect`] |
 //! | admit | it is held on every limit that it falls under: all or none | `claim`, [`limit`]; played by `admission` |
-//! | pass | where a Dify bears only so many, it waits for its turn, or is told when to come again | [`overload`]; played by `passage`; `sharing` tells others who ask the same one |
 //! | order, dispatch | targets in order, who is ill last, and the next one while nobody has answered; what was begun stays with whoever began it | [`dispatch`], [`health`], `places`; played by `round` and `pursuit`, by `search` while its caller waits; `watch` asks who is well |
+//! | pass | where a Dify bears only so many, each attempt waits there for its turn, or the next target is asked | [`overload`]; played by `entrance` and `passage`; `sharing` tells others who ask the same one |
 //! | take the answer | something for the caller, from its first content on, or a reason to ask somebody else | `answer`, `diagnosis`, [`upstream`], [`timeouts`] |
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
