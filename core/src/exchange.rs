@@ -1,6 +1,6 @@
 //! What is asked of an upstream: everything but whom.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
@@ -9,9 +9,10 @@ use crate::{
     body::{Body, Watch},
     claim::{Answer, Cost, STEP},
     dialect::{
-        dify::{self, Open, Query, Retelling, Run, Wish},
+        dify::{self, Open, Put, Query, Retelling, Run, UPLOAD, Wish},
         openai::{Asked, Estimate, Most},
     },
+    dice::Dice,
     dispatch::{Hedge, Retry, Target},
     limit::Limit,
     time::Timestamp,
@@ -68,6 +69,14 @@ pub(crate) enum Payload {
     Kept(Bytes),
     /// A body that is handed through, once.
     Once(Body),
+}
+
+/// A question as it goes to a target: one request, or several.
+pub(crate) struct Delivery {
+    /// The last one.
+    pub(crate) request: Request<Body>,
+    /// What must be uploaded before it, and where; its body is not known until then.
+    files: Option<Box<(Put, Uri)>>,
 }
 
 /// How the answer is read.
@@ -284,14 +293,20 @@ impl Exchange {
         target: &Target,
         authorization: Option<HeaderValue>,
         prefill: Option<(Prefill, &str)>,
-    ) -> Option<Request<Body>> {
+    ) -> Option<Delivery> {
         let put = self.query.as_ref().zip(target.origin.app.as_ref());
         let put = put.map(|(query, form)| query.put(form));
-        let path = put.as_ref().map_or(&*self.path, |(path, _)| path);
-        let uri = join(&target.origin.base, path)?;
+        let path = put.as_ref().map_or(&*self.path, |put| put.path);
+        let base = &target.origin.base;
+        let uri = join(base, path)?;
         let is_put = put.is_some();
+        let (put, files) = match put {
+            Some(put) if put.has_uploads() => (None, Some(Box::new((put, join(base, UPLOAD)?)))),
+            put => (put, None),
+        };
         let mut request = Request::new(match (put, &mut self.payload) {
-            (Some((_, body)), _) => body.into(),
+            (Some(put), _) => put.body().into(),
+            (None, _) if is_put => Body::empty(),
             (None, Payload::Asked(asked)) => asked
                 .body_for(&target.model, target.origin.is_openai(), prefill)
                 .into(),
@@ -315,7 +330,7 @@ impl Exchange {
                 .headers_mut()
                 .insert(header::AUTHORIZATION, authorization);
         }
-        Some(request)
+        Some(Delivery { request, files })
     }
 
     /// Who tells the answer of `target` in the words of the caller, where it speaks others.
@@ -330,6 +345,36 @@ impl Exchange {
         let telling = telling.as_text(query.is_text).at_once(!asked.is_streamed());
         let telling = telling.suspecting(query.is_suspect);
         Some(telling.keeping(query.keeper.as_ref() == Some(&target.name)))
+    }
+}
+
+impl Delivery {
+    /// The next upload, if there is one, as a form whose parts are held apart by what is thrown.
+    pub(crate) fn upload(&mut self, dice: &RefCell<Dice>) -> Option<Request<Body>> {
+        let (put, uri) = &mut **self.files.as_mut()?;
+        let boundary = &*dice.borrow_mut().id();
+        let mut upload = Request::new(put.upload(boundary)?.into());
+        *upload.method_mut() = Method::POST;
+        *upload.uri_mut() = uri.clone();
+        let headers = upload.headers_mut();
+        headers.clone_from(self.request.headers());
+        let form = ["multipart/form-data; boundary=", boundary].concat();
+        headers.insert(header::CONTENT_TYPE, form.try_into().ok()?);
+        Some(upload)
+    }
+
+    /// Takes down what was said to the last upload; nothing, if that is not how a file is taken.
+    pub(crate) fn uploaded(&mut self, said: &[u8]) -> Option<()> {
+        self.files.as_mut()?.0.uploaded(said)
+    }
+
+    /// The question itself, once all is uploaded.
+    pub(crate) fn question(&mut self) -> Request<Body> {
+        let mut request = std::mem::take(&mut self.request);
+        if let Some(files) = self.files.take() {
+            *request.body_mut() = files.0.body().into();
+        }
+        request
     }
 }
 

@@ -79,7 +79,7 @@
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time` · `retry_after timeouts body dice usage sse flat_map` · `overload upstream call` · `limit` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission sharing` · `passage` · `refusal tenure` · `budget` ·
-//! `places visit` · `admin answer assembly intake` · `entrance` · `diagnosis retold round` · `pursuit` · `rescue search` · `relay tunnel no_tunnel watch` · `gateway`. A test holds it.
+//! `places visit` · `admin answer assembly intake` · `entrance` · `delivery diagnosis retold round` · `pursuit` · `rescue search` · `relay tunnel no_tunnel watch` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -91,6 +91,7 @@ mod budget;
 pub mod call;
 mod claim;
 pub mod config;
+mod delivery;
 mod diagnosis;
 pub mod dialect;
 pub mod dice;

@@ -72,13 +72,13 @@ pub(crate) async fn open(
             ends: tunnel.0.clone(),
         });
     }
-    let request = exchange.request(&target, None, None);
+    let delivery = exchange.request(&target, None, None);
     let began = clock.now();
     let asked = async {
-        let request =
-            request.ok_or_else(|| failed("the path does not fit the target's address"))?;
-        let sent = platform.upstream.send(request, exchange.timeouts.connect);
-        let response = sent.await?;
+        let delivery =
+            delivery.ok_or_else(|| failed("the path does not fit the target's address"))?;
+        let connect = exchange.timeouts.connect;
+        let response = platform.upstream.send(delivery.request, connect).await?;
         take(&target.origin, response, clock.now()).await
     };
     let taken = within(&**clock, exchange.timeouts.first_token, asked).await;

@@ -13,6 +13,7 @@ use crate::{
     body::{Body, Course},
     budget::Budget,
     claim::Claim,
+    delivery::deliver,
     diagnosis::diagnose,
     dialect::{
         Meter,
@@ -293,17 +294,17 @@ impl Pursuit {
         let run = self.exchange.run.as_ref();
         self.is_heard_on.set(run.is_some_and(Run::is_heard_on));
         let idle = self.exchange.timeouts.idle;
-        let request = self.exchange.request(&target, authorization, prefill);
+        let delivery = self.exchange.request(&target, authorization, prefill);
         let platform = self.keeper.desk().platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
         let open = self.exchange.open.clone();
         let answer = Box::pin(async move {
-            let request = request.ok_or_else(|| Failure {
+            let delivery = delivery.ok_or_else(|| Failure {
                 reason: FailureReason::Connect,
                 detail: "the path does not fit the target's address".into(),
             })?;
             let sent = async {
-                let mut response = platform.upstream.send(request, connect).await?;
+                let mut response = deliver(delivery, &platform, connect).await?;
                 if let Some(retelling) = retelling {
                     response = retold(retelling, response, &*platform.clock, idle).await?;
                 }

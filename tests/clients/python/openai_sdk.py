@@ -198,6 +198,22 @@ class Apps(unittest.TestCase):
             self.ask("app", user="another", extra_body={"conversation": talk})
         self.assertEqual(caught.exception.code, "not_found")
 
+    def test_files(self):
+        pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+        parts = [
+            {"type": "text", "text": "ping"},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{pixel}"}},
+            {"type": "file", "file": {"filename": "tide.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjQK"}},
+            {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}},
+        ]
+        for kind in self.KINDS:
+            for stream in [False, True]:
+                answer = self.ask(kind, messages=[{"role": "user", "content": parts}], stream=stream)
+                said = text_of(list(answer)) if stream else answer.choices[0].message.content
+                self.assertIn("[image file.png: image/png, 70 bytes]", said, kind)
+                self.assertIn("[document tide.pdf: application/pdf, 9 bytes]", said, kind)
+                self.assertIn("[audio file.wav: audio/wav, 4 bytes]", said, kind)
+
     def test_completions(self):
         one = openai.OpenAI(base_url=f"{gateway.URL}/v1", api_key=gateway.KEY, max_retries=0, timeout=20)
         answer = one.completions.create(model="writer", prompt="ping")

@@ -5,14 +5,11 @@
 
 use std::rc::Rc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::trouble::is_suspect;
+use super::{file::File, put::Put, trouble::is_suspect};
 use crate::{
-    dialect::{
-        json,
-        openai::{Malformed, hides_usage, object},
-    },
+    dialect::openai::{Malformed, hides_usage, object},
     upstream::Form,
 };
 
@@ -58,7 +55,7 @@ pub struct Query {
 struct Said {
     role: String,
     text: String,
-    files: Vec<Value>,
+    files: Vec<File>,
 }
 
 impl Query {
@@ -149,7 +146,7 @@ impl Query {
     }
 
     /// Where it is asked of an app of this `form`, and in which words.
-    pub fn put(&self, form: &Form) -> (&'static str, String) {
+    pub fn put(&self, form: &Form) -> Put {
         let mut inputs = self.inputs.clone();
         // Dify remembers the conversation, and must not be told of it twice.
         let conversation = self.conversation.as_ref().filter(|_| *form == Form::Chat);
@@ -175,14 +172,25 @@ impl Query {
                 inputs.insert((**input).into(), together(said).into());
             }
         }
-        let files: Vec<Value> = said.iter().flat_map(|said| said.files.clone()).collect();
-        if !files.is_empty() {
-            say("files", files.into());
+        let (mut told, mut uploads) = (Vec::new(), Vec::new());
+        for file in said.iter().flat_map(|said| &said.files) {
+            told.push(file.told());
+            if let File::Inline(file) = file {
+                uploads.push(file.clone());
+            }
+        }
+        if !told.is_empty() {
+            say("files", told.into());
         }
         say("inputs", inputs.into());
         say("response_mode", "streaming".into());
         say("user", self.user().into());
-        (form.path(), Value::Object(body).to_string())
+        Put {
+            path: form.path(),
+            body,
+            user: self.user().into(),
+            uploads: uploads.into_iter(),
+        }
     }
 }
 
@@ -211,29 +219,21 @@ impl Said {
         Ok(said)
     }
 
-    /// Adds a part of what is said: a text, or a picture.
+    /// Adds a part of what is said: a text, or a file.
     fn add(&mut self, part: &Value) -> Result<(), Malformed> {
-        let text = |path| json::at(part, path).and_then(Value::as_str);
-        match (text("/type"), text("/text"), text("/image_url/url")) {
-            (Some("text"), Some(text), _) => {
-                if !self.text.is_empty() {
-                    self.text.push('\n');
-                }
-                self.text.push_str(text);
+        let text = |name| part.get(name).and_then(Value::as_str);
+        if let (Some("text"), Some(text)) = (text("type"), text("text")) {
+            if !self.text.is_empty() {
+                self.text.push('\n');
             }
-            (Some("image_url"), _, Some(url)) => {
-                if !url.starts_with("http://") && !url.starts_with("https://") {
-                    let what = "an app of Dify takes pictures by an address with `http` alone";
-                    return Err(refused("messages", what));
-                }
-                self.files
-                    .push(json!({ "type": "image", "transfer_method": "remote_url", "url": url }));
-            }
-            _ => {
-                let what = "an app of Dify takes texts and pictures alone";
-                return Err(refused("messages", what));
-            }
+            self.text.push_str(text);
+            return Ok(());
         }
+        let file = File::read(part).ok_or_else(|| {
+            let what = "an app of Dify takes texts, pictures by `http`, and files in base64";
+            refused("messages", what)
+        })?;
+        self.files.push(file);
         Ok(())
     }
 }
@@ -285,6 +285,8 @@ fn refused(param: &'static str, why: &str) -> Malformed {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn chat(fields: &str, conversation: Option<&str>) -> Result<Query, Malformed> {
@@ -292,8 +294,8 @@ mod tests {
     }
 
     fn put(query: &Query, form: &Form) -> (String, Value) {
-        let (path, body) = query.put(form);
-        (path.into(), serde_json::from_str(&body).unwrap())
+        let put = query.put(form);
+        (put.path.into(), serde_json::from_str(&put.body()).unwrap())
     }
 
     const LONG: &str = r#"{"messages":[
@@ -451,6 +453,45 @@ mod tests {
     }
 
     #[test]
+    fn files_are_uploaded_before_they_are_spoken_of() {
+        let asked = r#"{"user":"ann","messages":[
+            {"role":"user","content":[{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}]},
+            {"role":"user","content":[
+                {"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}},
+                {"type":"image_url","image_url":{"url":"https://a.example/1.png"}},
+                {"type":"file","file":{"filename":"a.pdf","file_data":"data:application/pdf;base64,AAAA"}}
+            ]}
+        ]}"#;
+        let mut put = chat(asked, Some("c-1")).unwrap().put(&Form::Chat);
+        for (name, said) in [
+            ("file.png", r#"{"id":"f-1"}"#),
+            ("a.pdf", r#"{"id":"f-2"}"#),
+        ] {
+            let form = put.upload("x").unwrap();
+            assert!(String::from_utf8_lossy(&form).contains(name));
+            for other in ["", "{}", r#"{"id":5}"#, r#"["id"]"#] {
+                assert_eq!(put.uploaded(other.as_bytes()), None, "{other}");
+            }
+            put.uploaded(said.as_bytes()).unwrap();
+        }
+        assert!(put.upload("x").is_none());
+        let body: Value = serde_json::from_str(&put.body()).unwrap();
+        assert_eq!(
+            body["files"],
+            json!([
+                { "type": "image", "transfer_method": "local_file", "upload_file_id": "f-1" },
+                { "type": "image", "transfer_method": "remote_url", "url": "https://a.example/1.png" },
+                { "type": "document", "transfer_method": "local_file", "upload_file_id": "f-2" },
+            ])
+        );
+        // Whoever remembers nothing is given all of them again.
+        let all = chat(asked, None)
+            .unwrap()
+            .put(&Form::Completion("q".into()));
+        assert_eq!(all.uploads.len(), 3);
+    }
+
+    #[test]
     fn half_a_character_is_none() {
         let body = r#"{"user":"a\ud83d","messages":[{"role":"user","content":"x\ude00"}]}"#;
         let put = put(&chat(body, None).unwrap(), &Form::Chat).1;
@@ -490,7 +531,7 @@ mod tests {
             r#"[{"role":"assistant","content":"x"}]"#,
             r#"[{"role":"tool","content":"x"},{"role":"user","content":"x"}]"#,
             r#"[{"role":"assistant","content":null,"tool_calls":[{}]},{"role":"user","content":"x"}]"#,
-            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]"#,
+            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,A"}}]}]"#,
             r#"[{"role":"user","content":[{"type":"input_audio"}]}]"#,
             r#"["x"]"#,
         ] {

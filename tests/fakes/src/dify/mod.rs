@@ -33,7 +33,7 @@ struct Memory {
     conversations: BTreeMap<String, Conversation>,
     tasks: BTreeMap<String, Task>,
     runs: BTreeMap<String, Value>,
-    files: BTreeMap<String, String>,
+    files: BTreeMap<String, Upload>,
 }
 
 #[derive(Clone)]
@@ -53,6 +53,14 @@ struct Turn {
 struct Task {
     user: String,
     stop: Arc<Stop>,
+}
+
+/// A file that was uploaded.
+struct Upload {
+    user: String,
+    name: String,
+    kind: String,
+    size: usize,
 }
 
 /// What an app is.

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    CREATED, Conversation, Installation, Kind, Task, Turn,
+    CREATED, Conversation, Installation, Kind, Task, Turn, Upload,
     errors::{self, by_code, say},
     events::{Run, WORKFLOW},
     machine::Progress,
@@ -174,6 +174,9 @@ impl Call<'_> {
                 last.query
             ),
         };
+        drop(memory);
+        let text = self.with_files(&body, &user, text)?;
+        let mut memory = self.dify.memory();
         let run = Run {
             kind: self.kind,
             task: memory.id(0x7A),
@@ -255,6 +258,7 @@ impl Call<'_> {
     /// A run that has no conversation.
     fn run(&self, body: &Value, user: String, text: &str) -> Result<Run, Box<Reply>> {
         self.admit()?;
+        let text = self.with_files(body, &user, format!("You said: {text}"))?;
         let mut memory = self.dify.memory();
         Ok(Run {
             kind: self.kind,
@@ -264,7 +268,7 @@ impl Call<'_> {
             run: memory.id(0x40),
             user,
             inputs: body["inputs"].clone(),
-            pieces: self.pieces(&format!("You said: {text}")),
+            pieces: self.pieces(&text),
             prompt_tokens: text.split_whitespace().count(),
         })
     }
@@ -389,7 +393,13 @@ impl Call<'_> {
         let size = self.uploaded();
         let mut memory = self.dify.memory();
         let id = memory.id(0xF1);
-        memory.files.insert(id.clone(), name.to_owned());
+        let upload = Upload {
+            user: user.clone(),
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            size,
+        };
+        memory.files.insert(id.clone(), upload);
         Ok(Reply::json(
             201,
             &json!({
@@ -415,9 +425,30 @@ impl Call<'_> {
             .unwrap_or(0)
     }
 
+    /// `text`, and behind it each file that comes with it, which its user must have uploaded.
+    fn with_files(&self, body: &Value, user: &str, text: String) -> Result<String, Box<Reply>> {
+        let files = body["files"].as_array().into_iter().flatten();
+        let local = files.filter(|file| file["transfer_method"] == "local_file");
+        local.into_iter().try_fold(text, |text, file| {
+            let memory = self.dify.memory();
+            let id = file["upload_file_id"].as_str().unwrap_or_default();
+            let known = memory.files.get(id).filter(|known| known.user == user);
+            let known = known.ok_or_else(|| say(400, "invalid_param", "Invalid upload file"))?;
+            let Upload {
+                name, kind, size, ..
+            } = known;
+            let what = file["type"].as_str().unwrap_or_default();
+            Ok(format!("{text} [{what} {name}: {kind}, {size} bytes]"))
+        })
+    }
+
     fn preview(&self, id: &str) -> Answer {
         match self.dify.memory().files.get(id) {
-            Some(name) => Ok(Reply::whole(200, "application/octet-stream", name.clone())),
+            Some(file) => Ok(Reply::whole(
+                200,
+                "application/octet-stream",
+                file.name.clone(),
+            )),
             None => known("file_not_found"),
         }
     }
