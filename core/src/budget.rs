@@ -75,15 +75,12 @@ impl Budget {
         }
     }
 
-    /// Takes down what has come of asking `target`, as far as it says something of the crowd there. Whoever else was asked has done
-    /// with it.
+    /// Takes down what has come of asking `target`, as far as it says something of the crowd there.
     pub(crate) fn heard(&mut self, target: &Target, sign: Sign) {
-        let way = target.way.as_ref();
-        match &mut self.passage {
-            Some(passage) if way.is_some_and(|way| passage.is_through(way)) => {
-                passage.answered(sign);
-            }
-            passage => *passage = None,
+        if let (Some(passage), Some(way)) = (&mut self.passage, &target.way)
+            && passage.is_through(way)
+        {
+            passage.answered(sign);
         }
     }
 

@@ -86,7 +86,7 @@ pub enum Reason {
 }
 
 /// The way of one request through the targets.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Attempts {
     retry: Retry,
     /// The numbers of the targets, whoever is asked next first.

@@ -1,6 +1,6 @@
 //! How a call is let in to whoever is asked, where not everybody is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     answer::{Content, Miss, Reply},
@@ -26,12 +26,19 @@ pub(crate) struct Entrant {
 }
 
 impl Entrant {
-    /// Waits until there is room on this `way`, or says that there is none.
-    pub(crate) async fn pass(&self, way: &Way) -> Result<Passage, Refusal> {
+    /// Waits until there is room on this `way`, for so long as it says and no longer than `limit`, or says that there is none.
+    pub(crate) async fn pass(&self, way: &Way, limit: Duration) -> Result<Passage, Refusal> {
         let (way, who) = (way.clone(), self.who.clone());
         let (gate, valves) = (way.gate.clone(), way.valves.clone());
-        let (waited, passed) =
-            Passage::through(&self.platform, &self.holdings, way, who, self.priority).await;
+        let (waited, passed) = Passage::through(
+            &self.platform,
+            &self.holdings,
+            way,
+            who,
+            self.priority,
+            limit,
+        )
+        .await;
         self.trail.has_waited(waited);
         if let Some(fault) = self.holdings.gates().of(&gate).fault() {
             self.trail.is_alone(fault);

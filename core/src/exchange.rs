@@ -207,27 +207,17 @@ impl Exchange {
         self.headers = HeaderMap::new();
     }
 
-    /// `target` is asked, which may begin a run that does not end with its caller's leaving.
-    pub(crate) fn begin_run(&mut self, target: &Target) {
-        if let Some(query) = &self.query {
-            let form = target.origin.app.as_ref().zip(target.origin.on_abort);
-            self.run = form.map(|(form, on_abort)| Run {
-                path: form.path().into(),
-                user: Some(query.user().into()),
-                on_abort,
-            });
-        }
-    }
-
-    /// Becomes the one that posts `body` to `path`, which is JSON as what it was before.
-    pub(crate) fn post(&mut self, path: String, body: String) {
-        self.path = path;
-        self.query = None;
-        for told in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
-            self.headers.remove(told);
-        }
-        self.payload = Payload::Once(body.into());
-        self.reading = Reading::Untouched { cookies: false };
+    /// The run that `target` begins with it, if that does not end with its caller's leaving.
+    pub(crate) fn run_at(&self, target: &Target) -> Option<Run> {
+        let Some(query) = &self.query else {
+            return self.run.clone();
+        };
+        let form = target.origin.app.as_ref().zip(target.origin.on_abort);
+        form.map(|(form, on_abort)| Run {
+            path: form.path().into(),
+            user: Some(query.user().into()),
+            on_abort,
+        })
     }
 
     /// What has been spent on an answer of which so many bytes were heard, as far as can be guessed.

@@ -79,7 +79,7 @@
 //! what has nothing to do yet (guards, cache, balancing) is absent.* *No module imports one from a higher
 //! floor*, from the ground: `time` · `retry_after timeouts body dice usage sse flat_map` · `overload upstream call` · `limit` · `auth proxies record health` · `receipt trail` · `dialect` ·
 //! `claim dispatch holdings platform route` · `exchange headers ledger patience vigil config` · `admission sharing` · `passage` · `refusal tenure` · `budget` ·
-//! `places visit` · `admin answer assembly intake` · `entrance` · `delivery diagnosis retold round` · `pursuit` · `rescue search` · `relay tunnel no_tunnel watch` · `gateway`. A test holds it.
+//! `places visit` · `admin answer assembly intake` · `entrance` · `cancel delivery diagnosis retold round` · `pursuit` · `rescue search` · `relay tunnel no_tunnel watch` · `gateway`. A test holds it.
 
 mod admin;
 mod admission;
@@ -89,6 +89,7 @@ pub mod auth;
 pub mod body;
 mod budget;
 pub mod call;
+mod cancel;
 mod claim;
 pub mod config;
 mod delivery;

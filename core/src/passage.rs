@@ -59,14 +59,15 @@ pub(crate) enum Sign {
 }
 
 impl Passage {
-    /// A call of `who` goes this `way`: for how long it has waited, if it had to; and if there was no room soon, after how long it may
-    /// come again.
+    /// A call of `who` goes this `way`, and waits there no longer than `limit`: for how long it has waited, if it had to; and if there was
+    /// no room soon, after how long it may come again.
     pub(crate) async fn through(
         platform: &Platform,
         holdings: &Holdings,
         way: Way,
         who: Arc<str>,
         priority: Priority,
+        limit: Duration,
     ) -> (Option<Duration>, Result<Self, Duration>) {
         let (clock, wait) = (&platform.clock, way.wait());
         let arrive = |gate: &mut Gate| gate.arrive(&way, &who, priority, clock.now());
@@ -102,7 +103,7 @@ impl Passage {
             }
             standing
         };
-        let stands = within(&**clock, wait + GRACE, stands).await;
+        let stands = within(&**clock, limit.min(wait + GRACE), stands).await;
         let waited = waits.then(|| clock.now().since(came));
         let passed = match stands {
             Some(Standing::In) => {

@@ -125,7 +125,15 @@ impl Round {
     pub(crate) fn hedge_after(&self, hedge: Hedge) -> Option<Duration> {
         let target = &self.turn.as_ref()?.target.name;
         let learnt = self.holdings.health().slow(target, hedge.share);
-        hedge.after.or(learnt).filter(|_| self.has_more())
+        let beside = self.attempts.following();
+        let is_open = beside.is_some_and(|place| self.is_open(place));
+        hedge.after.or(learnt).filter(|_| is_open)
+    }
+
+    /// Whether everybody is let in there: nobody waits for room where somebody else is asked already.
+    fn is_open(&self, place: usize) -> bool {
+        let target = self.targets.get(place);
+        target.is_some_and(|target| target.way.is_none())
     }
 
     /// Whether somebody else may be asked beside whoever was asked; it is counted, if so.
@@ -136,9 +144,16 @@ impl Round {
 
     /// Whom to ask beside whoever was asked.
     pub(crate) fn hedge(&mut self) -> Option<Question> {
+        let now = self.platform.clock.now();
+        let before = self.attempts.clone();
         let first = self.turn.take();
         self.never_again(first.as_ref());
-        let question = self.rescue();
+        self.pass_by(now);
+        let place = self.attempts.rescue().filter(|place| self.is_open(*place));
+        let question = place.and_then(|place| self.ask(place, now));
+        if question.is_none() {
+            self.attempts = before;
+        }
         self.other = first;
         if question.is_none() {
             self.swap();

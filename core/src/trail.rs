@@ -15,6 +15,7 @@ pub(crate) struct Trail(Rc<Steps>);
 #[derive(Default)]
 struct Steps {
     attempts: RefCell<Vec<Attempt>>,
+    asides: RefCell<Vec<Attempt>>,
     waited: Cell<Option<Duration>>,
     fault: RefCell<Option<String>>,
 }
@@ -23,6 +24,11 @@ impl Trail {
     /// Adds one of which it is known what came of it.
     pub(crate) fn push(&self, attempt: Attempt) {
         self.0.attempts.borrow_mut().push(attempt);
+    }
+
+    /// Adds a call that was made beside them: nobody was asked by it for an answer.
+    pub(crate) fn aside(&self, call: Attempt) {
+        self.0.asides.borrow_mut().push(call);
     }
 
     /// Says of the last one what became of it afterwards.
@@ -44,9 +50,11 @@ impl Trail {
         self.0.attempts.borrow().len()
     }
 
-    /// All of them.
+    /// All of them, and behind them what was called beside them.
     pub(crate) fn attempts(&self) -> Vec<Attempt> {
-        self.0.attempts.borrow().clone()
+        let mut all = self.0.attempts.borrow().clone();
+        all.extend_from_slice(&self.0.asides.borrow());
+        all
     }
 
     /// Adds why it was not known what others do who ask the same upstream.

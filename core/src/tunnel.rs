@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -53,7 +54,7 @@ pub(crate) async fn open(
     let clock = &platform.clock;
     let target = exchange.targets.first().cloned().ok_or(Refusal::NoRoute)?;
     if let Some(way) = &target.way {
-        visit.budget.passage = Some(entrant.pass(way).await?);
+        visit.budget.passage = Some(entrant.pass(way, Duration::MAX).await?);
     }
     let tunnel = Tunnel(Rc::new(Ends {
         vigil: RefCell::new(Vigil::new(

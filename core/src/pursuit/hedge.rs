@@ -17,8 +17,9 @@ impl Pursuit {
         question: Question,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        let came = self.now();
         if let Err(miss) = self.pass(&question.target, budget).await {
-            return Ok(self.turned_away(question.target, miss));
+            return Ok(self.turned_away(question, came, miss));
         }
         budget.begin();
         let mut first = self.send(question, None);
@@ -26,18 +27,25 @@ impl Pursuit {
         if let Some(taken) = within(&*clock, after, first.answer.as_mut()).await {
             return self.take(first, taken, budget);
         }
+        let is_heard_on = self.is_heard_on.get();
         let Some((mut second, spare)) = self.second(budget.ceiling).await else {
-            let taken = first.answer.as_mut().await;
+            let taken = first.answered(&self.is_left).await?;
             return self.take(first, taken, budget);
         };
+        self.is_heard_on.set(is_heard_on || self.is_heard_on.get());
         let race = poll_fn(|cx| {
             if let Poll::Ready(taken) = first.answer.as_mut().poll(cx) {
-                return Poll::Ready((true, taken));
+                return Poll::Ready(Some((true, taken)));
             }
-            let second = second.answer.as_mut().poll(cx);
-            second.map(|taken| (false, taken))
+            match second.answer.as_mut().poll(cx) {
+                Poll::Ready(taken) => Poll::Ready(Some((false, taken))),
+                Poll::Pending if self.is_left.get() && can_end(&first, &second) => {
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            }
         });
-        let (is_first, taken) = race.await;
+        let (is_first, taken) = race.await.ok_or(Loss::Left)?;
         let answers = matches!(&taken, Ok(reply) if !self.round.goes_on(reply));
         // A refusal does not win over whoever may still have something to say.
         let has_won = answers && matches!(&taken, Ok(reply) if reply.status.is_success());
@@ -78,13 +86,16 @@ impl Pursuit {
         }
         if has_won {
             other.tell("outpaced".into(), None);
-            drop(other);
+            other.leave(&*self.tasks());
             self.round.leave_other();
+            budget.passage = budget.passage.take().filter(|_| is_first);
             return self.take(one, taken, budget);
         }
         let refused = self.take(one, taken, budget)?;
+        // Whoever was asked first has passed a gate, if somebody has.
+        budget.passage = budget.passage.take().filter(|_| !is_first);
         self.round.swap();
-        let taken = other.answer.as_mut().await;
+        let taken = other.answered(&self.is_left).await?;
         let taken = self.take(other, taken, budget)?;
         Ok(match &taken.1 {
             Err(miss) if answers => {
@@ -101,7 +112,7 @@ impl Pursuit {
     /// It is the question that the first one has, with the same bound on its answer: all of what that may come to is held, up to the
     /// `ceiling`, and not as much as there happens to be room for.
     async fn second(&mut self, ceiling: Option<u64>) -> Option<(Sent, Tenure)> {
-        if !self.round.may_hedge() {
+        if self.is_left.get() || !self.round.may_hedge() {
             return None;
         }
         let all = |claim: Claim| {
@@ -118,13 +129,12 @@ impl Pursuit {
         let spare = self.keeper.keep(admission.held);
         // Whoever is not asked has spent nothing of it.
         let question = self.round.hedge()?;
-        if question.target.way.is_some() {
-            // Nobody waits for room where somebody else is asked already.
-            self.round.swap();
-            self.round.leave_other();
-            return None;
-        }
         spare.bill(Bill::AtLeast(0));
         Some((self.send(question, None), spare))
     }
+}
+
+/// Whether one of them is a run that can be ended: then both can be left.
+fn can_end(first: &Sent, second: &Sent) -> bool {
+    first.can_be_stopped() || second.can_be_stopped()
 }

@@ -2,7 +2,15 @@
 
 mod hedge;
 
-use std::{cell::Cell, future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -12,6 +20,7 @@ use crate::{
     answer::{self, Content, Miss, Reply},
     body::{Body, Course},
     budget::Budget,
+    cancel::Cancel,
     claim::Claim,
     delivery::deliver,
     diagnosis::diagnose,
@@ -37,9 +46,6 @@ use crate::{
     usage::Usage,
 };
 
-/// How long Dify may take to say that it ends a run.
-const STOP: Duration = Duration::from_secs(5);
-
 /// Whoever was to be asked has as much to do as it bears.
 const CROWDED: Outcome = Outcome::Failed(FailureReason::Crowded);
 
@@ -53,8 +59,8 @@ pub(crate) struct Pursuit {
     pub(crate) forgiving: bool,
     round: Round,
     entrant: Entrant,
-    /// Why whoever was to be asked last has let nobody in.
-    crowded: Option<Refusal>,
+    /// The gate where there was no room last, and what is said of that.
+    full: Option<(Arc<str>, Refusal)>,
     deadline: Timestamp,
     /// What its caller has heard was said by an app of Dify's, be it in part.
     is_of_app: bool,
@@ -62,8 +68,8 @@ pub(crate) struct Pursuit {
     pub(crate) is_left: Rc<Cell<bool>>,
     /// Whoever is being asked is heard on without him.
     pub(crate) is_heard_on: Rc<Cell<bool>>,
-    /// What is left of the run that was asked for last, where it is told in other words.
-    trace: Option<Rc<Trace>>,
+    /// How the run is ended whose stream its caller hears.
+    cancel: Option<Cancel>,
 }
 
 /// Nobody has anything for the caller.
@@ -74,6 +80,8 @@ pub(crate) enum Loss {
     Refused(Refusal),
     /// There was no time left to ask anybody.
     TooLate,
+    /// Its caller has left, and whoever was asked is to do no more.
+    Left,
     /// Everybody has failed who could be asked: the last one so.
     Unanswered(Option<Miss>),
 }
@@ -93,8 +101,10 @@ struct Sent {
     answer: Pin<Box<dyn Future<Output = Result<Reply, Miss>>>>,
     trail: Trail,
     is_told: bool,
-    /// What is left of the run that it is, if it is one.
+    /// What is left of the run that it is, if it is told in other words.
     trace: Option<Rc<Trace>>,
+    /// How the run is ended, if nobody hears of it any more.
+    cancel: Option<Cancel>,
 }
 
 /// Who was asked, and what came of it.
@@ -118,12 +128,12 @@ impl Pursuit {
             forgiving: false,
             round,
             entrant,
-            crowded: None,
+            full: None,
             deadline,
             is_of_app: false,
             is_left: Rc::default(),
             is_heard_on: Rc::default(),
-            trace: None,
+            cancel: None,
         }
     }
 
@@ -153,7 +163,8 @@ impl Pursuit {
                 Err(miss) => {
                     budget.failed(miss.outcome.may_have_cost(), miss.cost);
                     last = Some(miss.clone());
-                    missed = Some(miss);
+                    // Who has failed says more than who was full.
+                    missed = missed.filter(|_| miss.outcome == CROWDED).or(Some(miss));
                 }
             }
         }
@@ -162,8 +173,10 @@ impl Pursuit {
             Some((reply, target)) if missed.is_none() || !reply.is_ignorant() => {
                 Ok((reply, target))
             }
-            _ => Err(match (&missed, self.crowded.take()) {
-                (Some(miss), Some(refusal)) if miss.outcome == CROWDED => Loss::Refused(refusal),
+            _ => Err(match (&missed, self.full.take()) {
+                (Some(miss), Some((_, refusal))) if miss.outcome == CROWDED => {
+                    Loss::Refused(refusal)
+                }
                 _ => Loss::Unanswered(missed),
             }),
         }
@@ -221,15 +234,19 @@ impl Pursuit {
         // Whoever is asked once more has its place still.
         budget.passage = budget.passage.take().filter(is_through);
         if let (Some(way), None) = (&target.way, &budget.passage) {
-            match self.entrant.pass(way).await {
+            let left = self.deadline.since(self.now());
+            // Nobody waits twice at one gate.
+            let full = self.full.take_if(|(gate, _)| *gate == way.gate);
+            let limit = if full.is_some() { Duration::ZERO } else { left };
+            match self.entrant.pass(way, limit).await {
                 Ok(passage) => budget.passage = Some(passage),
                 Err(refusal) => {
-                    self.crowded = Some(refusal);
-                    return Err(Miss {
-                        is_no_sign: true,
-                        ..CROWDED.into()
-                    });
+                    self.full = full.or_else(|| Some((way.gate.clone(), refusal)));
+                    return Err(turned_away(CROWDED));
                 }
+            }
+            if self.now() >= self.deadline {
+                return Err(turned_away(Outcome::Failed(FailureReason::Timeout)));
             }
         }
         if let Some(passage) = &mut budget.passage {
@@ -238,15 +255,17 @@ impl Pursuit {
         Ok(())
     }
 
-    /// Nobody was let in to `target`.
-    fn turned_away(&mut self, target: Target, miss: Miss) -> Taken {
+    /// Nobody was let in to the target of `question`, who has waited there since `came`.
+    fn turned_away(&mut self, question: Question, came: Timestamp, miss: Miss) -> Taken {
+        let (target, trail) = (question.target, &self.entrant.trail);
         let taken = Err(miss);
         self.round.note(&taken, false);
-        if self.round.has_more() {
-            self.entrant.trail.push(Attempt {
+        // Of one alone it is said in the refusal.
+        if trail.len() > 0 || self.round.has_more() {
+            trail.push(Attempt {
                 target: target.name.to_string(),
-                outcome: CROWDED.to_string(),
-                ms: 0,
+                outcome: outcome(&taken).to_string(),
+                ms: millis(self.now().since(came)),
                 detail: None,
             });
         }
@@ -260,8 +279,9 @@ impl Pursuit {
         prefill: Option<(Prefill, &str)>,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        let came = self.now();
         if let Err(miss) = self.pass(&question.target, budget).await {
-            return Ok(self.turned_away(question.target, miss));
+            return Ok(self.turned_away(question, came, miss));
         }
         if budget.needs_another() {
             let longer = prefill.map_or(0, |(_, text)| text.len() as u64);
@@ -269,7 +289,7 @@ impl Pursuit {
         }
         budget.begin();
         let mut sent = self.send(question, prefill);
-        let taken = sent.answer.as_mut().await;
+        let taken = sent.answered(&self.is_left).await?;
         self.take(sent, taken, budget)
     }
 
@@ -289,13 +309,22 @@ impl Pursuit {
         let connect = self.exchange.timeouts.connect;
         let retelling = self.exchange.retelling(&target, began);
         let trace = retelling.as_ref().map(Retelling::trace);
-        self.exchange.begin_run(&target);
-        self.trace.clone_from(&trace);
-        let run = self.exchange.run.as_ref();
-        self.is_heard_on.set(run.is_some_and(Run::is_heard_on));
+        let platform = self.keeper.desk().platform().clone();
+        let run = self.exchange.run_at(&target);
+        let is_heard_on = run.as_ref().is_some_and(Run::is_heard_on);
+        self.is_heard_on.set(is_heard_on);
+        let cancel = run.map(|run| Cancel {
+            run,
+            trace: trace.clone(),
+            target: target.clone(),
+            headers: self.exchange.headers.clone(),
+            authorization: authorization.clone(),
+            connect,
+            platform: platform.clone(),
+            trail: self.entrant.trail.clone(),
+        });
         let idle = self.exchange.timeouts.idle;
         let delivery = self.exchange.request(&target, authorization, prefill);
-        let platform = self.keeper.desk().platform().clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
         let open = self.exchange.open.clone();
         let answer = Box::pin(async move {
@@ -334,6 +363,7 @@ impl Pursuit {
             trail: self.entrant.trail.clone(),
             is_told: false,
             trace,
+            cancel,
         }
     }
 
@@ -364,6 +394,13 @@ impl Pursuit {
             return Err(Loss::Refused(refusal));
         }
         sent.has_come_to(&taken);
+        if let Ok(Reply {
+            content: Content::Stream(..),
+            ..
+        }) = &taken
+        {
+            self.cancel = sent.cancel.take();
+        }
         Ok((sent.target.clone(), taken))
     }
 
@@ -456,16 +493,12 @@ impl Pursuit {
 
     /// Lets go of the question: nobody will be asked any more.
     pub(crate) fn let_go(&mut self) {
-        // What ends a run is asked in the words that began it.
-        if self.exchange.run.is_none() {
-            self.exchange.let_go();
-        }
+        self.exchange.let_go();
     }
 
     /// What is to be done now that the caller has left, of whose stream so much has been `seen`.
     pub(crate) fn parting(&self, seen: &Meter) -> Option<Parting> {
-        let run = self.exchange.run.as_ref()?;
-        run.parting(seen, self.trace.as_deref())
+        self.cancel.as_ref()?.parting(seen)
     }
 
     /// Where that is done.
@@ -473,21 +506,16 @@ impl Pursuit {
         self.keeper.desk().platform().tasks.clone()
     }
 
-    /// Has a run ended by posting `body` to `path`, once. Says what is wrong if it may go on all the same.
-    pub(crate) async fn stop(&mut self, path: String, body: String) -> Option<String> {
-        self.exchange.post(path, body);
-        self.deadline = self.now().after(STOP);
-        // Whoever has begun it.
-        let question = self.round.again()?;
-        self.exchange.open = None;
-        let mut sent = self.send(question, None);
-        let name: String = format!("{}:stop", sent.target.name);
-        sent.target.name = name.into();
-        let taken = sent.answer.as_mut().await;
-        sent.has_come_to(&taken);
-        let outcome = outcome(&taken);
-        let has_stopped = taken.is_ok_and(|reply| reply.status.is_success());
-        (!has_stopped).then(|| format!("the run could not be stopped: {outcome}"))
+    /// Has the run whose stream was heard ended by posting `body` to `path`, once. Says what is wrong if it may go on all the same.
+    pub(crate) async fn stop(&mut self, path: &str, body: String) -> Option<String> {
+        self.cancel.take()?.stop(path, body).await
+    }
+
+    /// Nobody hears any more of the run whose stream was heard.
+    pub(crate) fn give_up(&mut self) {
+        if let Some(cancel) = self.cancel.take() {
+            cancel.give_up();
+        }
     }
 
     /// Takes down how a stream of whoever was asked last has ended.
@@ -532,7 +560,7 @@ impl From<Loss> for Refusal {
         match loss {
             Loss::Denied(denial) => denial.into(),
             Loss::Refused(refusal) => refusal,
-            Loss::TooLate => Self::Upstream {
+            Loss::TooLate | Loss::Left => Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 retry_after: None,
                 said: None,
@@ -548,6 +576,42 @@ impl From<Loss> for Refusal {
 }
 
 impl Sent {
+    /// What has come of it; nothing more is to, once its caller `is_left` and it can be ended.
+    async fn answered(&mut self, is_left: &Cell<bool>) -> Result<Result<Reply, Miss>, Loss> {
+        let answered = poll_fn(|cx| match self.answer.as_mut().poll(cx) {
+            Poll::Pending if is_left.get() && self.can_be_stopped() => Poll::Ready(None),
+            polled => polled.map(Some),
+        });
+        match answered.await {
+            Some(taken) => Ok(taken),
+            None => {
+                self.tell("abandoned".into(), None);
+                if let Some(cancel) = self.cancel.take() {
+                    cancel.end().await;
+                }
+                Err(Loss::Left)
+            }
+        }
+    }
+
+    fn can_be_stopped(&self) -> bool {
+        let cancel = self.cancel.as_ref();
+        cancel.is_some_and(Cancel::can_be_stopped)
+    }
+
+    /// Nobody wants to hear of it any more. A run that may yet say by what name it can be ended is heard until then.
+    fn leave(mut self, tasks: &dyn Tasks) {
+        if self.cancel.as_ref().is_some_and(Cancel::may_be_stopped) {
+            tasks.spawn(Box::pin(async move {
+                poll_fn(|cx| match self.answer.as_mut().poll(cx) {
+                    Poll::Pending if !self.can_be_stopped() => Poll::Pending,
+                    _ => Poll::Ready(()),
+                })
+                .await;
+            }));
+        }
+    }
+
     /// What it has cost, as far as it has said so.
     fn cost(&self) -> Usage {
         let trace = self.trace.as_ref();
@@ -596,6 +660,17 @@ impl Drop for Sent {
         if !self.is_told {
             self.tell("abandoned".into(), None);
         }
+        if let Some(cancel) = self.cancel.take() {
+            cancel.give_up();
+        }
+    }
+}
+
+/// Whoever was to be asked has let nobody in.
+fn turned_away(outcome: Outcome) -> Miss {
+    Miss {
+        is_no_sign: true,
+        ..outcome.into()
     }
 }
 

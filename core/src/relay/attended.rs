@@ -92,7 +92,7 @@ impl Relay {
             // Dify has few connections, and the call needs one.
             self.source = Source::Upstream(Body::empty());
             let fault = match &mut self.pursuit {
-                Some(pursuit) => pursuit.stop(path, body).await,
+                Some(pursuit) => pursuit.stop(&path, body).await,
                 None => None,
             };
             self.close(Ending::Abandoned, fault, None);

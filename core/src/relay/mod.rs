@@ -205,6 +205,7 @@ impl Relay {
                     }
                 }
             }
+            Err(Loss::Left) => self.close(Ending::Abandoned, None, None),
             Err(loss) => {
                 let fault = match &loss {
                     Loss::Denied(Denial::Unknown(fault)) => Some(format!("ledger: {fault}")),
@@ -439,7 +440,8 @@ impl Relay {
         }
         let told = self.meter.told();
         let heard = self.splice.as_ref().map(Splice::heard).or(told)?.clone();
-        let pursuit = self.pursuit.take_if(|pursuit| pursuit.has_more())?;
+        let mut pursuit = self.pursuit.take_if(|pursuit| pursuit.has_more())?;
+        pursuit.give_up();
         let usage = self.meter.usage();
         let spent = if usage.total().is_some() {
             usage
@@ -565,7 +567,7 @@ impl Relay {
         {
             let pen = self.pen.clone();
             tasks.spawn(Box::pin(async move {
-                let fault = pursuit.stop(path, body).await;
+                let fault = pursuit.stop(&path, body).await;
                 closing.detail = closing.detail.or(fault);
                 pen.write(closing);
                 // Until now it was in progress.

@@ -54,10 +54,24 @@ impl Run {
         Some(match self.on_abort {
             OnAbort::Drain => Parting::Drain,
             OnAbort::Stop if !begun && self.is_heard_on() => Parting::Listen,
-            OnAbort::Stop => Parting::Stop {
-                path: stop_path(&self.path, task.as_deref()?)?,
-                body: json!({ "user": self.user.as_ref()? }).to_string(),
-            },
+            OnAbort::Stop => self.stop(task.as_deref()?)?,
+        })
+    }
+
+    /// What ends it now that nobody wants to hear more of it, of which this is the `trace`; nothing if it has not begun, is over, is not
+    /// known by name, or may go on.
+    pub fn given_up(&self, trace: &Trace) -> Option<Parting> {
+        let goes_on = trace.has_begun.get() && !trace.is_over.get();
+        if !goes_on || self.on_abort != OnAbort::Stop {
+            return None;
+        }
+        self.stop(trace.task.borrow().as_deref()?)
+    }
+
+    fn stop(&self, task: &str) -> Option<Parting> {
+        Some(Parting::Stop {
+            path: stop_path(&self.path, task)?,
+            body: json!({ "user": self.user.as_ref()? }).to_string(),
         })
     }
 }

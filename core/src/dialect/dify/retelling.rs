@@ -75,6 +75,8 @@ pub struct Retelling {
 pub struct Trace {
     /// Dify has begun it.
     pub has_begun: Cell<bool>,
+    /// Dify has ended it.
+    pub is_over: Cell<bool>,
     /// What it has cost, as it has said when it was over.
     pub usage: Cell<Usage>,
     /// What it has said of its failure.
@@ -258,6 +260,7 @@ impl Retelling {
                 }
                 self.read(&event, out);
                 self.trace.usage.set(self.usage);
+                self.trace.is_over.set(self.is_over() || self.run.is_some());
             }
             None if matters(&data) => self.wrong = Some("an event is not JSON".into()),
             None => {}
