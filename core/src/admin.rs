@@ -9,8 +9,7 @@ use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     admission::Desk,
@@ -42,14 +41,11 @@ struct Whom {
 }
 
 /// What is to be done to an account.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default)]
 struct Order {
     account: String,
-    #[serde(default)]
     reset: bool,
     raise: Option<NonZeroU64>,
-    #[serde(rename = "for")]
     lasts: Option<String>,
 }
 
@@ -115,7 +111,7 @@ async fn adjust(
     body: &Bytes,
     record: &mut Record,
 ) -> Result<Value, Refusal> {
-    let order: Order = read(body).map_err(|error| wrong(error.to_string(), None))?;
+    let order = Order::read(body)?;
     let limit = config
         .every_limit()
         .find(|limit| limit.counts(&order.account))
@@ -154,6 +150,27 @@ async fn adjust(
     record.admin = Some(format!("{deed}: {}", order.account));
     let account = json!({ "account": order.account });
     Ok(merged(account, standing(limit, &balance)))
+}
+
+impl Order {
+    fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let fields: Map<String, Value> =
+            read(body).map_err(|error| wrong(error.to_string(), None))?;
+        let mut order = Self::default();
+        for (name, value) in fields {
+            match (name.as_str(), value) {
+                (_, Value::Null) => {}
+                ("account", Value::String(account)) => order.account = account,
+                ("reset", Value::Bool(reset)) => order.reset = reset,
+                ("for", Value::String(lasts)) => order.lasts = Some(lasts),
+                ("raise", value) if value.as_u64() > Some(0) => {
+                    order.raise = value.as_u64().and_then(NonZeroU64::new);
+                }
+                _ => return Err(wrong(format!("`{name}` cannot be read"), None)),
+            }
+        }
+        Ok(order)
+    }
 }
 
 impl Whom {

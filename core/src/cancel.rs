@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, header};
 
 use crate::{
     dialect::{
@@ -10,9 +10,9 @@ use crate::{
         dify::{Parting, Run, Trace},
     },
     dispatch::Target,
-    exchange::join,
+    exchange::{join, post},
     patience::within,
-    platform::{Platform, Tasks},
+    platform::Platform,
     record::Attempt,
     time::millis,
     trail::Trail,
@@ -30,7 +30,6 @@ pub(crate) struct Cancel {
     pub(crate) target: Target,
     /// What it was asked for with.
     pub(crate) headers: HeaderMap,
-    pub(crate) authorization: Option<HeaderValue>,
     pub(crate) connect: Duration,
     pub(crate) platform: Platform,
     pub(crate) trail: Trail,
@@ -58,22 +57,14 @@ impl Cancel {
     }
 
     /// Ends it by posting `body` to `path`. Says what is wrong if it may go on all the same.
-    pub(crate) async fn stop(self, path: &str, body: String) -> Option<String> {
+    pub(crate) async fn stop(&self, path: &str, body: String) -> Option<String> {
         let clock = &*self.platform.clock;
         let began = clock.now();
-        let mut request = Request::new(body.into());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = join(&self.target.origin.base, path)?;
-        let mut headers = self.headers;
+        let mut headers = self.headers.clone();
         for told in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
             headers.remove(told);
         }
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(header::CONTENT_TYPE, json);
-        if let Some(authorization) = self.authorization {
-            headers.insert(header::AUTHORIZATION, authorization);
-        }
-        *request.headers_mut() = headers;
+        let request = post(join(&self.target.origin.base, path)?, headers, body.into());
         let sent = self.platform.upstream.send(request, self.connect);
         let outcome = match within(clock, LONGEST, sent).await {
             Some(Ok(response)) => Outcome::Status(response.status()),
@@ -91,16 +82,16 @@ impl Cancel {
     }
 
     /// Ends it if it goes on.
-    pub(crate) async fn end(self) {
+    async fn end(self: Rc<Self>) {
         if let Some(Parting::Stop { path, body }) = self.given_up() {
             self.stop(&path, body).await;
         }
     }
 
     /// Has it ended, if it goes on. Nobody waits for that.
-    pub(crate) fn give_up(self) {
+    pub(crate) fn give_up(self: Rc<Self>) {
         if self.can_be_stopped() {
-            let tasks: Rc<dyn Tasks> = self.platform.tasks.clone();
+            let tasks = self.platform.tasks.clone();
             tasks.spawn(Box::pin(self.end()));
         }
     }

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::{
     auth::Digest,
+    dialect::dify::Installation,
     limit::Limit,
     overload::Way,
     timeouts::Timeouts,
@@ -55,6 +56,8 @@ pub struct Target {
     pub context: Option<u64>,
     /// What has to be passed before it is asked; nothing, if everybody is let in.
     pub way: Option<Way>,
+    /// The installation that it is a part of, without which it is nothing.
+    pub ground: Option<Rc<Installation>>,
 }
 
 /// When to ask again, or somebody else.
@@ -86,7 +89,7 @@ pub enum Reason {
 }
 
 /// The way of one request through the targets.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Attempts {
     retry: Retry,
     /// The numbers of the targets, whoever is asked next first.
@@ -103,7 +106,13 @@ impl Target {
             model: "".into(),
             context: None,
             way: None,
+            ground: None,
         }
+    }
+
+    /// The name of what it stands on, if that is more than itself.
+    pub(crate) fn stands_on(&self) -> Option<&str> {
+        self.ground.as_ref().map(|ground| &*ground.api.name)
     }
 
     /// A number that is its own, whatever else is configured.

@@ -343,14 +343,10 @@ impl Delivery {
     pub(crate) fn upload(&mut self, dice: &RefCell<Dice>) -> Option<Request<Body>> {
         let (put, uri) = &mut **self.files.as_mut()?;
         let boundary = &*dice.borrow_mut().id();
-        let mut upload = Request::new(put.upload(boundary)?.into());
-        *upload.method_mut() = Method::POST;
-        *upload.uri_mut() = uri.clone();
-        let headers = upload.headers_mut();
-        headers.clone_from(self.request.headers());
+        let mut headers = self.request.headers().clone();
         let form = ["multipart/form-data; boundary=", boundary].concat();
         headers.insert(header::CONTENT_TYPE, form.try_into().ok()?);
-        Some(upload)
+        Some(post(uri.clone(), headers, put.upload(boundary)?.into()))
     }
 
     /// Takes down what was said to the last upload; nothing, if that is not how a file is taken.
@@ -366,6 +362,15 @@ impl Delivery {
         }
         request
     }
+}
+
+/// A request that posts `body`.
+pub(crate) fn post(uri: Uri, headers: HeaderMap, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    request
 }
 
 /// `path` below `base`.

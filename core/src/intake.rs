@@ -222,8 +222,17 @@ pub(crate) async fn app(
     let runs = app.runs.as_ref().filter(|_| is_run);
     // Whoever stops a run must name the user who began it.
     let is_several = places.are_several();
-    let (mut told, body) = told(config, call, body, wants_user || is_several, is_run).await?;
+    // What is asked of it as of a model may be asked in the gateway's own name.
+    let is_model = app.as_model.is_some();
+    let wants_user = wants_user || is_several || is_model;
+    let (mut told, body) = told(config, call, body, wants_user, is_run).await?;
     let user = told.user.take();
+    let of_query = call.query.as_deref().and_then(dify::user_of_query);
+    for user in [&user, &of_query].into_iter().flatten() {
+        if is_model {
+            dify::check_user(user)?;
+        }
+    }
     let mut exchange = to_installation(
         config,
         call,

@@ -36,11 +36,10 @@ pub(crate) fn widen(places: &Places, call: &Call, is_streamed: bool, exchange: &
     let user = exchange.user.as_deref();
     let user = user.map(|user| dify::user(scope, user));
     let body = kept.as_deref().unwrap_or_default();
-    let mut open = Open {
+    let open = Open {
         deed,
         names: dify::named(path, call.query.as_deref(), body),
         user,
-        grounds: Vec::new(),
         made: RefCell::default(),
     };
     let mut affinities: Vec<u64> = Vec::new();
@@ -54,11 +53,11 @@ pub(crate) fn widen(places: &Places, call: &Call, is_streamed: bool, exchange: &
         let way = runs.or_else(|| installation.part(path)).cloned();
         let target = Target {
             way,
+            ground: Some(installation.clone()),
             ..Target::alone(app.name.clone(), app.origin.clone())
         };
         affinities.insert(at, affinity);
         exchange.targets.insert(at, target);
-        open.grounds.insert(at, installation.api.name.clone());
     }
     if let Ok(body) = kept {
         exchange.payload = Payload::Kept(body);
@@ -131,8 +130,10 @@ pub(crate) fn choose(holdings: &Holdings, exchange: &mut Exchange, now: Timestam
     }
     let is_well = |place: &usize| {
         let target = exchange.targets.get(*place);
-        let names = target.zip(open.grounds.get(*place));
-        names.is_some_and(|(target, ground)| holdings.health().is_well(&target.name, ground, now))
+        target.is_some_and(|target| {
+            let health = holdings.health();
+            health.is_well(&target.name, target.stands_on(), now)
+        })
     };
     let has_room = |place: &usize| {
         let target = exchange.targets.get(*place);

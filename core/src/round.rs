@@ -65,12 +65,12 @@ impl Round {
         let targets = exchange.targets.clone();
         let names: Vec<Rc<str>> = targets.iter().map(|target| target.name.clone()).collect();
         let open = exchange.open.clone();
-        let grounds = open.as_ref().map_or(&[][..], |open| &open.grounds);
+        let grounds: Vec<_> = targets.iter().map(Target::stands_on).collect();
         let mut order = {
             let mut health = holdings.health();
             health.order_on(
                 &names,
-                grounds,
+                &grounds,
                 platform.clock.now(),
                 &mut platform.dice.borrow_mut(),
             )
@@ -145,15 +145,17 @@ impl Round {
     /// Whom to ask beside whoever was asked.
     pub(crate) fn hedge(&mut self) -> Option<Question> {
         let now = self.platform.clock.now();
-        let before = self.attempts.clone();
         let first = self.turn.take();
         self.never_again(first.as_ref());
         self.pass_by(now);
-        let place = self.attempts.rescue().filter(|place| self.is_open(*place));
-        let question = place.and_then(|place| self.ask(place, now));
-        if question.is_none() {
-            self.attempts = before;
-        }
+        let question = match self.attempts.rescue() {
+            Some(place) if self.is_open(place) => self.ask(place, now),
+            Some(place) => {
+                self.attempts.give_back(place);
+                None
+            }
+            None => None,
+        };
         self.other = first;
         if question.is_none() {
             self.swap();
@@ -293,27 +295,27 @@ impl Round {
             Err(miss) => (sign(miss.outcome), miss.retry_after),
         };
         let dice = &mut self.platform.dice.borrow_mut();
-        if let Some(open) = &self.open {
-            if let Some(ground) = open.grounds.get(turn.place) {
-                let sign = if is_of_ground(outcome) {
-                    Sign::Ill
-                } else {
-                    Sign::Well
-                };
-                health.note(ground, sign, None, turn.began, now, dice);
-            }
-            if taken.as_ref().is_ok_and(|reply| reply.status.is_success()) {
-                let has = turn.target.number();
-                health.has(has, &open.made.take());
-                match open.deed {
-                    Deed::Run { .. } | Deed::Upload => {
-                        health.has(has, &open.names);
-                        health.has(has, open.user.as_slice());
-                    }
-                    Deed::Repeatable | Deed::Other => health.has(has, &open.names),
-                    // It says so of whatever it is asked.
-                    Deed::Stop => {}
+        if let Some(ground) = turn.target.stands_on() {
+            let sign = if is_of_ground(outcome) {
+                Sign::Ill
+            } else {
+                Sign::Well
+            };
+            health.note(ground, sign, None, turn.began, now, dice);
+        }
+        if let Some(open) = &self.open
+            && taken.as_ref().is_ok_and(|reply| reply.status.is_success())
+        {
+            let has = turn.target.number();
+            health.has(has, &open.made.take());
+            match open.deed {
+                Deed::Run { .. } | Deed::Upload => {
+                    health.has(has, &open.names);
+                    health.has(has, open.user.as_slice());
                 }
+                Deed::Repeatable | Deed::Other => health.has(has, &open.names),
+                // It says so of whatever it is asked.
+                Deed::Stop => {}
             }
         }
         let is_app = self.open.is_some();

@@ -122,7 +122,10 @@ impl Outcome {
             | Self::Told(_)
             | Self::Complained(_)
             | Self::Failed(FailureReason::Connect | FailureReason::Crowded) => false,
-            Self::Failed(FailureReason::Broken | FailureReason::Timeout) | Self::Garbled => true,
+            Self::Failed(
+                FailureReason::Broken | FailureReason::Timeout | FailureReason::Abandoned,
+            )
+            | Self::Garbled => true,
         }
     }
 }
@@ -147,6 +150,8 @@ pub enum FailureReason {
     Timeout,
     /// It was not let in: what is asked has as much to do as it bears. The upstream has seen nothing.
     Crowded,
+    /// Its caller has left.
+    Abandoned,
 }
 
 /// Why a target does not answer a request that another one might.
@@ -196,6 +201,7 @@ impl fmt::Display for Outcome {
             Self::Failed(FailureReason::Broken) => f.write_str("broken"),
             Self::Failed(FailureReason::Timeout) => f.write_str("timeout"),
             Self::Failed(FailureReason::Crowded) => f.write_str("crowded"),
+            Self::Failed(FailureReason::Abandoned) => f.write_str("abandoned"),
             Self::Garbled => f.write_str("garbled"),
         }
     }

@@ -64,12 +64,12 @@ impl Usage {
         }
     }
 
-    /// All tokens together. What a provider read from its own cache, thought without showing it, saw or heard is among them.
+    /// All tokens together: no fewer than in its parts, whatever was said. What a provider read from its own cache, thought without showing
+    /// it, saw or heard is among them.
     pub fn total(&self) -> Option<u64> {
-        self.tokens.or_else(|| {
-            self.tokens_in
-                .map(|tokens| tokens.saturating_add(self.tokens_out.unwrap_or(0)))
-        })
+        let of_answer = self.tokens_out.unwrap_or(0);
+        let parts = self.tokens_in.map(|part| part.saturating_add(of_answer));
+        self.tokens.max(parts)
     }
 }
 
@@ -121,6 +121,7 @@ mod tests {
             (usage(None, None, Some(9)), (7, 2), 9),
             (usage(None, None, Some(29)), (23, 6), 29),
             (usage(Some(9), None, Some(3)), (9, 0), 9),
+            (usage(Some(9), Some(4), Some(0)), (9, 4), 13),
             (usage(Some(3), Some(4), Some(9)), (3, 4), 9),
         ] {
             let guessed = said.guessed(20, 5);

@@ -158,6 +158,9 @@ impl Config {
         };
         for target in self.models.iter().flat_map(|(_, model)| &model.targets) {
             add(&target.name, &target.origin.name);
+            if let Some(ground) = &target.ground {
+                add(&ground.api.name, &ground.api.name);
+            }
         }
         for route in &self.routes {
             if let Service::App(places) = &route.service {
@@ -173,7 +176,9 @@ impl Config {
 
     /// The Dify installations that are served, some of them more than once.
     pub(crate) fn installations(&self) -> impl Iterator<Item = &Rc<Installation>> {
-        self.routes.iter().flat_map(|route| {
+        let targets = self.models.iter().flat_map(|(_, model)| &model.targets);
+        let of_models = targets.filter_map(|target| target.ground.as_ref());
+        let of_routes = self.routes.iter().flat_map(|route| {
             let (whole, places) = match &route.service {
                 Service::Models => (None, None),
                 Service::Dify(installation) => (Some(installation), None),
@@ -183,7 +188,8 @@ impl Config {
             whole
                 .into_iter()
                 .chain(of_apps.map(|place| &place.installation))
-        })
+        });
+        of_models.chain(of_routes)
     }
 
     /// The names of the secrets that `document` refers to by `"$NAME"`, each once and in order.

@@ -1,6 +1,7 @@
 //! The languages that callers and upstreams speak.
 
 pub mod dify;
+mod fields;
 pub(crate) mod json;
 pub mod openai;
 

@@ -122,7 +122,7 @@ impl Health {
     pub fn order_on(
         &mut self,
         targets: &[Rc<str>],
-        grounds: &[Rc<str>],
+        grounds: &[Option<&str>],
         now: Timestamp,
         dice: &mut Dice,
     ) -> Vec<usize> {
@@ -130,7 +130,8 @@ impl Health {
         let mut someone_well = false;
         let mut turns: Vec<(Turn, usize)> = Vec::with_capacity(targets.len());
         for (place, name) in targets.iter().enumerate() {
-            let of_ground = grounds.get(place).map_or(Turn::InPlace, |ground| {
+            let ground = grounds.get(place).copied().flatten();
+            let of_ground = ground.map_or(Turn::InPlace, |ground| {
                 // Whoever is away himself does not try out what he stands on.
                 let away = self
                     .targets
@@ -206,12 +207,11 @@ impl Health {
     }
 
     /// Whether nothing speaks against asking a target first that stands on `ground`.
-    pub fn is_well(&self, target: &str, ground: &str, now: Timestamp) -> bool {
+    pub fn is_well(&self, target: &str, ground: Option<&str>, now: Timestamp) -> bool {
         let now = self.time.clone().at(now);
-        let known = [target, ground]
-            .into_iter()
-            .filter_map(|name| self.targets.get(name));
-        !known.into_iter().any(|target| target.is_away(now))
+        let known = [Some(target), ground].into_iter().flatten();
+        let mut known = known.filter_map(|name| self.targets.get(name));
+        !known.any(|target| target.is_away(now))
     }
 
     /// Somebody was asked at `began` how he does, as he is `every` so often: whether he said that he is well. Once he has failed

@@ -194,7 +194,7 @@ fn whoever_stands_on_an_ill_ground_is_no_better_than_that() {
     let mut isolate = Isolate::new();
     let on = |isolate: &mut Isolate, now| {
         let targets = names(&["app/a", "app/b"]);
-        let grounds = names(&["one", "two"]);
+        let grounds = [Some("one"), Some("two")];
         let dice = &mut isolate.dice;
         isolate
             .health
@@ -203,8 +203,8 @@ fn whoever_stands_on_an_ill_ground_is_no_better_than_that() {
     assert_eq!(on(&mut isolate, 0), [0, 1]);
     isolate.break_down("one", 10);
     assert_eq!(on(&mut isolate, 20), [1, 0]);
-    assert!(!isolate.health.is_well("app/a", "one", Timestamp(20)));
-    assert!(isolate.health.is_well("app/b", "two", Timestamp(20)));
+    assert!(!isolate.health.is_well("app/a", Some("one"), Timestamp(20)));
+    assert!(isolate.health.is_well("app/b", Some("two"), Timestamp(20)));
     // One is let through to find out, and no other one until that is known.
     assert_eq!(on(&mut isolate, 7_000), [0, 1]);
     assert_eq!(on(&mut isolate, 7_000), [1, 0]);

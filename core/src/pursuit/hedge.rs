@@ -29,23 +29,18 @@ impl Pursuit {
         }
         let is_heard_on = self.is_heard_on.get();
         let Some((mut second, spare)) = self.second(budget.ceiling).await else {
-            let taken = first.answered(&self.is_left).await?;
+            let taken = first.answer.as_mut().await;
             return self.take(first, taken, budget);
         };
         self.is_heard_on.set(is_heard_on || self.is_heard_on.get());
         let race = poll_fn(|cx| {
             if let Poll::Ready(taken) = first.answer.as_mut().poll(cx) {
-                return Poll::Ready(Some((true, taken)));
+                return Poll::Ready((true, taken));
             }
-            match second.answer.as_mut().poll(cx) {
-                Poll::Ready(taken) => Poll::Ready(Some((false, taken))),
-                Poll::Pending if self.is_left.get() && can_end(&first, &second) => {
-                    Poll::Ready(None)
-                }
-                Poll::Pending => Poll::Pending,
-            }
+            let second = second.answer.as_mut().poll(cx);
+            second.map(|taken| (false, taken))
         });
-        let (is_first, taken) = race.await.ok_or(Loss::Left)?;
+        let (is_first, taken) = race.await;
         let answers = matches!(&taken, Ok(reply) if !self.round.goes_on(reply));
         // A refusal does not win over whoever may still have something to say.
         let has_won = answers && matches!(&taken, Ok(reply) if reply.status.is_success());
@@ -95,7 +90,7 @@ impl Pursuit {
         // Whoever was asked first has passed a gate, if somebody has.
         budget.passage = budget.passage.take().filter(|_| !is_first);
         self.round.swap();
-        let taken = other.answered(&self.is_left).await?;
+        let taken = other.answer.as_mut().await;
         let taken = self.take(other, taken, budget)?;
         Ok(match &taken.1 {
             Err(miss) if answers => {
@@ -132,9 +127,4 @@ impl Pursuit {
         spare.bill(Bill::AtLeast(0));
         Some((self.send(question, None), spare))
     }
-}
-
-/// Whether one of them is a run that can be ended: then both can be left.
-fn can_end(first: &Sent, second: &Sent) -> bool {
-    first.can_be_stopped() || second.can_be_stopped()
 }

@@ -5,7 +5,7 @@ mod hedge;
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -69,7 +69,7 @@ pub(crate) struct Pursuit {
     /// Whoever is being asked is heard on without him.
     pub(crate) is_heard_on: Rc<Cell<bool>>,
     /// How the run is ended whose stream its caller hears.
-    cancel: Option<Cancel>,
+    cancel: Option<Rc<Cancel>>,
 }
 
 /// Nobody has anything for the caller.
@@ -80,8 +80,6 @@ pub(crate) enum Loss {
     Refused(Refusal),
     /// There was no time left to ask anybody.
     TooLate,
-    /// Its caller has left, and whoever was asked is to do no more.
-    Left,
     /// Everybody has failed who could be asked: the last one so.
     Unanswered(Option<Miss>),
 }
@@ -104,7 +102,7 @@ struct Sent {
     /// What is left of the run that it is, if it is told in other words.
     trace: Option<Rc<Trace>>,
     /// How the run is ended, if nobody hears of it any more.
-    cancel: Option<Cancel>,
+    cancel: Option<Rc<Cancel>>,
 }
 
 /// Who was asked, and what came of it.
@@ -289,7 +287,7 @@ impl Pursuit {
         }
         budget.begin();
         let mut sent = self.send(question, prefill);
-        let taken = sent.answered(&self.is_left).await?;
+        let taken = sent.answer.as_mut().await;
         self.take(sent, taken, budget)
     }
 
@@ -310,21 +308,24 @@ impl Pursuit {
         let retelling = self.exchange.retelling(&target, began);
         let trace = retelling.as_ref().map(Retelling::trace);
         let platform = self.keeper.desk().platform().clone();
+        let is_left = self.is_left.clone();
         let run = self.exchange.run_at(&target);
         let is_heard_on = run.as_ref().is_some_and(Run::is_heard_on);
         self.is_heard_on.set(is_heard_on);
-        let cancel = run.map(|run| Cancel {
-            run,
-            trace: trace.clone(),
-            target: target.clone(),
-            headers: self.exchange.headers.clone(),
-            authorization: authorization.clone(),
-            connect,
-            platform: platform.clone(),
-            trail: self.entrant.trail.clone(),
-        });
         let idle = self.exchange.timeouts.idle;
         let delivery = self.exchange.request(&target, authorization, prefill);
+        let cancel = run.zip(delivery.as_ref()).map(|(run, delivery)| {
+            Rc::new(Cancel {
+                run,
+                trace: trace.clone(),
+                target: target.clone(),
+                headers: delivery.request.headers().clone(),
+                connect,
+                platform: platform.clone(),
+                trail: self.entrant.trail.clone(),
+            })
+        });
+        let ends = cancel.clone();
         let (reading, origin) = (self.exchange.reading.clone(), target.origin.clone());
         let open = self.exchange.open.clone();
         let answer = Box::pin(async move {
@@ -343,6 +344,13 @@ impl Pursuit {
                     None => Ok(reply),
                 }
             };
+            let mut sent = pin!(sent);
+            let sent = poll_fn(|cx| match (sent.as_mut().poll(cx), &ends) {
+                (Poll::Pending, Some(run)) if is_left.get() && run.can_be_stopped() => {
+                    Poll::Ready(Err(Outcome::Failed(FailureReason::Abandoned).into()))
+                }
+                (polled, _) => polled,
+            });
             let answered = within(&*platform.clock, patience, sent).await;
             answered.unwrap_or_else(|| {
                 let silent = Failure {
@@ -560,7 +568,7 @@ impl From<Loss> for Refusal {
         match loss {
             Loss::Denied(denial) => denial.into(),
             Loss::Refused(refusal) => refusal,
-            Loss::TooLate | Loss::Left => Self::Upstream {
+            Loss::TooLate => Self::Upstream {
                 last: Outcome::Failed(FailureReason::Timeout),
                 retry_after: None,
                 said: None,
@@ -576,32 +584,14 @@ impl From<Loss> for Refusal {
 }
 
 impl Sent {
-    /// What has come of it; nothing more is to, once its caller `is_left` and it can be ended.
-    async fn answered(&mut self, is_left: &Cell<bool>) -> Result<Result<Reply, Miss>, Loss> {
-        let answered = poll_fn(|cx| match self.answer.as_mut().poll(cx) {
-            Poll::Pending if is_left.get() && self.can_be_stopped() => Poll::Ready(None),
-            polled => polled.map(Some),
-        });
-        match answered.await {
-            Some(taken) => Ok(taken),
-            None => {
-                self.tell("abandoned".into(), None);
-                if let Some(cancel) = self.cancel.take() {
-                    cancel.end().await;
-                }
-                Err(Loss::Left)
-            }
-        }
-    }
-
     fn can_be_stopped(&self) -> bool {
         let cancel = self.cancel.as_ref();
-        cancel.is_some_and(Cancel::can_be_stopped)
+        cancel.is_some_and(|run| run.can_be_stopped())
     }
 
     /// Nobody wants to hear of it any more. A run that may yet say by what name it can be ended is heard until then.
     fn leave(mut self, tasks: &dyn Tasks) {
-        if self.cancel.as_ref().is_some_and(Cancel::may_be_stopped) {
+        if self.cancel.as_ref().is_some_and(|run| run.may_be_stopped()) {
             tasks.spawn(Box::pin(async move {
                 poll_fn(|cx| match self.answer.as_mut().poll(cx) {
                     Poll::Pending if !self.can_be_stopped() => Poll::Pending,

@@ -205,7 +205,6 @@ impl Relay {
                     }
                 }
             }
-            Err(Loss::Left) => self.close(Ending::Abandoned, None, None),
             Err(loss) => {
                 let fault = match &loss {
                     Loss::Denied(Denial::Unknown(fault)) => Some(format!("ledger: {fault}")),

@@ -329,7 +329,7 @@ fn app(
     let (_, apps) = find(installations, installation)
         .map_err(|hint| field.complain(format!("no Dify is named `{installation}`{hint}")))
         .ok()?;
-    let Place { app, .. } = find(apps, name)
+    let Place { app, installation } = find(apps, name)
         .map_err(|hint| field.complain(format!("no app is named `{name}`{hint}")))
         .ok()?;
     let Some(origin) = &app.as_model else {
@@ -347,6 +347,7 @@ fn app(
     }
     Some(Target {
         way: app.runs.clone(),
+        ground: Some(installation.clone()),
         ..Target::alone(app.name.clone(), origin.clone())
     })
 }

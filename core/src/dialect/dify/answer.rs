@@ -1,7 +1,7 @@
 //! An answer, of which only what it cost, how it went, and whether it is whole is read.
 
-use super::{abort, fields::Fields};
-use crate::{sse, usage::Usage};
+use super::abort;
+use crate::{dialect::fields::Fields, sse, usage::Usage};
 
 /// What is said of a run that has failed.
 pub(super) const FAILED: &str = "run: failed";

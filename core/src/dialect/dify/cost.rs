@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{answer::counts, fields::Fields};
-use crate::usage::Usage;
+use super::answer::counts;
+use crate::{dialect::fields::Fields, usage::Usage};
 
 /// What a node of a workflow has cost, by what it says of itself.
 pub(super) fn of_node(node: &Fields<'_>) -> Usage {

@@ -4,7 +4,6 @@ mod abort;
 mod answer;
 mod cost;
 mod fault;
-mod fields;
 mod file;
 mod open;
 mod part;
@@ -27,15 +26,21 @@ pub(crate) use open::{Deed, Open, affinity, made, named, user};
 pub use part::Part;
 pub use put::{Put, UPLOAD};
 pub use query::Query;
+pub(crate) use query::check_user;
 pub(crate) use request::Told;
 pub use request::Wish;
 pub use retelling::{Retelling, Retold, Trace};
 pub(crate) use trouble::{begins_with_trouble, is_suspect, trouble};
 pub use whole::Whole;
 
-use self::fields::Fields;
-
-use crate::{call::below, dialect::json, limit::Limit, overload::Way, sse, upstream::Origin};
+use crate::{
+    call::below,
+    dialect::{fields::Fields, json},
+    limit::Limit,
+    overload::Way,
+    sse,
+    upstream::Origin,
+};
 
 /// A Dify installation: several services behind one address.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! Conversations, messages, tasks, runs and files belong to a user of one app of one installation. Whoever names one of them has
 //! to be answered there; whoever names none can be answered anywhere.
 
-use std::{cell::RefCell, rc::Rc};
+use std::cell::RefCell;
 
 use http::Method;
 use memchr::memchr;
@@ -45,8 +45,6 @@ pub(crate) struct Open {
     pub(crate) names: Vec<u64>,
     /// On whose behalf it is made.
     pub(crate) user: Option<u64>,
-    /// The installations of those who can answer, each in the place of its app.
-    pub(crate) grounds: Vec<Rc<str>>,
     /// What its answer has brought into being.
     pub(crate) made: RefCell<Vec<u64>>,
 }

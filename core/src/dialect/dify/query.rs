@@ -107,8 +107,8 @@ impl Query {
         if user.is_some_and(|user| user.chars().nth(LONGEST_USER).is_some()) {
             return Err(refused("user", "it has more than 255 characters"));
         }
-        if user.is_some_and(|user| user.split(':').next() == Some(SOMEBODY)) {
-            return Err(refused("user", "names that begin so are the gateway's own"));
+        if let Some(user) = user {
+            check_user(user)?;
         }
         let named = match asked.get("conversation") {
             Some(Value::Object(named)) => named.get("id"),
@@ -274,6 +274,14 @@ fn says(value: &Value) -> bool {
         Value::Number(number) => number.as_u64() != Some(0),
         Value::Bool(true) | Value::Object(_) => true,
     }
+}
+
+/// Refuses a name under which the gateway itself asks.
+pub(crate) fn check_user(user: &str) -> Result<(), Malformed> {
+    if user.split(':').next() == Some(SOMEBODY) {
+        return Err(refused("user", "names that begin so are the gateway's own"));
+    }
+    Ok(())
 }
 
 fn refused(param: &'static str, why: &str) -> Malformed {

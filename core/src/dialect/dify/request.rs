@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::fields::Fields;
+use crate::dialect::fields::Fields;
 
 /// What the caller of a run wants of its answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

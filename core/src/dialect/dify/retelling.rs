@@ -13,8 +13,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{abort, cost, fault, fields::Fields, seam::Seam, whole::matters};
+use super::{abort, cost, fault, seam::Seam, whole::matters};
 use crate::{
+    dialect::fields::Fields,
     sse::{self, Framer},
     upstream::Origin,
     usage::Usage,

@@ -6,11 +6,10 @@ use serde_json::Value;
 
 use super::{
     answer::{FAILED, outcome},
-    fields::Fields,
     open,
     seam::Seam,
 };
-use crate::sse;
+use crate::{dialect::fields::Fields, sse};
 
 /// What is said of a run besides what it is, in the order in which Dify says it where it is over.
 const OUTCOME: [&str; 12] = [

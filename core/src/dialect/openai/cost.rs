@@ -4,11 +4,11 @@
 //! SentencePiece with bytes to fall back on) makes more tokens of a text than it has bytes; what is likely is three bytes
 //! to a token. Pictures and sounds are counted by rules of their own.
 
-use std::borrow::Cow;
-
 use memchr::memchr2_iter;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::dialect::fields::Fields;
 
 /// What a provider's template puts around a conversation at most, in tokens.
 const TEMPLATE: u64 = 64;
@@ -52,11 +52,11 @@ pub(super) fn prompt(bytes: usize, conversation: &[u8]) -> Estimate {
     let mut tokens: u64 = 0;
     // What is not laid out as a conversation is text.
     let conversation = may_have_media(conversation).then(|| std::str::from_utf8(conversation));
-    let turns: Vec<Turn<'_>> = match conversation {
+    let turns: Vec<&RawValue> = match conversation {
         Some(Ok(conversation)) => list(conversation),
         _ => Vec::new(),
     };
-    for part in turns.iter().flat_map(Turn::parts) {
+    for part in turns.into_iter().flat_map(parts) {
         let length = part.get().len() as u64;
         let Some(cost) = medium(part) else { continue };
         encoded += length;
@@ -76,18 +76,11 @@ fn may_have_media(conversation: &[u8]) -> bool {
     })
 }
 
-#[derive(Deserialize)]
-struct Turn<'a> {
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-}
-
-impl<'a> Turn<'a> {
-    fn parts(&self) -> Vec<&'a RawValue> {
-        self.content
-            .map(|content| list(content.get()))
-            .unwrap_or_default()
-    }
+/// The parts of what is said in one turn.
+fn parts(turn: &RawValue) -> Vec<&RawValue> {
+    let turn = Fields::read(turn.get().as_bytes());
+    let content = turn.and_then(|turn| turn.get("content"));
+    content.map(list).unwrap_or_default()
 }
 
 /// The list that `text` is, or an empty one. Most are texts, and to hear from the parser that they are not lists is dear: it
@@ -98,20 +91,14 @@ fn list<'a, T: Deserialize<'a>>(text: &'a str) -> Vec<T> {
     read.unwrap_or_default()
 }
 
-#[derive(Deserialize)]
-struct Part<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<Cow<'a, str>>,
-}
-
 /// What sort of thing an object is.
-pub(super) fn kind(raw: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Part<'_>>(raw.get()).ok()?.kind
+pub(super) fn kind(raw: &RawValue) -> Option<String> {
+    Fields::read(raw.get().as_bytes())?.text("type")
 }
 
 /// What a part costs that is not text.
 fn medium(part: &RawValue) -> Option<u64> {
-    match kind(part)?.as_ref() {
+    match kind(part)?.as_str() {
         "image_url" | "input_image" => Some(PICTURE),
         "input_audio" => Some((part.get().len() as u64).div_ceil(SOUND_BYTES_PER_TOKEN)),
         _ => None,

@@ -1,7 +1,6 @@
 //! What an answer has cost, as far as it says so, and as far as it can be told without.
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
@@ -9,7 +8,10 @@ use super::{
     edit::{edited, place},
     event::{Delta, Event, LONGEST_NAME, length},
 };
-use crate::{dialect::json, usage::Usage};
+use crate::{
+    dialect::{fields::Fields, json},
+    usage::Usage,
+};
 
 /// Tokens around a call of a tool that no text shows.
 const CALL: u64 = 16;
@@ -83,33 +85,17 @@ pub(super) fn bytes(raw: Option<&RawValue>) -> u64 {
     }
 }
 
-/// The names of both of OpenAI's APIs.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Counts<'a> {
-    #[serde(borrow)]
-    prompt_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    completion_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    total_tokens: Option<&'a RawValue>,
-}
-
 /// What was counted, and whether a reader of choices finds both parts of it.
 pub(super) fn counted(raw: &RawValue) -> (Usage, bool) {
-    let counts: Counts<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
-    // Whatever is no whole number counts as not given.
-    let count = |raw: Option<&RawValue>| raw?.get().parse().ok();
-    let (prompt, answer) = (count(counts.prompt_tokens), count(counts.completion_tokens));
+    // Both of OpenAI's APIs have names of their own. Whatever is no whole number counts as not given.
+    let counts = Fields::read(raw.get().as_bytes()).unwrap_or_default();
+    let count = |name| counts.number(name);
+    let (prompt, answer) = (count("prompt_tokens"), count("completion_tokens"));
     let is_told = prompt.and(answer).is_some();
     let usage = Usage {
-        tokens_in: prompt.or_else(|| count(counts.input_tokens)),
-        tokens_out: answer.or_else(|| count(counts.output_tokens)),
-        tokens: count(counts.total_tokens),
+        tokens_in: prompt.or_else(|| count("input_tokens")),
+        tokens_out: answer.or_else(|| count("output_tokens")),
+        tokens: count("total_tokens"),
     };
     (usage, is_told)
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::halves::object;
+use crate::dialect::json;
 
 /// How much of what somebody else says of an error is told, in bytes.
 const LONGEST: usize = 2_000;
@@ -16,18 +17,17 @@ pub(crate) fn error(message: &str, kind: &str, param: Option<&str>, code: Option
 /// What `said` of a fault of the caller's own says, where its reader looks for it; nothing, if it stands there. Whatever has one of the
 /// `keys` in it is not told.
 pub(crate) fn refitted<'k>(said: &[u8], mut keys: impl Iterator<Item = &'k str>) -> Option<Bytes> {
-    let plain = object(said).unwrap_or_default();
-    if plain.get("error").is_some_and(Value::is_object) {
-        return None;
-    }
-    let text = |name| plain.get(name).and_then(Value::as_str);
+    let plain = Value::Object(object(said).unwrap_or_default());
+    let text = |path| json::at(&plain, path).and_then(Value::as_str);
     let all = String::from_utf8_lossy(said);
-    let mut message = ["error", "message", "detail"]
+    let mut message = ["/error/message", "/error", "/message", "/detail"]
         .into_iter()
         .find_map(text)
         .unwrap_or(&all);
     if keys.any(|key| all.contains(key) || message.contains(key)) {
         message = "";
+    } else if plain.get("error").is_some_and(Value::is_object) {
+        return None;
     }
     let message = message
         .get(..message.floor_char_boundary(LONGEST))
@@ -77,6 +77,11 @@ mod tests {
             ("", Some("")),
             (r#"{"detail":"is sk-1 a key?"}"#, Some("")),
             (r#"{"detail":"is sk\u002d1 a key?"}"#, Some("")),
+            (
+                r#"{"error":{"message":"is sk-1 a key?","code":"x"}}"#,
+                Some(""),
+            ),
+            (r#"{"error":{"message":"is sk\u002d1 a key?"}}"#, Some("")),
         ] {
             assert_eq!(told(said).as_deref(), expected, "{said}");
         }

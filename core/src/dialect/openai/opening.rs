@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
@@ -10,7 +9,11 @@ use super::{
     event::{Choice, Delta, Event, is_empty, is_life, is_nothing},
     is_done,
 };
-use crate::{dialect::json, sse, upstream::Complaint};
+use crate::{
+    dialect::{fields::Fields, json},
+    sse,
+    upstream::Complaint,
+};
 
 /// What an event means to whoever has heard nothing yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,19 +113,6 @@ struct Told {
     code: Option<u16>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Fields<'a> {
-    #[serde(borrow)]
-    code: Option<&'a RawValue>,
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-}
-
 impl Event<'_> {
     fn error(&self) -> Option<Told> {
         let errors = self.choices.iter().flatten().map(|choice| choice.error);
@@ -131,14 +121,16 @@ impl Event<'_> {
             return Some(Told::read(error));
         }
         if self.is_error() {
-            return Some(Told::of([self.code]).with(self.message));
+            return Some(
+                Told::of([self.code.map(RawValue::get)]).with(self.message.map(RawValue::get)),
+            );
         }
         if self.choices.iter().flatten().any(Choice::has_failed) {
             return Some(Told::of([]));
         }
         match self.name() {
             // The Responses API: the fields of the error are the event's own.
-            Some("error") => Some(Told::of([self.code])),
+            Some("error") => Some(Told::of([self.code.map(RawValue::get)])),
             Some("response.failed") => {
                 let response: Option<Event<'_>> = self
                     .response
@@ -167,18 +159,19 @@ impl Choice<'_> {
 
 impl Told {
     fn read(error: &RawValue) -> Self {
-        let fields: Fields<'_> = serde_json::from_str(error.get()).unwrap_or_default();
-        Self::of([fields.code, fields.status, fields.kind]).with(fields.message)
+        let fields = Fields::read(error.get().as_bytes()).unwrap_or_default();
+        let said = ["code", "status", "type"].map(|name| fields.get(name));
+        Self::of(said).with(fields.get("message"))
     }
 
     /// What is said for people to read counts only where there is no other word for it.
-    fn with(mut self, message: Option<&RawValue>) -> Self {
-        self.message = message.map_or_else(String::new, |raw| raw.get().to_ascii_lowercase());
+    fn with(mut self, message: Option<&str>) -> Self {
+        self.message = message.map(str::to_ascii_lowercase).unwrap_or_default();
         self
     }
 
-    fn of<'a>(said: impl IntoIterator<Item = Option<&'a RawValue>>) -> Self {
-        let said: Vec<&str> = said.into_iter().flatten().map(RawValue::get).collect();
+    fn of<'a>(said: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        let said: Vec<&str> = said.into_iter().flatten().collect();
         let code = said
             .iter()
             .find_map(|raw| raw.trim_matches('"').parse().ok());

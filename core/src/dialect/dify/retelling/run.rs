@@ -10,8 +10,8 @@ use crate::{
         dify::{
             answer::{counts, of_message},
             cost,
-            fields::Fields,
         },
+        fields::Fields,
         json,
     },
     sse,

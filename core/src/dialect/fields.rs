@@ -11,10 +11,11 @@ use serde_json::value::RawValue;
 use crate::dialect::json;
 
 /// All of them, of requests, of events, and of what events bring.
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 36] = [
     "answer",
     "code",
     "completion_tokens",
+    "content",
     "conversation_id",
     "created_at",
     "data",
@@ -25,9 +26,11 @@ const NAMES: [&str; 32] = [
     "finished_at",
     "from_variable_selector",
     "id",
+    "input_tokens",
     "message",
     "message_id",
     "metadata",
+    "output_tokens",
     "outputs",
     "paused_nodes",
     "process_data",
@@ -40,6 +43,7 @@ const NAMES: [&str; 32] = [
     "text",
     "total_steps",
     "total_tokens",
+    "type",
     "usage",
     "user",
     "workflow_id",
@@ -47,8 +51,13 @@ const NAMES: [&str; 32] = [
 ];
 
 /// What an object says, whose numbers and texts stay as they were written. Of what it says twice, the last word counts, as for Python.
-#[derive(Default)]
 pub(super) struct Fields<'a>([Option<&'a str>; NAMES.len()]);
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self([None; NAMES.len()])
+    }
+}
 
 impl<'a> Fields<'a> {
     /// What `json` says; nothing, if it is no object. What Python takes for a number is one here, too.
