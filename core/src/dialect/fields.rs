@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 use crate::dialect::json;
 
 /// All of them, of requests, of events, and of what events bring.
-const NAMES: [&str; 36] = [
+const NAMES: [&str; 37] = [
     "answer",
+    "choices",
     "code",
     "completion_tokens",
     "content",

@@ -559,7 +559,7 @@ impl Relay {
             counted: self.counted.take().unwrap_or(counted),
             first_byte: self.first_byte,
             served_by: self.served_by.take(),
-            refusal,
+            refusal: refusal.filter(|_| !self.is_left),
             detail: self.meter.fault().or(detail),
         };
         if let (Some((Parting::Stop { path, body }, tasks)), Some(mut pursuit)) = (parting, pursuit)

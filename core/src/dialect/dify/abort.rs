@@ -80,12 +80,13 @@ impl Run {
 fn stop_path(run: &str, task: &str) -> Option<String> {
     // An app that stands for a model has its version in its address.
     let (version, below) = run.split_at(if run.starts_with("/v1/") { 3 } else { 0 });
-    Some(match below {
-        "/chat-messages" | "/completion-messages" => format!("{version}{below}/{task}/stop"),
-        "/workflows/run" => format!("{version}/workflows/tasks/{task}/stop"),
-        _ if super::is_run(run) => format!("{version}/workflows/tasks/{task}/stop"),
+    let tasks = match below {
+        "/chat-messages" | "/completion-messages" => below,
+        "/workflows/run" => "/workflows/tasks",
+        _ if super::is_run(run) => "/workflows/tasks",
         _ => return None,
-    })
+    };
+    Some([version, tasks, "/", task, "/stop"].concat())
 }
 
 /// The name of a task, of which an event says so much in JSON. It becomes a part of a path, so that nothing else will do.

@@ -8,7 +8,7 @@ use super::{
     counted::{bytes, counted, tokens},
     cut::cut,
     edit::{edited, place},
-    event::{Bare, Choice, Delta, Event, is_empty, is_life, is_nothing, length},
+    event::{Choice, Delta, Event, is_empty, is_life, is_nothing, length},
     failure::failure,
     is_done,
     plain::{self, Calls, Edits},
@@ -16,7 +16,7 @@ use super::{
     transcript::Transcript,
 };
 use crate::{
-    dialect::{Dialect, Verdict, json},
+    dialect::{Dialect, Verdict, fields::Fields, json},
     sse,
     usage::Usage,
 };
@@ -220,7 +220,8 @@ impl Meter {
         if !data.trim_ascii().starts_with(b"{") {
             return Verdict::Garbled;
         }
-        let Bare { error, .. } = json::read(data).unwrap_or_default();
+        let fields = Fields::read(data).unwrap_or_default();
+        let error = fields.get("error");
         if is_named_error || error.is_some_and(|error| !is_nothing(error)) {
             (self.failed, self.over) = (true, true);
         } else {
@@ -242,7 +243,7 @@ impl Meter {
         if let Some(raw) = told.filter(|raw| raw.get() != "null") {
             (self.usage, self.is_told) = counted(raw);
         }
-        let fails = event.error.is_some_and(|error| !is_nothing(error))
+        let fails = event.error.is_some_and(|error| !is_nothing(error.get()))
             || event.is_error()
             || is_named_error
             || event.choices.iter().flatten().any(Choice::has_failed)
@@ -318,7 +319,7 @@ impl Meter {
         {
             plain::rename(message, choice.delta, data, edits);
         } else if self.asked > 0 && said.is_none() {
-            let nothing = choice.delta.and_then(|delta| place(delta, data));
+            let nothing = choice.delta.and_then(|delta| place(delta.get(), data));
             edits.extend(nothing.map(|place| (place, "{}".into())));
         }
         let untold = choice

@@ -55,7 +55,7 @@ pub(crate) fn completed(answer: &[u8], prompt: u64) -> Option<Bytes> {
         said.insert(name.into(), tokens.into());
     }
     let said = Value::Object(said).to_string();
-    Some(edited(answer, &mut [(place(raw, answer)?, said)]))
+    Some(edited(answer, &mut [(place(raw.get(), answer)?, said)]))
 }
 
 /// How many tokens of text a piece of a chat brings at most.

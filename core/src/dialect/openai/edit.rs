@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::value::RawValue;
 
 /// Where in `text` that stands which was read from it; nothing, if it was read from another one.
-pub(super) fn place(raw: &RawValue, text: &[u8]) -> Option<Range<usize>> {
-    let start = raw.get().as_ptr().addr();
+pub(super) fn place(part: &str, text: &[u8]) -> Option<Range<usize>> {
+    let start = part.as_ptr().addr();
     let start = start.checked_sub(text.as_ptr().addr())?;
-    let end = start.checked_add(raw.get().len())?;
+    let end = start.checked_add(part.len())?;
     (end <= text.len()).then_some(start..end)
 }
 

@@ -43,17 +43,6 @@ pub(super) struct Event<'a> {
     pub(super) output: Option<&'a RawValue>,
 }
 
-/// An event, however little sense it makes.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Bare<'a> {
-    #[serde(borrow)]
-    pub(super) error: Option<&'a RawValue>,
-    /// Its choices, be they none.
-    #[serde(borrow, deserialize_with = "said")]
-    pub(super) choices: Option<&'a RawValue>,
-}
-
 /// What an event says of one of the answers that were asked for, be it of each that it is nothing.
 #[derive(Default)]
 pub(super) struct Choice<'a> {
@@ -280,7 +269,7 @@ impl Choice<'_> {
         matches!(
             reason,
             Some("\"error\"" | "\"insufficient_system_resource\"")
-        ) || self.error.is_some_and(|error| !is_nothing(error))
+        ) || self.error.is_some_and(|error| !is_nothing(error.get()))
     }
 
     /// Whether it says that its provider did not want to go on.
@@ -332,13 +321,6 @@ pub(super) fn is_life(name: &[u8]) -> bool {
     matches!(name, b"ping" | b"keepalive" | b"keep-alive" | b"heartbeat")
 }
 
-/// What is said, be it nothing.
-fn said<'de: 'a, 'a, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'a RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
 /// The bytes of something that may be anything; none, if it says nothing.
 pub(super) fn length(raw: &RawValue) -> u64 {
     if is_empty(raw) {
@@ -365,6 +347,6 @@ fn number(raw: Option<&RawValue>) -> u64 {
 }
 
 /// Whether it says that there is nothing, as some do of an error.
-pub(super) fn is_nothing(raw: &RawValue) -> bool {
-    is_empty(raw) || raw.get() == "false"
+pub(super) fn is_nothing(said: &str) -> bool {
+    matches!(said, "null" | "\"\"" | "[]" | "{}" | "false")
 }

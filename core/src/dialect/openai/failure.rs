@@ -3,23 +3,25 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
-use super::event::{Bare, Event, is_nothing};
-use crate::{dialect::json, sse};
+use super::event::{Event, is_nothing};
+use crate::{
+    dialect::{fields::Fields, json},
+    sse,
+};
 
 /// The error that `event` is, where its reader looks for one: `{"error": …}`, or an event of the Responses API. Clients take whatever
 /// else providers say for a piece of an answer, and its end for the answer's; of a stream of choices, some of them an error too that
 /// has choices beside it. Nothing, if it says no more than that it has failed.
 pub(super) fn failure(event: &Bytes, in_choices: bool) -> Option<Bytes> {
     let data = sse::data(event)?;
-    let says = |error: &&RawValue| !is_nothing(error);
-    let Bare { error, choices } = json::read(&data).unwrap_or_default();
-    let mut error = error.filter(says);
+    let says = |error: &&str| !is_nothing(error);
+    let fields = Fields::read(&data).unwrap_or_default();
+    let mut error = fields.get("error").filter(says);
     // What makes no sense is not known by more than that.
     let read: Option<Event<'_>> = json::read(&data).ok();
     let stands = match &read {
-        _ if in_choices => error.is_some() && choices.is_none(),
+        _ if in_choices => error.is_some() && fields.get("choices").is_none(),
         Some(read) => error.is_some() || read.name().is_some(),
         None => true,
     };
@@ -27,10 +29,10 @@ pub(super) fn failure(event: &Bytes, in_choices: bool) -> Option<Bytes> {
         return Some(event.clone());
     }
     let choices = read.and_then(|read| read.choices).unwrap_or_default();
-    let of_choice = || choices.iter().find_map(|choice| choice.error.filter(says));
-    error = error.or_else(of_choice);
+    let mut errors = choices.iter().filter_map(|choice| choice.error);
+    error = error.or_else(|| errors.find_map(|error| Some(error.get()).filter(says)));
     let error = match error {
-        Some(error) => Cow::Borrowed(error.get().as_bytes()),
+        Some(error) => Cow::Borrowed(error.as_bytes()),
         None if !choices.is_empty() => return None,
         None => data.clone(),
     };

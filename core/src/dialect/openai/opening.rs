@@ -117,7 +117,7 @@ impl Event<'_> {
     fn error(&self) -> Option<Told> {
         let errors = self.choices.iter().flatten().map(|choice| choice.error);
         let mut errors = [self.error].into_iter().chain(errors).flatten();
-        if let Some(error) = errors.find(|raw| !is_nothing(raw)) {
+        if let Some(error) = errors.find(|raw| !is_nothing(raw.get())) {
             return Some(Told::read(error));
         }
         if self.is_error() {

@@ -6,10 +6,13 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     edit::place,
-    event::{Bare, Delta, is_empty},
+    event::{Delta, is_empty},
     splice::ALIKE,
 };
-use crate::{dialect::json, usage::Usage};
+use crate::{
+    dialect::{fields::Fields, json},
+    usage::Usage,
+};
 
 /// How much is kept of calls of tools, to tell them apart, and what each comes to besides its name; in bytes.
 const MOST_HELD: usize = 1 << 16;
@@ -27,9 +30,8 @@ pub(super) fn is_comment(block: &[u8]) -> bool {
 /// How `data`, which is an event without choices, comes to have some: none. Nothing if it is no object.
 pub(super) fn choices(data: &[u8]) -> Option<(Range<usize>, Cow<'static, str>)> {
     let inside = data.trim_ascii_start().strip_prefix(b"{")?;
-    let bare: Bare<'_> = json::read(data).ok()?;
-    if let Some(raw) = bare.choices {
-        return Some((place(raw, data)?, "[]".into()));
+    if let Some(choices) = Fields::read(data)?.get("choices") {
+        return Some((place(choices, data)?, "[]".into()));
     }
     let start = data.len() - inside.len();
     let is_all = inside.trim_ascii_start().starts_with(b"}");
@@ -53,7 +55,7 @@ pub(super) fn rename<'a>(
         (delta, "\"delta\"", "\"message\""),
     ];
     for (raw, name, other) in names {
-        let place = raw.and_then(|raw| place(raw, data));
+        let place = raw.and_then(|raw| place(raw.get(), data));
         let before = place.and_then(|place| data.get(..place.start));
         let named = before.and_then(|before| before.trim_ascii_end().strip_suffix(b":"));
         let named = named.map(<[u8]>::trim_ascii_end);
@@ -68,7 +70,7 @@ pub(super) fn rename<'a>(
 /// Has `raw` be the whole number that it means, where it is a text or a fraction.
 pub(super) fn count(raw: Option<&RawValue>, number: u64, data: &[u8], edits: &mut Edits<'_>) {
     let odd = raw.filter(|raw| !is_empty(raw) && raw.get().parse::<u64>().is_err());
-    let place = odd.and_then(|raw| place(raw, data));
+    let place = odd.and_then(|raw| place(raw.get(), data));
     edits.extend(place.map(|place| (place, number.to_string().into())));
 }
 
@@ -95,7 +97,7 @@ impl Calls {
         data: &[u8],
         edits: &mut Edits<'_>,
     ) -> Option<()> {
-        let of = |raw: Option<&RawValue>| place(raw?, data);
+        let of = |raw: Option<&RawValue>| place(raw?.get(), data);
         for call in delta.tool_calls.iter().flatten() {
             let number = call.index();
             count(call.index, number, data, edits);
@@ -103,7 +105,7 @@ impl Calls {
                 let behind = of(call.last).map(|last| last.end..last.end);
                 edits.extend(behind.map(|place| (place, r#","function":{}"#.into())));
             } else if let Some(written) = call.written.filter(|raw| raw.get() == "null") {
-                edits.extend(place(written, data).map(|place| (place, "{}".into())));
+                edits.extend(place(written.get(), data).map(|place| (place, "{}".into())));
             }
             let id = call.id.filter(|id| !is_empty(id)).map(RawValue::get);
             let known = self.0.iter().rfind(|known| known.number == number);

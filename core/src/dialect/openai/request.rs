@@ -75,7 +75,7 @@ impl Asked {
         }
         let fields: Fields<'_> =
             serde_json::from_str(text).map_err(|error| Malformed::body(describe(&error)))?;
-        let place = |raw: &RawValue| place(raw, &body).unwrap_or_default();
+        let place = |raw: &RawValue| place(raw.get(), &body).unwrap_or_default();
         let model = fields
             .model
             .map(|raw| read::<String>(raw, "model", "a text"))
