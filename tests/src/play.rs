@@ -15,6 +15,9 @@ use crate::{
 /// What a gateway may hold at any time, in megabytes.
 const MOST_MEMORY: u64 = 256;
 
+/// How often it is looked whether all has been asked that was expected.
+const MOMENT: Duration = Duration::from_millis(50);
+
 /// After how long a gateway has forgotten what it has learnt of its upstreams, in simulated time.
 const FORGOTTEN: Duration = Duration::from_secs(3_600);
 
@@ -117,6 +120,13 @@ fn perform(
     let reply = replies.into_iter().next().unwrap_or_default();
     if cut == Cut::AsWritten && step.concurrent.is_none() {
         wrong.extend(check::pace(expect, &reply));
+    }
+    // What is done behind an answer comes a moment after it.
+    for _ in 0..20 {
+        if stage.script().is_over() {
+            break;
+        }
+        stage.wait(MOMENT);
     }
     wrong.extend(check::upstreams(expect, &step.call, stage));
     wrong.extend(check::leaks(&reply, stage));

@@ -93,6 +93,13 @@ impl Script {
         answer
     }
 
+    /// Whether all has been asked that has to be.
+    pub fn is_over(&self) -> bool {
+        let scene = self.scene();
+        let mut left = scene.answers.values().flatten();
+        left.all(|answer| answer.spare)
+    }
+
     /// What was seen, and what is wrong with it: too many requests, or too few.
     pub fn outcome(&self) -> (BTreeMap<String, Vec<Request>>, Vec<String>) {
         let scene = self.scene();
