@@ -30,7 +30,7 @@ pub struct Model {
     pub stream_upstream: bool,
     /// Whether somebody else is asked as well where the first word is late.
     pub hedge: Option<Hedge>,
-    /// What is allowed of requests that ask for it by its name.
+    /// What is allowed of requests that ask for it by its name, and of those for any of its targets.
     pub limits: Vec<Rc<Limit>>,
 }
 

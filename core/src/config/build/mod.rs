@@ -135,7 +135,7 @@ impl Builder<'_> {
             let name = key.name.as_str();
             Some((name, field, model(name, field, self.runtime, &known)?))
         });
-        config.models = resolved(&listed.collect::<Vec<_>>());
+        config.models = resolved(&listed.collect::<Vec<_>>(), &installations);
         for field in root
             .field("routes")
             .map(|field| field.list())

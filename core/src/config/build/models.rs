@@ -206,7 +206,9 @@ fn reason(field: &Field<'_>) -> Option<Reason> {
 pub(super) type Named<'f> = (&'f str, &'f Field<'f>, Listed);
 
 /// The models of `listed`, where those that are another model's name stand for its targets.
-pub(super) fn resolved(listed: &[Named<'_>]) -> FlatMap<Rc<Model>> {
+///
+/// The limits of an app that is among the targets hold for all of them: what will be asked of it alone is not known before.
+pub(super) fn resolved(listed: &[Named<'_>], installations: &Installations) -> FlatMap<Rc<Model>> {
     let mut models = FlatMap::default();
     for (name, field, one) in listed {
         let mut targets = Vec::new();
@@ -214,6 +216,15 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> FlatMap<Rc<Model>> {
         if !expand(one, listed, &mut way, &mut Vec::new(), &mut targets) {
             let way = way.join(" -> ");
             field.complain(format!("its targets come back to themselves: {way}"));
+        }
+        let mut limits = one.limits.clone();
+        for (_, Place { app, .. }) in installations.iter().flat_map(|(_, (_, apps))| apps) {
+            if targets
+                .iter()
+                .any(|target: &Target| target.name == app.name)
+            {
+                limits.extend_from_slice(&app.limits);
+            }
         }
         let all = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         let all = NonZeroU32::new(all.clamp(1, MOST_ATTEMPTS));
@@ -228,7 +239,7 @@ pub(super) fn resolved(listed: &[Named<'_>]) -> FlatMap<Rc<Model>> {
             rescue: one.rescue,
             stream_upstream: one.stream_upstream,
             hedge: one.hedge,
-            limits: one.limits.clone(),
+            limits,
         };
         models.insert((*name).into(), Rc::new(model));
     }
@@ -339,12 +350,6 @@ fn app(
         ));
         return None;
     };
-    if !app.limits.is_empty() {
-        field.complain(format!(
-            "`limits` of `{}` is not available yet where it stands for a model",
-            app.name
-        ));
-    }
     Some(Target {
         way: app.runs.clone(),
         ground: Some(installation.clone()),
