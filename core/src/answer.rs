@@ -35,6 +35,9 @@ const EVENTS: HeaderValue = HeaderValue::from_static(EVENTS_TYPE);
 
 const COMPRESSED: &str = "the answer is compressed, which nobody asked for";
 
+/// The caller has left.
+pub(crate) const ABANDONED: Outcome = Outcome::Failed(FailureReason::Abandoned);
+
 /// Something for the caller.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -314,6 +317,14 @@ async fn begun(mut body: Body, opening: impl Fn(&[u8]) -> Opening) -> Result<Beg
 }
 
 impl Miss {
+    /// One that says nothing of how whoever was to be asked is.
+    pub(crate) fn no_sign(outcome: Outcome) -> Self {
+        Self {
+            is_no_sign: true,
+            ..outcome.into()
+        }
+    }
+
     pub(crate) fn garbled(why: &str) -> Self {
         Self {
             detail: Some(why.into()),

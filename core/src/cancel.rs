@@ -58,6 +58,9 @@ impl Cancel {
 
     /// Ends it by posting `body` to `path`. Says what is wrong if it may go on all the same.
     pub(crate) async fn stop(&self, path: &str, body: String) -> Option<String> {
+        if let Some(trace) = &self.trace {
+            trace.is_over.set(true);
+        }
         let clock = &*self.platform.clock;
         let began = clock.now();
         let mut headers = self.headers.clone();
@@ -81,10 +84,11 @@ impl Cancel {
         (!has_stopped).then(|| format!("the run could not be stopped: {outcome}"))
     }
 
-    /// Ends it if it goes on.
-    async fn end(self: Rc<Self>) {
-        if let Some(Parting::Stop { path, body }) = self.given_up() {
-            self.stop(&path, body).await;
+    /// Ends it if it goes on. Says what is wrong if it may go on all the same.
+    pub(crate) async fn end(&self) -> Option<String> {
+        match self.given_up() {
+            Some(Parting::Stop { path, body }) => self.stop(&path, body).await,
+            _ => None,
         }
     }
 
@@ -92,7 +96,9 @@ impl Cancel {
     pub(crate) fn give_up(self: Rc<Self>) {
         if self.can_be_stopped() {
             let tasks = self.platform.tasks.clone();
-            tasks.spawn(Box::pin(self.end()));
+            tasks.spawn(Box::pin(async move {
+                self.end().await;
+            }));
         }
     }
 }

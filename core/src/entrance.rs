@@ -26,6 +26,12 @@ pub(crate) struct Entrant {
 }
 
 impl Entrant {
+    /// Whether there is room on this `way` at once.
+    pub(crate) fn has_room(&self, way: &Way) -> bool {
+        let now = self.platform.clock.now();
+        self.holdings.gates().of(&way.gate).has_room(way, now)
+    }
+
     /// Waits until there is room on this `way`, for so long as it says and no longer than `limit`, or says that there is none.
     pub(crate) async fn pass(&self, way: &Way, limit: Duration) -> Result<Passage, Refusal> {
         let (way, who) = (way.clone(), self.who.clone());
@@ -61,8 +67,9 @@ pub(crate) fn crowd(taken: &Result<Reply, Miss>) -> Sign {
         Ok(reply) => reply.outcome(),
         Err(miss) => miss.outcome,
     };
+    let is_dify = taken.as_ref().is_err_and(|miss| miss.said.is_some());
     let status = outcome.status().map(|status| status.as_u16());
-    match (outcome, status) {
+    match (outcome, status.filter(|_| !is_dify)) {
         (Outcome::Failed(FailureReason::Timeout | FailureReason::Broken), _) => Sign::Overloaded,
         (_, Some(502..=504)) => Sign::Overloaded,
         (_, Some(429)) => Sign::Busy,

@@ -140,6 +140,11 @@ impl Exchange {
         self.timeouts.attempt(self.is_streamed(), left, others)
     }
 
+    /// Whether an app is given files before it is asked.
+    pub(crate) fn has_files(&self) -> bool {
+        self.query.as_ref().is_some_and(|query| query.has_files)
+    }
+
     /// Whether targets stream the answer.
     fn is_streamed(&self) -> bool {
         matches!(&self.payload, Payload::Asked(asked) if asked.is_streamed())

@@ -223,13 +223,21 @@ pub(crate) async fn app(
     // Whoever stops a run must name the user who began it.
     let is_several = places.are_several();
     // What is asked of it as of a model may be asked in the gateway's own name.
-    let is_model = app.as_model.is_some();
+    let is_model = places.all().any(|place| place.app.as_model.is_some());
     let wants_user = wants_user || is_several || is_model;
     let (mut told, body) = told(config, call, body, wants_user, is_run).await?;
     let user = told.user.take();
-    let of_query = call.query.as_deref().and_then(dify::user_of_query);
-    for user in [&user, &of_query].into_iter().flatten() {
-        if is_model {
+    if is_model {
+        // Python reads more than is read here.
+        if is_json(&call.headers) && !told.is_read && body.size() != Some(0) {
+            return Err(Malformed {
+                message: "the body is no object of JSON".into(),
+                param: None,
+            }
+            .into());
+        }
+        let of_query = call.query.as_deref().and_then(dify::user_of_query);
+        for user in [&user, &of_query].into_iter().flatten() {
             dify::check_user(user)?;
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     dialect::dify::{Deed, Open},
     dispatch::{Attempts, Hedge, Target, refuses_gateway},
     exchange::Exchange,
-    health::Sign,
+    health::{Health, Sign},
     holdings::Holdings,
     platform::Platform,
     time::Timestamp,
@@ -183,8 +183,7 @@ impl Round {
     fn unheard(&self, turn: &Turn) {
         if !turn.is_noted {
             let now = self.platform.clock.now();
-            let mut health = self.holdings.health();
-            health.unheard(&turn.target.name, turn.began, now);
+            leave_unheard(&mut self.holdings.health(), turn, now);
         }
     }
 
@@ -284,7 +283,7 @@ impl Round {
         let now = self.platform.clock.now();
         let mut health = self.holdings.health();
         if taken.as_ref().is_err_and(|miss| miss.is_no_sign) {
-            health.unheard(&turn.target.name, turn.began, now);
+            leave_unheard(&mut health, turn, now);
             return;
         }
         let (sign, rest) = match taken {
@@ -296,7 +295,9 @@ impl Round {
         };
         let dice = &mut self.platform.dice.borrow_mut();
         if let Some(ground) = turn.target.stands_on() {
-            let sign = if is_of_ground(outcome) {
+            // What Dify itself says of an app is no word on the installation.
+            let is_dify = taken.as_ref().is_err_and(|miss| miss.said.is_some());
+            let sign = if is_of_ground(outcome) && !is_dify {
                 Sign::Ill
             } else {
                 Sign::Well
@@ -403,6 +404,14 @@ impl Drop for Round {
         for turn in [self.turn.take(), self.other.take()].into_iter().flatten() {
             self.unheard(&turn);
         }
+    }
+}
+
+/// Of whoever was asked, and of what it stands on, nobody will learn anything.
+fn leave_unheard(health: &mut Health, turn: &Turn, now: Timestamp) {
+    let names = [Some(&*turn.target.name), turn.target.stands_on()];
+    for name in names.into_iter().flatten() {
+        health.unheard(name, turn.began, now);
     }
 }
 

@@ -949,7 +949,7 @@ fn an_app_of_dify_s_can_stand_for_a_model() {
         (
             r#", "app": "chat", "limits": [{"requests": 1, "per": "1m"}]"#,
             "dify.main/a",
-            Some("`limits` of `dify.main/a` is not available yet"),
+            None,
         ),
     ] {
         let built = build(&format!(
@@ -957,8 +957,10 @@ fn an_app_of_dify_s_can_stand_for_a_model() {
         ));
         match (built, expected) {
             (Ok(config), None) => {
-                let target = &config.models.get("m").unwrap().targets[0];
+                let model = config.models.get("m").unwrap();
+                let target = &model.targets[0];
                 assert_eq!(target.origin.base.to_string(), "http://h/x/v1");
+                assert_eq!(model.limits.len(), usize::from(fields.contains("limits")));
             }
             (Err(problems), Some(expected)) => {
                 let expected = format!("models.m.targets[0]: {expected}");

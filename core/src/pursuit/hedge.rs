@@ -62,7 +62,7 @@ impl Pursuit {
         };
         // Each is charged for what it was asked: whoever is left may have done all of it.
         match (is_first, has_won) {
-            _ if spare.is_none() => {}
+            _ if spare.is_none() => budget.spent = budget.spent.with(said),
             (true, true) => budget.also_lost(spare),
             (true, false) => {
                 budget.failed(cost, said);
@@ -81,14 +81,20 @@ impl Pursuit {
         }
         if has_won {
             other.tell("outpaced".into(), None);
-            other.leave(&*self.tasks());
+            other.passage = budget.passage.take_if(|_| !is_first);
+            drop(other);
             self.round.leave_other();
-            budget.passage = budget.passage.take().filter(|_| is_first);
             return self.take(one, taken, budget);
         }
         let refused = self.take(one, taken, budget)?;
         // Whoever was asked first has passed a gate, if somebody has.
         budget.passage = budget.passage.take().filter(|_| !is_first);
+        if self.is_left.get() {
+            return Ok(refused);
+        }
+        let run = other.cancel.as_ref();
+        self.is_heard_on
+            .set(run.is_some_and(|run| run.run.is_heard_on()));
         self.round.swap();
         let taken = other.answer.as_mut().await;
         let taken = self.take(other, taken, budget)?;
@@ -122,6 +128,9 @@ impl Pursuit {
             .await
             .ok()?;
         let spare = self.keeper.keep(admission.held);
+        if self.is_left.get() {
+            return None;
+        }
         // Whoever is not asked has spent nothing of it.
         let question = self.round.hedge()?;
         spare.bill(Bill::AtLeast(0));

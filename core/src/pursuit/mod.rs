@@ -4,12 +4,12 @@ mod hedge;
 
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
+    mem,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use http::StatusCode;
 
 use crate::{
     admission::Denial,
-    answer::{self, Content, Miss, Reply},
+    answer::{self, ABANDONED, Content, Miss, Reply},
     body::{Body, Course},
     budget::Budget,
     cancel::Cancel,
@@ -59,8 +59,9 @@ pub(crate) struct Pursuit {
     pub(crate) forgiving: bool,
     round: Round,
     entrant: Entrant,
-    /// The gate where there was no room last, and what is said of that.
-    full: Option<(Arc<str>, Refusal)>,
+    /// The gates where there was no room, and what was said at the last one.
+    full: Vec<Arc<str>>,
+    refusal: Option<Refusal>,
     deadline: Timestamp,
     /// What its caller has heard was said by an app of Dify's, be it in part.
     is_of_app: bool,
@@ -98,11 +99,15 @@ struct Sent {
     began: Timestamp,
     answer: Pin<Box<dyn Future<Output = Result<Reply, Miss>>>>,
     trail: Trail,
+    /// It has come to its end; and what came of it is told.
+    is_over: bool,
     is_told: bool,
     /// What is left of the run that it is, if it is told in other words.
     trace: Option<Rc<Trace>>,
     /// How the run is ended, if nobody hears of it any more.
     cancel: Option<Rc<Cancel>>,
+    /// Its place, where it has lost to somebody faster.
+    passage: Option<Passage>,
 }
 
 /// Who was asked, and what came of it.
@@ -126,7 +131,8 @@ impl Pursuit {
             forgiving: false,
             round,
             entrant,
-            full: None,
+            full: Vec::new(),
+            refusal: None,
             deadline,
             is_of_app: false,
             is_left: Rc::default(),
@@ -171,10 +177,8 @@ impl Pursuit {
             Some((reply, target)) if missed.is_none() || !reply.is_ignorant() => {
                 Ok((reply, target))
             }
-            _ => Err(match (&missed, self.full.take()) {
-                (Some(miss), Some((_, refusal))) if miss.outcome == CROWDED => {
-                    Loss::Refused(refusal)
-                }
+            _ => Err(match (&missed, self.refusal.take()) {
+                (Some(miss), Some(refusal)) if miss.outcome == CROWDED => Loss::Refused(refusal),
                 _ => Loss::Unanswered(missed),
             }),
         }
@@ -214,7 +218,8 @@ impl Pursuit {
             return Ok(None);
         };
         self.exchange.keep(self.round.has_more());
-        let hedge = self.exchange.hedge().filter(|_| last.is_none());
+        let may_hedge = last.is_none() && !self.exchange.has_files();
+        let hedge = self.exchange.hedge().filter(|_| may_hedge);
         let taken = match hedge.and_then(|hedge| self.round.hedge_after(hedge)) {
             Some(after) => self.hedged(after, question, budget).await,
             None => self.put(question, None, budget).await,
@@ -232,23 +237,27 @@ impl Pursuit {
         // Whoever is asked once more has its place still.
         budget.passage = budget.passage.take().filter(is_through);
         if let (Some(way), None) = (&target.way, &budget.passage) {
-            let left = self.deadline.since(self.now());
             // Nobody waits twice at one gate.
-            let full = self.full.take_if(|(gate, _)| *gate == way.gate);
-            let limit = if full.is_some() { Duration::ZERO } else { left };
-            match self.entrant.pass(way, limit).await {
+            if self.full.contains(&way.gate) && !self.entrant.has_room(way) {
+                return Err(Miss::no_sign(CROWDED));
+            }
+            let left = self.deadline.since(self.now());
+            match self.entrant.pass(way, left).await {
                 Ok(passage) => budget.passage = Some(passage),
                 Err(refusal) => {
-                    self.full = full.or_else(|| Some((way.gate.clone(), refusal)));
-                    return Err(turned_away(CROWDED));
+                    self.full.push(way.gate.clone());
+                    self.refusal = Some(refusal);
+                    return Err(Miss::no_sign(CROWDED));
                 }
             }
             if self.now() >= self.deadline {
-                return Err(turned_away(Outcome::Failed(FailureReason::Timeout)));
+                return Err(Miss::no_sign(Outcome::Failed(FailureReason::Timeout)));
             }
         }
         if let Some(passage) = &mut budget.passage {
-            passage.sent(self.exchange.is_soon || target.origin.app.is_some());
+            // How long files take to be uploaded says nothing of how much there is to do.
+            let is_soon = self.exchange.is_soon || target.origin.app.is_some();
+            passage.sent(is_soon && !self.exchange.has_files());
         }
         Ok(())
     }
@@ -334,7 +343,7 @@ impl Pursuit {
                 detail: "the path does not fit the target's address".into(),
             })?;
             let sent = async {
-                let mut response = deliver(delivery, &platform, connect).await?;
+                let mut response = deliver(delivery, &platform, connect, &is_left).await?;
                 if let Some(retelling) = retelling {
                     response = retold(retelling, response, &*platform.clock, idle).await?;
                 }
@@ -347,12 +356,12 @@ impl Pursuit {
             let mut sent = pin!(sent);
             let sent = poll_fn(|cx| match (sent.as_mut().poll(cx), &ends) {
                 (Poll::Pending, Some(run)) if is_left.get() && run.can_be_stopped() => {
-                    Poll::Ready(Err(Outcome::Failed(FailureReason::Abandoned).into()))
+                    Poll::Ready(Err(Miss::no_sign(ABANDONED)))
                 }
                 (polled, _) => polled,
             });
             let answered = within(&*platform.clock, patience, sent).await;
-            answered.unwrap_or_else(|| {
+            let mut answered = answered.unwrap_or_else(|| {
                 let silent = Failure {
                     reason: FailureReason::Timeout,
                     detail: "no answer in time".into(),
@@ -361,7 +370,14 @@ impl Pursuit {
                     is_no_sign: is_hurried,
                     ..silent.into()
                 })
-            })
+            });
+            if let (Err(miss), Some(run)) = (&mut answered, &ends)
+                && miss.outcome == ABANDONED
+            {
+                // Until then it is in progress.
+                miss.detail = run.end().await;
+            }
+            answered
         });
         Sent {
             target,
@@ -369,9 +385,11 @@ impl Pursuit {
             began,
             answer,
             trail: self.entrant.trail.clone(),
+            is_over: false,
             is_told: false,
             trace,
             cancel,
+            passage: None,
         }
     }
 
@@ -382,6 +400,7 @@ impl Pursuit {
         mut taken: Result<Reply, Miss>,
         budget: &mut Budget,
     ) -> Result<Taken, Loss> {
+        sent.is_over = true;
         let fault = self.fault(&taken);
         match &mut taken {
             Ok(reply) if reply.complaint == Some(Complaint::Plugins) => {
@@ -584,24 +603,6 @@ impl From<Loss> for Refusal {
 }
 
 impl Sent {
-    fn can_be_stopped(&self) -> bool {
-        let cancel = self.cancel.as_ref();
-        cancel.is_some_and(|run| run.can_be_stopped())
-    }
-
-    /// Nobody wants to hear of it any more. A run that may yet say by what name it can be ended is heard until then.
-    fn leave(mut self, tasks: &dyn Tasks) {
-        if self.cancel.as_ref().is_some_and(|run| run.may_be_stopped()) {
-            tasks.spawn(Box::pin(async move {
-                poll_fn(|cx| match self.answer.as_mut().poll(cx) {
-                    Poll::Pending if !self.can_be_stopped() => Poll::Pending,
-                    _ => Poll::Ready(()),
-                })
-                .await;
-            }));
-        }
-    }
-
     /// What it has cost, as far as it has said so.
     fn cost(&self) -> Usage {
         let trace = self.trace.as_ref();
@@ -650,17 +651,26 @@ impl Drop for Sent {
         if !self.is_told {
             self.tell("abandoned".into(), None);
         }
-        if let Some(cancel) = self.cancel.take() {
-            cancel.give_up();
+        let Some(run) = self.cancel.take() else {
+            return;
+        };
+        if self.is_over || !run.may_be_stopped() {
+            run.give_up();
+            return;
         }
-    }
-}
-
-/// Whoever was to be asked has let nobody in.
-fn turned_away(outcome: Outcome) -> Miss {
-    Miss {
-        is_no_sign: true,
-        ..outcome.into()
+        // It is heard until it says by what name it can be ended; so long its place is taken.
+        let mut answer = mem::replace(&mut self.answer, Box::pin(pending()));
+        let passage = self.passage.take();
+        let tasks = run.platform.tasks.clone();
+        tasks.spawn(Box::pin(async move {
+            poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Pending if run.may_be_stopped() => Poll::Pending,
+                _ => Poll::Ready(()),
+            })
+            .await;
+            run.end().await;
+            drop(passage);
+        }));
     }
 }
 

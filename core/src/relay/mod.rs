@@ -434,7 +434,7 @@ impl Relay {
 
     /// Somebody who goes on; nobody, if there is nobody else, or nothing that could be gone on with.
     fn rescue(&mut self) -> Option<Rescue> {
-        if self.meter.has_finished() {
+        if self.is_left || self.meter.has_finished() {
             return None;
         }
         let told = self.meter.told();

@@ -47,6 +47,7 @@ impl Run {
         let of_trace = trace.map(|trace| (trace.has_begun.get(), trace.task.clone().into_inner()));
         let (begun, task) = match (of_trace, seen) {
             (_, seen) if seen.is_over() => return None,
+            _ if trace.is_some_and(|trace| trace.is_over.get()) => return None,
             (Some(seen), _) => seen,
             (None, Meter::Dify(seen)) => (seen.begun, seen.task.clone()),
             (None, Meter::OpenAi(_)) => return None,

@@ -46,6 +46,11 @@ impl File {
         Some(Self::Inline(inline))
     }
 
+    /// Whether it came with the question.
+    pub(super) fn is_inline(&self) -> bool {
+        matches!(self, Self::Inline(_))
+    }
+
     /// As an app is told of it; the number of an upload is still to come.
     pub(super) fn told(&self) -> Value {
         let (kind, method, url) = match self {

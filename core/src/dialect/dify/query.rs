@@ -46,6 +46,8 @@ pub struct Query {
     pub user: Option<String>,
     /// Whether it has words in it by which a failure of Dify's own is known.
     pub is_suspect: bool,
+    /// Whether files come with it.
+    pub has_files: bool,
     said: Vec<Said>,
     inputs: Map<String, Value>,
 }
@@ -129,6 +131,9 @@ impl Query {
             keeper: None,
             user: user.map(Into::into),
             is_suspect: is_suspect(body) || is_suspect(named.unwrap_or_default().as_bytes()),
+            has_files: said
+                .iter()
+                .any(|said| said.files.iter().any(File::is_inline)),
             said,
             inputs: inputs.cloned().unwrap_or_default(),
         })

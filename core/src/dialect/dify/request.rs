@@ -28,6 +28,8 @@ impl Wish {
 /// What the body of a call says.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
+    /// It could be read.
+    pub(crate) is_read: bool,
     /// On whose behalf it is.
     pub(crate) user: Option<String>,
     /// What is wanted.
@@ -54,6 +56,7 @@ impl Told {
         };
         let streamed = wish.is_at_once().then(|| streamed(body, mode));
         Self {
+            is_read: true,
             user: fields.text("user"),
             wish,
             streamed: streamed.flatten(),

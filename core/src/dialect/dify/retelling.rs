@@ -232,6 +232,9 @@ impl Retelling {
             _ if self.is_said => self.end(&mut out),
             _ => self.count(&mut out),
         }
+        self.trace.usage.set(self.usage);
+        let is_over = self.trace.is_over.get() || self.is_over();
+        self.trace.is_over.set(is_over);
         out.into()
     }
 
