@@ -38,7 +38,7 @@
 //! | relay | the answer goes on: whole, untouched, or event by event, and never silent for long; or put together for who wants it at once | `relay`, `vigil`, [`sse`], `assembly` |
 //! | rescue | who goes on with a stream that breaks off, so that its caller takes both for one | `rescue`, `pursuit`, [`dialect::openai::Splice`] |
 //! | switch | a connection that becomes a WebSocket, for those who work on the same thing in Dify | `tunnel` |
-//! | part | what becomes of a run of Dify's whose caller has left | [`dialect::dify::Run`]; played by `relay` and `pursuit` |
+//! | part | what becomes of a run of Dify's that nobody wants any more: its caller has left, or somebody else answers | [`dialect::dify::Run`]; played by `cancel`, `relay` and `pursuit` |
 //! | settle | what it has cost, and what is given back or owed | `budget`; kept up and settled by `tenure` |
 //! | record | one line of JSON: never a key, never a prompt | [`record`], written once by `visit` |
 //!
